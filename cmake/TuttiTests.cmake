@@ -1,0 +1,181 @@
+# Tests. A new file is a new test; nothing here needs to change:
+#   tests/unit/test_X.c   unit.X    one room from inside (src/ is visible), cmocka
+#   tests/coll/test_X.c   coll.X    collectives between real processes, with tests/support/
+#   tests/fault/test_X.c  fault.X   what must survive: kills, stalls, timeouts; with tests/support/
+#   tests/fuzz/fuzz_X.c   fuzz.X    a parser, on every file of tests/fuzz/corpus/X/
+#   examples/X.c          example.X
+#
+# How ctest runs a file is said in the file, in comments of this form among its first lines, one test
+# for each (none: one test with the defaults):
+#       /* ctest: long serial timeout=120 */
+#       /* ctest: as=big args=--big,--seed=3 */
+#   quick | long      label; `make test` runs quick (the default), `make check-long` long
+#   serial            no other test at the same time: it measures, or uses the whole machine
+#   timeout=SECONDS   default 60
+#   processors=N      ranks it keeps busy; default 1 for unit and fuzz, 2 for the others
+#   tsan              also worth running under ThreadSanitizer (label)
+#   no-asan, no-tsan  not under that sanitizer
+#   as=NAME           the test is called <kind>.<X>.NAME
+#   args=A,B          arguments of the program
+#   ranks=N           run N of it under `tutti run`
+# Exit status 77 means skipped; the program prints why.
+
+find_package(Python3 COMPONENTS Interpreter)
+find_path(CMOCKA_INCLUDE_DIR cmocka.h)
+find_library(CMOCKA_LIBRARY cmocka)
+if(NOT Python3_FOUND OR NOT CMOCKA_INCLUDE_DIR OR NOT CMOCKA_LIBRARY)
+    message(FATAL_ERROR "the tests need cmocka and python3; get them with: scripts/setup.sh test\n"
+                        "(or build without tests: -DTUTTI_TESTS=OFF)")
+endif()
+
+set(tutti_test_words quick long serial tsan no-asan no-tsan)
+set(tutti_test_keys timeout processors as args ranks)
+
+# One ctest entry. `words` is the text after "ctest:".
+function(tutti_add_one_test name target default_processors words)
+    set(labels quick)
+    set(serial OFF)
+    set(no_asan OFF)
+    set(no_tsan OFF)
+    set(timeout 60)
+    set(processors ${default_processors})
+    set(args)
+    set(launcher)
+    separate_arguments(words UNIX_COMMAND "${words}")
+    foreach(word ${words})
+        if(word MATCHES "^([a-z]+)=(.+)$" AND CMAKE_MATCH_1 IN_LIST tutti_test_keys)
+            set(key ${CMAKE_MATCH_1})
+            set(value ${CMAKE_MATCH_2})
+            if(key STREQUAL "as")
+                string(APPEND name ".${value}")
+            elseif(key STREQUAL "args")
+                string(REPLACE "," ";" args "${value}")
+            elseif(key STREQUAL "ranks")
+                set(launcher $<TARGET_FILE:tutti_tool> run -n ${value} --)
+                set(processors ${value})
+            else()
+                set(${key} ${value})
+            endif()
+        elseif(NOT word IN_LIST tutti_test_words)
+            message(FATAL_ERROR "${name}: unknown word \"${word}\" after \"ctest:\"; there are: "
+                                "${tutti_test_words} and, with =, ${tutti_test_keys}")
+        elseif(word STREQUAL "long")
+            list(REMOVE_ITEM labels quick)
+            list(APPEND labels long)
+        elseif(word STREQUAL "serial")
+            set(serial ON)
+        elseif(word STREQUAL "tsan")
+            list(APPEND labels tsan)
+        elseif(word STREQUAL "no-asan")
+            set(no_asan ON)
+        elseif(word STREQUAL "no-tsan")
+            set(no_tsan ON)
+        endif()
+    endforeach()
+    if((no_asan AND TUTTI_SANITIZE MATCHES "address") OR (no_tsan AND TUTTI_SANITIZE MATCHES "thread"))
+        return()
+    endif()
+    if(launcher AND NOT TARGET tutti_tool)
+        return()
+    endif()
+    math(EXPR timeout "${timeout} * ${TUTTI_TEST_TIMEOUT_SCALE}")
+    add_test(NAME ${name} COMMAND ${launcher} $<TARGET_FILE:${target}> ${args})
+    set_tests_properties(${name} PROPERTIES LABELS "${labels}" TIMEOUT ${timeout}
+        SKIP_RETURN_CODE 77 RUN_SERIAL ${serial} PROCESSORS ${processors}
+        ENVIRONMENT "TUTTI_TEST_TIMEOUT_SCALE=${TUTTI_TEST_TIMEOUT_SCALE}")
+endfunction()
+
+# All entries of one source file.
+function(tutti_add_tests name target source default_processors)
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${source})
+    file(STRINGS ${source} lines REGEX "^/\\* ctest:.*\\*/$" LIMIT_INPUT 4096)
+    if(NOT lines)
+        set(lines "/* ctest: quick */")
+    endif()
+    foreach(line ${lines})
+        string(REGEX REPLACE "^/\\* ctest:(.*)\\*/$" "\\1" words "${line}")
+        tutti_add_one_test(${name} ${target} ${default_processors} "${words}")
+    endforeach()
+endfunction()
+
+function(tutti_test_program target source)
+    add_executable(${target} ${source})
+    target_include_directories(${target} PRIVATE src tests ${ARGN})
+    target_link_libraries(${target} PRIVATE tutti_flags tutti_static)
+    target_compile_definitions(${target} PRIVATE $<$<BOOL:${TUTTI_STALL}>:TUTTI_STALL=1>)
+    set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+endfunction()
+
+# ------------------------------------------------------------------------------ C programs -----
+file(GLOB sources CONFIGURE_DEPENDS tests/unit/test_*.c)
+foreach(source ${sources})
+    string(REGEX REPLACE ".*/test_(.*)\\.c$" "\\1" name ${source})
+    tutti_test_program(unit_${name} ${source} ${CMOCKA_INCLUDE_DIR})
+    target_link_libraries(unit_${name} PRIVATE ${CMOCKA_LIBRARY} m)
+    tutti_add_tests(unit.${name} unit_${name} ${source} 1)
+endforeach()
+
+file(GLOB support_sources CONFIGURE_DEPENDS tests/support/*.c)
+if(support_sources)
+    add_library(tutti_test_support OBJECT ${support_sources})
+    target_include_directories(tutti_test_support PRIVATE src tests ${CMOCKA_INCLUDE_DIR})
+    target_link_libraries(tutti_test_support PRIVATE tutti_flags tutti_static)
+    target_compile_definitions(tutti_test_support PRIVATE $<$<BOOL:${TUTTI_STALL}>:TUTTI_STALL=1>)
+    foreach(kind coll fault)
+        file(GLOB sources CONFIGURE_DEPENDS tests/${kind}/test_*.c)
+        foreach(source ${sources})
+            string(REGEX REPLACE ".*/test_(.*)\\.c$" "\\1" name ${source})
+            tutti_test_program(${kind}_${name} ${source} ${CMOCKA_INCLUDE_DIR})
+            target_link_libraries(${kind}_${name} PRIVATE tutti_test_support ${CMOCKA_LIBRARY} m)
+            if(TARGET tutti_tool) # some tests start the program
+                add_dependencies(${kind}_${name} tutti_tool)
+            endif()
+            tutti_add_tests(${kind}.${name} ${kind}_${name} ${source} 2)
+        endforeach()
+    endforeach()
+endif()
+
+# Each fuzz target is built twice: with replay_main.c, which feeds it the corpus (any compiler, part
+# of `make test`), and with libFuzzer behind TUTTI_FUZZ.
+file(GLOB sources CONFIGURE_DEPENDS tests/fuzz/fuzz_*.c)
+foreach(source ${sources})
+    string(REGEX REPLACE ".*/fuzz_(.*)\\.c$" "\\1" name ${source})
+    set(corpus ${PROJECT_SOURCE_DIR}/tests/fuzz/corpus/${name})
+    tutti_test_program(replay_${name} ${source})
+    target_sources(replay_${name} PRIVATE tests/fuzz/replay_main.c)
+    add_test(NAME fuzz.${name} COMMAND replay_${name} --mutate 200 ${corpus})
+    math(EXPR timeout "60 * ${TUTTI_TEST_TIMEOUT_SCALE}")
+    set_tests_properties(fuzz.${name} PROPERTIES LABELS "quick" TIMEOUT ${timeout}
+                         SKIP_RETURN_CODE 77)
+    if(TUTTI_FUZZ) # run: build/fuzz/tests/fuzz_X tests/fuzz/corpus/X
+        tutti_test_program(fuzz_${name} ${source})
+        target_compile_options(fuzz_${name} PRIVATE -fsanitize=fuzzer)
+        target_link_options(fuzz_${name} PRIVATE -fsanitize=fuzzer)
+    endif()
+endforeach()
+
+if(TUTTI_EXAMPLES)
+    foreach(source ${example_sources})
+        get_filename_component(name ${source} NAME_WE)
+        tutti_add_tests(example.${name} ${name} ${source} 2)
+    endforeach()
+endif()
+
+# ------------------------------------------------------------------------------ the house ------
+# Rules that the source must keep, and proof that each rule's check can fail.
+function(tutti_script_test name)
+    add_test(NAME ${name} COMMAND ${ARGN} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+    set_tests_properties(${name} PROPERTIES LABELS quick TIMEOUT 120 SKIP_RETURN_CODE 77
+        ENVIRONMENT "CC=${CMAKE_C_COMPILER};PYTHONDONTWRITEBYTECODE=1")
+endfunction()
+
+foreach(check layers docs style)
+    tutti_script_test(house.${check} ${Python3_EXECUTABLE} scripts/check_${check}.py)
+endforeach()
+tutti_script_test(house.checks_can_fail ${Python3_EXECUTABLE} scripts/test_checks.py)
+tutti_script_test(install.headers sh tests/install/check_headers.sh)
+if(NOT TUTTI_SANITIZE) # a sanitizer adds its own symbols, bytes and libraries
+    tutti_script_test(house.symbols sh scripts/check_symbols.sh $<TARGET_FILE:tutti_shared>)
+    tutti_script_test(install.consumers sh tests/install/run.sh ${CMAKE_COMMAND}
+                      ${PROJECT_BINARY_DIR})
+endif()
