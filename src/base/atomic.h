@@ -1,0 +1,40 @@
+/* Atomics on memory that processes share, and what goes with them. */
+#ifndef TT_BASE_ATOMIC_H
+#define TT_BASE_ATOMIC_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+/* Two cache lines: x86 fetches lines in pairs, so what different ranks write is kept a pair apart. */
+#define TT_LINE 128
+
+static inline uint64_t tt_load_acquire(const _Atomic uint64_t *p)
+{
+    return atomic_load_explicit((_Atomic uint64_t *)(uintptr_t)p, memory_order_acquire);
+}
+
+static inline uint64_t tt_load_relaxed(const _Atomic uint64_t *p)
+{
+    return atomic_load_explicit((_Atomic uint64_t *)(uintptr_t)p, memory_order_relaxed);
+}
+
+static inline void tt_store_release(_Atomic uint64_t *p, uint64_t v)
+{
+    atomic_store_explicit(p, v, memory_order_release);
+}
+
+static inline void tt_store_relaxed(_Atomic uint64_t *p, uint64_t v)
+{
+    atomic_store_explicit(p, v, memory_order_relaxed);
+}
+
+static inline void tt_pause(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb" ::: "memory");
+#endif
+}
+
+#endif

@@ -1,0 +1,81 @@
+/* A collective call as every layer below the public functions sees it. Plain data. */
+#ifndef TT_BASE_CALL_H
+#define TT_BASE_CALL_H
+
+#include <tutti/tutti.h>
+
+/* X(name, text) */
+#define TT_COLL_MAP(X)                                                                             \
+    X(ALL_REDUCE, "all_reduce")                                                                    \
+    X(REDUCE_SCATTER, "reduce_scatter")                                                            \
+    X(ALL_GATHER, "all_gather")                                                                    \
+    X(ALL_TO_ALL, "all_to_all")                                                                    \
+    X(BROADCAST, "broadcast")                                                                      \
+    X(REDUCE, "reduce")                                                                            \
+    X(GATHER, "gather")                                                                            \
+    X(SCATTER, "scatter")                                                                          \
+    X(BARRIER, "barrier")                                                                          \
+    X(SEND_RECV, "send_recv")
+
+enum tt_coll {
+#define TT_COLL_ENUM_(name, text) TT_COLL_##name,
+    TT_COLL_MAP(TT_COLL_ENUM_)
+#undef TT_COLL_ENUM_
+        TT_N_COLLS
+};
+
+/* How a collective is carried out. X(name, text) */
+#define TT_ALGO_MAP(X)                                                                             \
+    X(AUTO, "auto")                                                                                \
+    X(ONE_SHOT, "one_shot") /* everybody shows all its data, everybody reduces or takes all */     \
+    X(TWO_SHOT, "two_shot") /* reduce one slice each, then gather the slices */                    \
+    X(XMEM, "xmem")         /* slices read from and written to the peers' own memory */            \
+    X(DIRECT, "direct")     /* the same through registered windows */
+
+enum tt_algo {
+#define TT_ALGO_ENUM_(name, text) TT_ALGO_##name,
+    TT_ALGO_MAP(TT_ALGO_ENUM_)
+#undef TT_ALGO_ENUM_
+        TT_N_ALGOS
+};
+
+#define TT_TEAM_NONE 0 /* n_threads of an ordinary call */
+
+struct tt_call {
+    enum tt_coll coll;
+    enum tt_algo algo;        /* for buffers that are not in windows */
+    enum tt_algo window_algo; /* for those that are */
+    tutti_dtype dtype;
+    tutti_op op;
+    int root;
+    const void *send;
+    void *recv;
+    size_t count;         /* elements per rank and block; unused when counts are given */
+    const size_t *counts; /* reduce_scatterv, all_gatherv; else NULL */
+
+    const size_t *send_counts, *send_displs; /* all_to_allv; else NULL */
+    const size_t *recv_counts, *recv_displs;
+
+    const tutti_rows *parts; /* all_gatherv_rows: counts are rows; else NULL */
+    size_t n_parts;
+
+    void *const *recv_blocks; /* all_gather to scattered places, one a rank; else NULL */
+
+    int thread, n_threads; /* team calls; else 0, TT_TEAM_NONE */
+};
+
+/* One send or receive of a group. */
+struct tt_p2p {
+    void *buf;
+    size_t bytes;
+    int peer;
+    int is_send;
+    tutti_dtype dtype;
+
+    /* The engine's own; zero at first. */
+    int done, started;
+    size_t moved;
+    uint64_t end;
+};
+
+#endif

@@ -1,0 +1,33 @@
+/* Time. tt_now_ns() is CLOCK_MONOTONIC; tt_ticks() a cheap counter for statistics only. */
+#ifndef TT_BASE_CLOCK_H
+#define TT_BASE_CLOCK_H
+
+#include <stdint.h>
+#include <time.h>
+
+static inline uint64_t tt_now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static inline uint64_t tt_ticks(void)
+{
+#if defined(__x86_64__)
+    return __builtin_ia32_rdtsc();
+#elif defined(__aarch64__)
+    uint64_t t;
+
+    __asm__ volatile("mrs %0, cntvct_el0" : "=r"(t));
+    return t;
+#else
+    return tt_now_ns();
+#endif
+}
+
+/* Nanoseconds per tick, measured once per process (about 1 ms the first time). Any thread. */
+double tt_ns_per_tick(void);
+
+#endif

@@ -1,0 +1,55 @@
+/*
+ * What an engine (CPU, CUDA, network) offers to the layer that composes collectives. Tables are
+ * const, `size` comes first so that slots can be appended, and every slot is filled.
+ */
+#ifndef TT_BASE_ENGINE_H
+#define TT_BASE_ENGINE_H
+
+#include "base/call.h"
+
+struct tt_engine; /* an engine's own state; each engine defines it for itself */
+
+struct tt_exchange; /* boot/boot.h */
+
+struct tt_engine_config {
+    int rank, n_ranks;
+    uint64_t timeout_ns;
+    uint64_t scratch_bytes;
+    const char *name;
+    const unsigned char *key;           /* 32 bytes shared by the ranks of this communicator */
+    const struct tt_exchange *exchange; /* valid during create only */
+};
+
+struct tt_engine_info {
+    uint64_t memory_bytes;
+    int xmem; /* 1 if all ranks can copy across memories */
+    const char *details;
+};
+
+struct tt_engine_ops {
+    uint32_t size; /* sizeof(struct tt_engine_ops) */
+    const char *name;
+
+    tutti_result (*create)(const struct tt_engine_config *config, struct tt_engine **engine_out);
+    void (*destroy)(struct tt_engine *engine);
+
+    /* Carry out a collective. The caller has checked the arguments. */
+    tutti_result (*run)(struct tt_engine *engine, const struct tt_call *call);
+
+    /* Carry out sends and receives, all at once. */
+    tutti_result (*run_p2p)(struct tt_engine *engine, struct tt_p2p ops[], size_t n_ops);
+
+    void (*abort)(struct tt_engine *engine);
+    void (*state)(const struct tt_engine *engine, tutti_comm_state *state);
+    void (*info)(const struct tt_engine *engine, struct tt_engine_info *info);
+    void (*stats)(const struct tt_engine *engine, int rank, tutti_stats *stats);
+
+    tutti_result (*mem_alloc)(struct tt_engine *engine, size_t bytes, void **ptr_out);
+    tutti_result (*mem_free)(struct tt_engine *engine, void *ptr);
+    tutti_result (*window_register)(struct tt_engine *engine, void *ptr, size_t bytes,
+                                    tutti_window **window_out);
+    tutti_result (*window_deregister)(struct tt_engine *engine, tutti_window *window);
+    tutti_window *(*window_find)(struct tt_engine *engine, const void *ptr, size_t bytes);
+};
+
+#endif
