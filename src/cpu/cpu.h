@@ -1,0 +1,295 @@
+/* The CPU engine's own state, and the steps that its algorithms are made of. */
+#ifndef TT_CPU_CPU_H
+#define TT_CPU_CPU_H
+
+#include <string.h>
+#include <sys/types.h>
+
+#include "base/call.h"
+#include "base/clock.h"
+#include "base/engine.h"
+#include "base/error.h"
+#include "boot/boot.h"
+#include "cpu/kernels.h"
+#include "cpu/layout.h"
+#include "cpu/pages.h"
+#include "cpu/stall.h"
+
+#define TT_CHUNK (256u << 10)  /* what an algorithm handles at a time: a part of a core's L2 cache */
+#define TT_TIMED_BYTES 8192u   /* smaller calls are timed one in TT_TIMED_EVERY */
+#define TT_TIMED_EVERY 16u
+
+/* What one rank sends to and receives from each peer in a call, cut into chunks by the movers. */
+struct tt_block {
+    const unsigned char *out;
+    size_t out_bytes;
+    unsigned char *in;
+    size_t in_bytes;
+};
+
+/* One lane: a sequence of calls with flags and scratch of its own. Ordinary calls use lane 0; the
+ * threads of a team share out lanes 1 .. 16, so that no two threads ever touch the same one. */
+struct tt_lane {
+    struct tt_engine *e;
+    uint64_t epoch;    /* meetings begun on this lane; the same on all ranks */
+    uint64_t produced; /* steps posted within calls; the same on all ranks between calls */
+    struct tt_lane_area *mine;
+    size_t scratch_offset; /* within an area, of half 0 */
+    size_t half_bytes;
+    int index;
+    uint32_t weight;         /* 0: this call is not timed; else what its times count for */
+    uint64_t mark;           /* tick at which the current stretch of time began */
+    struct tt_block *blocks; /* [n_ranks]: workspace of the movers */
+    const void **sources;    /* [n_ranks]: workspace of reductions */
+    unsigned char *bounce;   /* private memory for what is read across memories */
+    size_t bounce_bytes;
+};
+
+struct tt_peer {
+    struct tt_rank_area *area;
+    pid_t pid; /* as this process sees it; 0 if it cannot */
+    int uid;
+};
+
+struct tutti_window {
+    struct tt_engine *e;
+    unsigned char *mine;
+    size_t bytes;
+    uint32_t index;       /* the same on all ranks */
+    unsigned char **base; /* [n_ranks]: each rank's memory as mapped here */
+    struct {
+        unsigned char *at; /* NULL: one's own, or not mapped */
+        size_t bytes;
+    } *maps; /* [n_ranks]: what to unmap */
+    struct tt_parts parts; /* of this rank's memory */
+};
+
+struct tt_engine {
+    int rank, n_ranks;
+    struct tt_segment *segment;
+    struct tt_peer *peers;       /* [n_ranks] */
+    struct tt_rank_area *mine;   /* peers[rank].area */
+    const struct tt_kernels *kernels;
+    void *workspace; /* blocks, sources and bounce buffers of all lanes */
+    struct tt_lane lanes[TT_N_LANES];
+
+    /* waiting (wait.c) */
+    uint64_t timeout_ns;
+    unsigned spins;    /* polls before giving up the core */
+    uint64_t yield_ns; /* time spent yielding before going to sleep */
+    int fence_posts;   /* ranks share cores: a post must see a sleeper at once */
+
+    int xmem; /* all ranks can read and write each other's memory */
+    int fd;   /* the segment; its byte r is locked for as long as rank r lives */
+    struct tt_fd_mesh *mesh;
+    uint64_t mesh_round;
+    char name[32];
+    char details[160];
+    double ns_per_tick;
+
+    tutti_window **windows; /* [n_windows_max], by index; NULL where deregistered */
+    uint32_t n_windows, n_windows_max;
+    uint32_t n_registered;    /* 0: collectives pay one branch for the feature */
+    tutti_window *recent[64]; /* what tutti_window_find() found last, by address */
+    struct tt_p2p_channel *channels; /* [n_ranks] (p2p.c) */
+};
+
+/* ---- what a call is (call.c) ---- */
+
+/* A call in 64 bits, for the arrival line: ranks whose words differ made calls that do not match. */
+uint64_t tt_what(const struct tt_call *call);
+void tt_stats_read(const struct tt_stats_area *area, tutti_stats *stats); /* live.c */
+void tt_what_text(uint64_t what, char *text, size_t bytes); /* "all_reduce f32 sum" */
+uint64_t tt_counts_hash(const size_t *counts, size_t n);
+
+/* ---- waiting and failing (wait.c) ---- */
+
+/* Wait until *flag, which rank r stores, is at least `value`; the part that takes time. */
+tutti_result tt_wait_slow(struct tt_engine *e, int r, const _Atomic uint64_t *flag, uint64_t value);
+
+/* One step of waiting for rank r without a condition: NULL-safe progress loops call it in turn.
+ * `round` counts the calls since something moved; *since is 0 at first. */
+tutti_result tt_wait_pause(struct tt_engine *e, int r, unsigned round, uint64_t *since);
+
+void tt_wake(struct tt_engine *e);     /* ring this rank's doorbell */
+void tt_wake_all(struct tt_engine *e); /* ring everybody's */
+
+enum tt_failure { TT_FAILURE_NONE, TT_DIED, TT_LEFT, TT_LATE, TT_MISMATCH, TT_ABORT };
+
+/* Record the first failure for everybody, and return it as this rank's result with its text. */
+tutti_result tt_engine_fail(struct tt_engine *e, enum tt_failure why, int rank, uint64_t detail,
+                            uint64_t count);
+/* The recorded failure as a result with its text; TUTTI_OK if there is none. */
+tutti_result tt_engine_failed(const struct tt_engine *e);
+void tt_engine_state(const struct tt_engine *e, tutti_comm_state *state);
+int tt_peer_alive(struct tt_engine *e, int r);
+void tt_wait_configure(struct tt_engine *e, int crowded, int mode);
+
+static inline tutti_result tt_await(struct tt_engine *e, int r, const _Atomic uint64_t *flag,
+                                    uint64_t value)
+{
+    TT_STALL();
+    if (tt_load_acquire(flag) >= value || TT_BROKEN(EPOCH))
+        return TUTTI_OK;
+    return tt_wait_slow(e, r, flag, value);
+}
+
+/* Publish a flag of one's own: what was stored before is seen by whoever sees the flag. */
+static inline void tt_post(struct tt_engine *e, _Atomic uint64_t *flag, uint64_t value)
+{
+    TT_STALL();
+    tt_store_release(flag, value);
+    if (e->fence_posts)
+        atomic_thread_fence(memory_order_seq_cst);
+    if (__builtin_expect(atomic_load_explicit(&e->mine->sleepers, memory_order_relaxed) != 0, 0))
+        tt_wake(e);
+}
+
+/* ---- meeting (lane.c): every call begins with one ---- */
+
+struct tt_ticket {
+    uint64_t what, count, can, send, recv, longest;
+};
+
+struct tt_meeting {
+    uint64_t all_can, any_can; /* over all ranks */
+    uint64_t longest;
+};
+
+/* Begin a call on this lane: the next epoch, whose half of the scratch is free from here on. */
+void tt_lane_begin(struct tt_lane *ln, size_t bytes);
+void tt_lane_arrive(struct tt_lane *ln, const struct tt_ticket *t);
+
+/* Wait for everybody's arrival and compare tickets. */
+tutti_result tt_lane_meet(struct tt_lane *ln, const struct tt_ticket *t, struct tt_meeting *m);
+
+/* All ranks reach this before any leaves: the end of calls that touch the peers' own buffers. */
+tutti_result tt_lane_barrier(struct tt_lane *ln);
+
+/* End a call: counters to the stats. `bytes` as given to tt_lane_begin(). */
+void tt_lane_end(struct tt_lane *ln, uint64_t what, size_t bytes);
+
+static inline struct tt_lane_area *tt_lane_of(const struct tt_lane *ln, int r)
+{
+    return &ln->e->peers[r].area->lanes[ln->index];
+}
+
+static inline struct tt_arrival *tt_arrival_of(const struct tt_lane *ln, int r)
+{
+    return &tt_lane_of(ln, r)->arrival[ln->epoch & 1];
+}
+
+static inline unsigned char *tt_scratch_of(const struct tt_lane *ln, int r)
+{
+    return (unsigned char *)ln->e->peers[r].area + ln->scratch_offset +
+           (ln->epoch & 1) * ln->half_bytes;
+}
+
+/* ---- time of a call, by what it went to ---- */
+
+static inline void tt_time_start(struct tt_lane *ln)
+{
+    if (ln->weight)
+        ln->mark = tt_ticks();
+}
+
+static inline void tt_time_add(struct tt_lane *ln, _Atomic uint64_t *sum)
+{
+    if (ln->weight) {
+        const uint64_t now = tt_ticks();
+
+        tt_store_relaxed(sum, tt_load_relaxed(sum) + (uint64_t)((double)(now - ln->mark) *
+                                                                ln->e->ns_per_tick) * ln->weight);
+        ln->mark = now;
+    }
+}
+
+/* ---- algorithms, one file each ----
+ *
+ * Each carries out one call on one lane, and returns TUTTI_IN_PROGRESS when the ranks, having met,
+ * find that some offered to be reached and some did not: all of them then run again, offering less
+ * (run.c).
+ */
+
+/* The part of a call that a lane handles: the part'th of `parts` equal shares of every block. */
+struct tt_share {
+    unsigned part, parts;
+    int windows; /* may offer windows */
+    int xmem;    /* may offer to be reached across memories */
+};
+
+/* Elements [*first, *first + *n) of `count` that are this share's; lines are not split. */
+void tt_share_of(struct tt_share share, size_t count, size_t element_bytes, size_t *first,
+                 size_t *n);
+
+/* all_reduce of send[count] on this lane. */
+tutti_result tt_all_reduce_one_shot(struct tt_lane *ln, const struct tt_call *call,
+                                    const unsigned char *send, unsigned char *recv, size_t count);
+tutti_result tt_all_reduce_two_shot(struct tt_lane *ln, const struct tt_call *call,
+                                    const unsigned char *send, unsigned char *recv, size_t count);
+tutti_result tt_all_reduce_reach(struct tt_lane *ln, const struct tt_call *call,
+                                 const unsigned char *send, unsigned char *recv, size_t count,
+                                 struct tt_share offers);
+
+/* Every other collective but barrier: through scratch, or from memory to memory. */
+tutti_result tt_move_staged(struct tt_lane *ln, const struct tt_call *call, struct tt_share share);
+tutti_result tt_move_reach(struct tt_lane *ln, const struct tt_call *call, struct tt_share share);
+
+/* The rest of an all_to_allv whose ranks have met and written notes: fetch across memories. */
+tutti_result tt_move_pull(struct tt_lane *ln, const struct tt_call *call);
+tutti_result tt_cpu_barrier(struct tt_lane *ln, const struct tt_call *call);
+tutti_result tt_cpu_run(struct tt_engine *e, const struct tt_call *call); /* run.c */
+
+struct tt_ticket tt_move_ticket(const struct tt_lane *ln, const struct tt_call *call);
+
+/* all_to_allv only: tell every peer where its block lies and how long it is; see what they say. */
+void tt_notes_write(struct tt_lane *ln);
+tutti_result tt_notes_check(struct tt_lane *ln);
+uint64_t tt_note_address(const struct tt_lane *ln, int from);
+
+/* An all-gather of small records, for the engine's own use. */
+tutti_result tt_cpu_exchange(struct tt_engine *e, const void *send, void *recv, size_t bytes);
+
+/* Fill ln->blocks for this rank's share of a call. 1 if all peers get the same outgoing block. */
+int tt_blocks_fill(struct tt_lane *ln, const struct tt_call *call, struct tt_share share);
+
+/* ---- reaching a peer's own memory (xmem.c) ---- */
+
+tutti_result tt_xmem_read(struct tt_engine *e, int r, void *dst, uint64_t src, size_t bytes);
+tutti_result tt_xmem_write(struct tt_engine *e, int r, uint64_t dst, const void *src, size_t bytes);
+
+/* 1 if this rank can read every peer: their random tokens, which lie at these addresses in them. */
+int tt_xmem_probe(struct tt_engine *e, const uint64_t addresses[], const uint64_t tokens[]);
+
+/* ---- windows (window.c) ---- */
+
+tutti_result tt_cpu_mem_alloc(struct tt_engine *e, size_t bytes, void **ptr_out);
+tutti_result tt_cpu_mem_free(struct tt_engine *e, void *ptr);
+tutti_result tt_cpu_window_register(struct tt_engine *e, void *ptr, size_t bytes,
+                                    tutti_window **window_out);
+tutti_result tt_cpu_window_deregister(struct tt_engine *e, tutti_window *window);
+tutti_window *tt_cpu_window_find(struct tt_engine *e, const void *ptr, size_t bytes);
+void tt_cpu_windows_free(struct tt_engine *e);
+
+/* Window and offset in 64 bits, and back to an address in this process. */
+#define TT_WINDOW_SHIFT 48
+uint64_t tt_window_word(const tutti_window *w, const void *ptr);
+static inline unsigned char *tt_window_at(const struct tt_engine *e, int r, uint64_t word)
+{
+    return e->windows[word >> TT_WINDOW_SHIFT]->base[r] +
+           (word & ((UINT64_C(1) << TT_WINDOW_SHIFT) - 1));
+}
+
+/* ---- the segment (segment.c) ---- */
+
+tutti_result tt_segment_open(struct tt_engine *e, const struct tt_engine_config *config);
+void tt_segment_populate(struct tt_engine *e);
+void tt_segment_close(struct tt_engine *e);
+
+/* ---- sends and receives (p2p.c) ---- */
+
+tutti_result tt_p2p_open(struct tt_engine *e);
+void tt_p2p_close(struct tt_engine *e);
+tutti_result tt_p2p_run(struct tt_engine *e, struct tt_p2p ops[], size_t n_ops);
+
+#endif

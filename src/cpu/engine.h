@@ -1,0 +1,14 @@
+/* The CPU engine as the rooms above see it. */
+#ifndef TT_CPU_ENGINE_H
+#define TT_CPU_ENGINE_H
+
+#include "base/engine.h"
+
+extern const struct tt_engine_ops tt_cpu_engine;
+
+#define TT_CPU_MAX_RANKS 1024
+
+/* Behind tutti_live_visit() (live.c). */
+tutti_result tt_cpu_live_visit(int pid, tutti_live_fn visit, void *context);
+
+#endif

@@ -1,0 +1,48 @@
+/*
+ * The CPU's arithmetic: reductions of n sources, and copies. Chosen once per process for the
+ * instruction set at hand; every set gives the same bits (the numerics of tutti.h).
+ */
+#ifndef TT_CPU_KERNELS_H
+#define TT_CPU_KERNELS_H
+
+#include <stddef.h>
+#include <tutti/tutti.h>
+
+/*
+ * dst[i] = round(src[0][i] op src[1][i] op ... op src[n_src-1][i]), in that order, fp32 inside (fp64
+ * for F64, 64-bit integers for I64/U64, wrapping 32-bit ones for the smaller integers), AVG divided
+ * by n_src at the end. Rounded once; NaN canonical.
+ *
+ * dst may be exactly one of the sources; no other overlap. dst2 is NULL or a second place for the
+ * same result (a peer's copy), stored in the same pass; it may be exactly one of the sources too.
+ * Any alignment of elements, any count; reads and writes nothing outside count elements.
+ * `ahead`: bytes to prefetch ahead of the loads, 0 for none.
+ */
+typedef void (*tt_reduce_fn)(void *dst, void *dst2, const void *const src[], int n_src,
+                             size_t count, size_t ahead);
+
+struct tt_kernels {
+    const char *isa; /* "avx512", "avx2", "neon", "scalar" */
+    tt_reduce_fn reduce[TUTTI_N_DTYPES][TUTTI_N_OPS];
+
+    /* memcpy for memory that a peer reads next or has just written; with `ahead`, the destination's
+     * lines are fetched for writing (prefetchw) and the source's for reading that far ahead. */
+    void (*copy)(void *dst, const void *src, size_t bytes, size_t ahead);
+
+    /* Copy past the caches, for large results that are not read soon. */
+    void (*copy_stream)(void *dst, const void *src, size_t bytes);
+
+    /* Push freshly written lines towards the shared cache (cldemote), or a no-op. */
+    void (*demote)(const void *p, size_t bytes);
+};
+
+/* The best set of this processor, or the one that TUTTI_CPU_ISA names. NULL only for a name that
+ * this processor cannot run. "auto" or NULL: best. */
+const struct tt_kernels *tt_kernels_get(const char *isa);
+
+/* The caller's floating-point control word, set to IEEE behaviour (no flush to zero, round to
+ * nearest) around reductions, and put back. Cheap when it is already so. */
+uint64_t tt_fp_enter(void);
+void tt_fp_leave(uint64_t saved);
+
+#endif

@@ -1,0 +1,299 @@
+/*
+ * Every collective but all_reduce, from memory to memory: meet, move each block once, meet again.
+ * Through windows by plain loads and stores, else across memories by one system call a block.
+ */
+#include "cpu/cpu.h"
+
+#define PREFETCH_FROM 8192u
+#define PREFETCH_AHEAD 2048u
+
+struct reach {
+    const struct tt_call *call;
+    struct tt_share share;
+    int windows;
+};
+
+static size_t ahead_for(size_t bytes)
+{
+    return bytes >= PREFETCH_FROM ? PREFETCH_AHEAD : 0;
+}
+
+static uint64_t send_word(const struct tt_lane *ln, int r)
+{
+    return tt_load_relaxed(&tt_arrival_of(ln, r)->send);
+}
+
+static unsigned char *recv_at(const struct tt_lane *ln, int r)
+{
+    return tt_window_at(ln->e, r, tt_load_relaxed(&tt_arrival_of(ln, r)->recv));
+}
+
+/* ---- what this rank can offer ---- */
+
+static size_t sum(const size_t *counts, int n)
+{
+    size_t total = 0;
+
+    for (int r = 0; r < n; r++)
+        total += counts[r];
+    return total;
+}
+
+/* Which of a call's buffers the peers must reach through windows, in bytes; 0: not at all. */
+static void needs(const struct tt_lane *ln, const struct tt_call *call, size_t *send_bytes,
+                  size_t *recv_bytes)
+{
+    const size_t size = tt_dtype_bytes(call->dtype), n = (size_t)ln->e->n_ranks;
+    const size_t all = (call->counts ? sum(call->counts, ln->e->n_ranks) : n * call->count) * size;
+    const int at_root = ln->e->rank == call->root;
+
+    *send_bytes = *recv_bytes = 0;
+    switch (call->coll) {
+    case TT_COLL_ALL_GATHER:
+    case TT_COLL_ALL_TO_ALL: *recv_bytes = all; break;
+    case TT_COLL_REDUCE_SCATTER: *send_bytes = all; break;
+    case TT_COLL_BROADCAST: *send_bytes = at_root ? call->count * size : 0; break;
+    case TT_COLL_GATHER: *recv_bytes = at_root ? all : 0; break;
+    case TT_COLL_SCATTER: *recv_bytes = at_root ? 0 : call->count * size; break;
+    default:
+        *send_bytes = call->count * size;
+        *recv_bytes = at_root ? call->count * size : 0;
+        break;
+    }
+}
+
+/* Blocks that move may not overwrite blocks that have not: those go through scratch. */
+static int in_place_exchange(const struct tt_call *call)
+{
+    return call->coll == TT_COLL_ALL_TO_ALL && call->send == call->recv;
+}
+
+static int offer_windows(const struct tt_lane *ln, const struct tt_call *call, struct tt_ticket *t)
+{
+    size_t send_bytes, recv_bytes;
+    tutti_window *w;
+
+    if (call->parts || call->recv_blocks || call->send_counts || in_place_exchange(call))
+        return 0;
+    needs(ln, call, &send_bytes, &recv_bytes);
+    if (send_bytes) {
+        w = tt_cpu_window_find(ln->e, call->send, send_bytes);
+        if (!w)
+            return 0;
+        t->send = tt_window_word(w, call->send);
+    }
+    if (recv_bytes) {
+        w = tt_cpu_window_find(ln->e, call->recv, recv_bytes);
+        if (!w)
+            return 0;
+        t->recv = tt_window_word(w, call->recv);
+    }
+    t->can = TT_CAN_WINDOW;
+    return 1;
+}
+
+static void offer(const struct tt_lane *ln, const struct tt_call *call, struct tt_share share,
+                  struct tt_ticket *t)
+{
+    if (share.windows && offer_windows(ln, call, t))
+        return;
+    if (share.xmem && !call->parts && !call->send_counts && !in_place_exchange(call)) {
+        t->can = TT_CAN_XMEM;
+        t->send = (uint64_t)(uintptr_t)call->send;
+        t->recv = (uint64_t)(uintptr_t)call->recv;
+    }
+}
+
+/* ---- moving ---- */
+
+/* Store this rank's blocks where the peers want them. */
+static void push(struct tt_lane *ln, const struct reach *x)
+{
+    struct tt_engine *e = ln->e;
+    const struct tt_call *call = x->call;
+    const int scatter = call->coll == TT_COLL_SCATTER;
+
+    for (int d = 1; d < e->n_ranks; d++) {
+        const int r = (e->rank + d) % e->n_ranks;
+        const struct tt_block *b = &ln->blocks[r];
+        size_t at; /* where in the peer's recv */
+
+        if (b->out_bytes == 0)
+            continue;
+        if (scatter) {
+            at = (size_t)(b->out - (const unsigned char *)call->send) -
+                 (size_t)r * call->count * tt_dtype_bytes(call->dtype);
+        } else if (call->coll == TT_COLL_GATHER) {
+            at = (size_t)e->rank * call->count * tt_dtype_bytes(call->dtype) +
+                 (size_t)(b->out - (const unsigned char *)call->send);
+        } else {
+            at = (size_t)(ln->blocks[e->rank].in - (unsigned char *)call->recv);
+        }
+        e->kernels->copy(recv_at(ln, r) + at, b->out, b->out_bytes, ahead_for(b->out_bytes));
+    }
+    tt_time_add(ln, &e->mine->stats.copy_ns);
+}
+
+/* Where in rank r's send the block for this rank begins (the part of it that is this lane's). */
+static size_t source_offset(const struct tt_lane *ln, const struct reach *x, int r)
+{
+    const struct tt_call *call = x->call;
+    const size_t size = tt_dtype_bytes(call->dtype);
+    const int me = ln->e->rank;
+    size_t first, n, count = call->count, before = 0;
+
+    if (call->coll == TT_COLL_ALL_GATHER && call->counts)
+        count = call->counts[r];
+    if (call->coll == TT_COLL_REDUCE_SCATTER) {
+        before = call->counts ? sum(call->counts, me) : (size_t)me * call->count;
+        count = call->counts ? call->counts[me] : call->count;
+    }
+    if (call->coll == TT_COLL_ALL_TO_ALL || call->coll == TT_COLL_SCATTER)
+        before = (size_t)me * call->count;
+    tt_share_of(x->share, count, size, &first, &n);
+    return (before + first) * size;
+}
+
+/* Fetch the peers' blocks. */
+static tutti_result pull(struct tt_lane *ln, const struct reach *x)
+{
+    struct tt_engine *e = ln->e;
+
+    for (int d = 1; d < e->n_ranks; d++) {
+        const int r = (e->rank + d) % e->n_ranks;
+        const struct tt_block *b = &ln->blocks[r];
+
+        if (b->in_bytes == 0)
+            continue;
+        if (x->windows) {
+            e->kernels->copy(b->in, tt_window_at(e, r, send_word(ln, r)) + source_offset(ln, x, r),
+                             b->in_bytes, ahead_for(b->in_bytes));
+        } else {
+            const uint64_t from = x->call->send_counts ? tt_note_address(ln, r)
+                                                       : send_word(ln, r) + source_offset(ln, x, r);
+
+            TT_TRY(tt_xmem_read(e, r, b->in, from, b->in_bytes));
+        }
+    }
+    tt_time_add(ln, &e->mine->stats.copy_ns);
+    return TUTTI_OK;
+}
+
+/* Reduce bytes [at, at + bytes) of this lane's block out of everybody's send into `to`. */
+static tutti_result reduce_from(struct tt_lane *ln, const struct reach *x, const unsigned char *own,
+                                size_t at, size_t bytes, unsigned char *to)
+{
+    struct tt_engine *e = ln->e;
+    const struct tt_call *call = x->call;
+    const size_t piece = x->windows ? SIZE_MAX
+                                    : ln->bounce_bytes / (size_t)e->n_ranks & ~(size_t)63;
+
+    for (size_t done = 0; done < bytes;) {
+        const size_t n = bytes - done < piece ? bytes - done : piece;
+        unsigned char *bounce = ln->bounce;
+
+        for (int d = 1; d < e->n_ranks; d++) {
+            const int r = (e->rank + d) % e->n_ranks;
+
+            if (x->windows) {
+                ln->sources[r] = tt_window_at(e, r, send_word(ln, r)) + at + done;
+                continue;
+            }
+            TT_TRY(tt_xmem_read(e, r, bounce, send_word(ln, r) + at + done, n));
+            ln->sources[r] = bounce;
+            bounce += (n + 63) & ~(size_t)63;
+        }
+        ln->sources[e->rank] = own + at + done;
+        e->kernels->reduce[call->dtype][call->op](to + done, NULL, ln->sources, e->n_ranks,
+                                                  n / tt_dtype_bytes(call->dtype),
+                                                  ahead_for(bytes));
+        done += n;
+    }
+    tt_time_add(ln, &e->mine->stats.reduce_ns);
+    return TUTTI_OK;
+}
+
+static tutti_result reduce_scatter(struct tt_lane *ln, const struct reach *x)
+{
+    const struct tt_block *own = &ln->blocks[ln->e->rank];
+
+    return reduce_from(ln, x, x->call->send, source_offset(ln, x, ln->e->rank), own->in_bytes,
+                       own->in);
+}
+
+/* reduce: every rank reduces its slice and delivers it to root. */
+static tutti_result reduce_to_root(struct tt_lane *ln, const struct reach *x)
+{
+    struct tt_engine *e = ln->e;
+    const struct tt_call *call = x->call;
+    const struct tt_share slice = {(unsigned)e->rank, (unsigned)e->n_ranks, 0, 0};
+    const size_t size = tt_dtype_bytes(call->dtype);
+    const size_t limit = ln->bounce_bytes / (size_t)e->n_ranks & ~(size_t)63;
+    unsigned char *last = ln->bounce + ln->bounce_bytes - limit; /* the others' pieces end below */
+    const uint64_t root_recv = tt_load_relaxed(&tt_arrival_of(ln, call->root)->recv);
+    size_t first, n, end;
+
+    tt_share_of(slice, call->count, size, &first, &n);
+    first *= size;
+    end = first + n * size;
+    if (e->rank == call->root)
+        return reduce_from(ln, x, call->send, first, end - first,
+                           (unsigned char *)call->recv + first);
+    if (x->windows)
+        return reduce_from(ln, x, call->send, first, end - first,
+                           tt_window_at(e, call->root, root_recv) + first);
+    while (first < end) {
+        const size_t bytes = end - first < limit ? end - first : limit;
+
+        TT_TRY(reduce_from(ln, x, call->send, first, bytes, last));
+        TT_TRY(tt_xmem_write(e, call->root, root_recv + first, last, bytes));
+        first += bytes;
+    }
+    return TUTTI_OK;
+}
+
+static tutti_result move(struct tt_lane *ln, const struct reach *x)
+{
+    const struct tt_block *own = &ln->blocks[ln->e->rank];
+
+    if (x->call->coll == TT_COLL_REDUCE_SCATTER)
+        return reduce_scatter(ln, x);
+    if (x->call->coll == TT_COLL_REDUCE)
+        return reduce_to_root(ln, x);
+    if (own->in != own->out && own->in_bytes)
+        memcpy(own->in, own->out, own->in_bytes);
+    if (x->windows && x->call->coll != TT_COLL_BROADCAST) {
+        push(ln, x);
+        return TUTTI_OK;
+    }
+    return pull(ln, x);
+}
+
+tutti_result tt_move_pull(struct tt_lane *ln, const struct tt_call *call)
+{
+    const struct reach x = {.call = call};
+
+    TT_TRY(move(ln, &x));
+    return tt_lane_barrier(ln);
+}
+
+tutti_result tt_move_reach(struct tt_lane *ln, const struct tt_call *call, struct tt_share share)
+{
+    struct reach x = {.call = call, .share = share};
+    struct tt_ticket t;
+    struct tt_meeting m;
+
+    (void)tt_blocks_fill(ln, call, share);
+    t = tt_move_ticket(ln, call);
+    offer(ln, call, share, &t);
+    if (!t.can)
+        return tt_move_staged(ln, call, share);
+    tt_lane_begin(ln, t.longest);
+    tt_lane_arrive(ln, &t);
+    TT_TRY(tt_lane_meet(ln, &t, &m));
+    if (!m.all_can)
+        return TUTTI_IN_PROGRESS;
+    x.windows = (m.all_can & TT_CAN_WINDOW) != 0;
+    TT_TRY(move(ln, &x));
+    return tt_lane_barrier(ln);
+}

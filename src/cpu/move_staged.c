@@ -1,0 +1,242 @@
+/*
+ * Every collective but all_reduce, through scratch: copy what the others are to get into the own
+ * scratch, meet, take (or reduce) what they put into theirs. In pieces, a meeting each; the halves
+ * of scratch take turns. Works for any buffers and is the quickest way for small ones.
+ */
+#include "cpu/cpu.h"
+
+#define PREFETCH_FROM 8192u
+#define PREFETCH_AHEAD 2048u
+#define XMEM_FROM 131072u /* all_to_allv: when some block is longer, fetch from memory to memory */
+
+struct stage {
+    const struct tt_call *call;
+    int same;     /* one block for all peers */
+    size_t piece; /* bytes of a block that scratch holds at a time */
+    size_t at;    /* where the current piece begins in every block */
+};
+
+static size_t part_of(const struct stage *st, size_t bytes)
+{
+    const size_t left = bytes > st->at ? bytes - st->at : 0;
+
+    return left < st->piece ? left : st->piece;
+}
+
+static size_t ahead_for(size_t bytes)
+{
+    return bytes >= PREFETCH_FROM ? PREFETCH_AHEAD : 0;
+}
+
+/* Copy bytes [at, at + bytes) of rank r's rows between scratch and the tensors that they make up. */
+static void copy_rows(struct tt_lane *ln, const struct tt_call *call, int r, size_t at, size_t bytes,
+                      unsigned char *scratch, int out)
+{
+    size_t before = 0;
+
+    for (int q = 0; q < r; q++)
+        before += call->counts[q];
+    for (size_t p = 0; p < call->n_parts && bytes > 0; p++) {
+        const tutti_rows *part = &call->parts[p];
+        const size_t whole = call->counts[r] * part->row_bytes;
+        size_t n;
+
+        if (at >= whole) {
+            at -= whole;
+            continue;
+        }
+        n = whole - at < bytes ? whole - at : bytes;
+        if (out)
+            ln->e->kernels->copy(scratch, (const unsigned char *)part->send + at, n, ahead_for(n));
+        else
+            ln->e->kernels->copy((unsigned char *)part->recv + before * part->row_bytes + at, scratch,
+                                 n, ahead_for(n));
+        scratch += n;
+        bytes -= n;
+        at = 0;
+    }
+}
+
+static void put_out(struct tt_lane *ln, const struct stage *st)
+{
+    struct tt_engine *e = ln->e;
+    unsigned char *scratch = tt_scratch_of(ln, e->rank);
+
+    for (int d = 1; d < e->n_ranks; d++) {
+        const int r = (e->rank + d) % e->n_ranks;
+        const struct tt_block *b = &ln->blocks[r];
+        const size_t n = part_of(st, b->out_bytes);
+
+        if (n == 0)
+            continue;
+        if (st->call->parts)
+            copy_rows(ln, st->call, e->rank, st->at, n, scratch, 1);
+        else
+            e->kernels->copy(scratch + (st->same ? 0 : (size_t)r * st->piece), b->out + st->at, n,
+                             ahead_for(n));
+        if (st->same)
+            break;
+    }
+    tt_time_add(ln, &e->mine->stats.copy_ns);
+}
+
+/* What this rank sends to itself. */
+static void keep_own(struct tt_lane *ln, const struct stage *st)
+{
+    const int me = ln->e->rank;
+    const struct tt_call *call = st->call;
+    const struct tt_block *b = &ln->blocks[me];
+    size_t before = 0;
+
+    if (call->parts) {
+        for (int q = 0; q < me; q++)
+            before += call->counts[q];
+        for (size_t p = 0; p < call->n_parts; p++) {
+            const tutti_rows *part = &call->parts[p];
+            unsigned char *to = (unsigned char *)part->recv + before * part->row_bytes;
+
+            const size_t bytes = call->counts[me] * part->row_bytes;
+
+            if (to != part->send && bytes > 0)
+                memcpy(to, part->send, bytes);
+        }
+    } else if (b->in != b->out && b->in_bytes) {
+        memcpy(b->in, b->out, b->in_bytes);
+    }
+}
+
+static void take_in(struct tt_lane *ln, const struct stage *st)
+{
+    struct tt_engine *e = ln->e;
+    const size_t mine = st->same ? 0 : (size_t)e->rank * st->piece;
+
+    for (int d = 1; d < e->n_ranks; d++) {
+        const int r = (e->rank + d) % e->n_ranks;
+        const struct tt_block *b = &ln->blocks[r];
+        const size_t n = part_of(st, b->in_bytes);
+
+        if (n == 0)
+            continue;
+        if (st->call->parts)
+            copy_rows(ln, st->call, r, st->at, n, tt_scratch_of(ln, r), 0);
+        else
+            e->kernels->copy(b->in + st->at, tt_scratch_of(ln, r) + mine, n, ahead_for(n));
+    }
+    tt_time_add(ln, &e->mine->stats.copy_ns);
+}
+
+static void reduce_in(struct tt_lane *ln, const struct stage *st)
+{
+    struct tt_engine *e = ln->e;
+    const struct tt_call *call = st->call;
+    const struct tt_block *own = &ln->blocks[e->rank];
+    const size_t n = part_of(st, own->in_bytes);
+    const size_t mine = st->same ? 0 : (size_t)e->rank * st->piece;
+
+    if (n == 0)
+        return;
+    for (int r = 0; r < e->n_ranks; r++)
+        ln->sources[r] = tt_scratch_of(ln, r) + mine;
+    ln->sources[e->rank] = own->out + st->at;
+    e->kernels->reduce[call->dtype][call->op](own->in + st->at, NULL, ln->sources, e->n_ranks,
+                                              n / tt_dtype_bytes(call->dtype), ahead_for(n));
+    tt_time_add(ln, &e->mine->stats.reduce_ns);
+}
+
+/* all_to_allv: tell every peer how long its block is, and check what the peers say. */
+static struct tt_block_note *note_of(const struct tt_lane *ln, int from, int to)
+{
+    const struct tt_engine *e = ln->e;
+
+    return (struct tt_block_note *)((unsigned char *)e->peers[from].area +
+                                    e->segment->notes_offset) +
+           (ln->epoch & 1) * (size_t)e->n_ranks + to;
+}
+
+void tt_notes_write(struct tt_lane *ln)
+{
+    for (int r = 0; r < ln->e->n_ranks; r++) {
+        struct tt_block_note *note = note_of(ln, ln->e->rank, r);
+
+        tt_store_relaxed(&note->address, (uint64_t)(uintptr_t)ln->blocks[r].out);
+        tt_store_relaxed(&note->bytes, ln->blocks[r].out_bytes);
+    }
+}
+
+tutti_result tt_notes_check(struct tt_lane *ln)
+{
+    struct tt_engine *e = ln->e;
+
+    for (int r = 0; r < e->n_ranks; r++) {
+        const uint64_t sent = tt_load_relaxed(&note_of(ln, r, e->rank)->bytes);
+
+        if (sent != ln->blocks[r].in_bytes)
+            return tt_engine_fail(e, TT_MISMATCH, r, TT_COLL_ALL_TO_ALL | TUTTI_DTYPE_U8 << 5, sent);
+    }
+    return TUTTI_OK;
+}
+
+uint64_t tt_note_address(const struct tt_lane *ln, int from)
+{
+    return tt_load_relaxed(&note_of(ln, from, ln->e->rank)->address);
+}
+
+struct tt_ticket tt_move_ticket(const struct tt_lane *ln, const struct tt_call *call)
+{
+    struct tt_ticket t = {.what = tt_what(call), .count = call->count};
+
+    if (call->counts)
+        t.count = tt_counts_hash(call->counts, (size_t)ln->e->n_ranks);
+    for (size_t p = 0; p < call->n_parts; p++)
+        t.count = t.count * 31 + call->parts[p].row_bytes;
+    for (int r = 0; r < ln->e->n_ranks; r++)
+        if (r != ln->e->rank && ln->blocks[r].out_bytes > t.longest)
+            t.longest = ln->blocks[r].out_bytes;
+    return t;
+}
+
+static int reduces(const struct tt_call *call)
+{
+    return call->coll == TT_COLL_REDUCE_SCATTER || call->coll == TT_COLL_REDUCE;
+}
+
+tutti_result tt_move_staged(struct tt_lane *ln, const struct tt_call *call, struct tt_share share)
+{
+    struct tt_engine *e = ln->e;
+    struct stage st = {.call = call, .same = tt_blocks_fill(ln, call, share)};
+    const struct tt_ticket t = tt_move_ticket(ln, call);
+    const int reducing = reduces(call);
+    struct tt_meeting m = {.longest = t.longest};
+
+    st.piece = st.same ? ln->half_bytes : ln->half_bytes / (size_t)e->n_ranks & ~(size_t)63;
+    if (st.piece > TT_CHUNK)
+        st.piece = TT_CHUNK;
+    do {
+        const int early = TT_BROKEN(FENCE);
+
+        tt_lane_begin(ln, m.longest);
+        if (call->send_counts)
+            tt_notes_write(ln);
+        if (early)
+            tt_lane_arrive(ln, &t);
+        put_out(ln, &st);
+        if (!early)
+            tt_lane_arrive(ln, &t);
+        TT_TRY(tt_lane_meet(ln, &t, &m));
+        if (m.any_can)
+            return TUTTI_IN_PROGRESS;
+        if (st.at == 0 && call->send_counts) {
+            TT_TRY(tt_notes_check(ln));
+            if (e->xmem && call->algo == TT_ALGO_XMEM && m.longest >= XMEM_FROM)
+                return tt_move_pull(ln, call);
+        }
+        if (reducing)
+            reduce_in(ln, &st);
+        else
+            take_in(ln, &st);
+        if (st.at == 0 && !reducing)
+            keep_own(ln, &st);
+        st.at += st.piece;
+    } while (st.at < m.longest);
+    return TUTTI_OK;
+}

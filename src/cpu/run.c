@@ -1,0 +1,137 @@
+/*
+ * One call, from the engine's table to an algorithm. Which algorithm is everybody's decision: the
+ * table's word is the same on all ranks, and what only one rank knows (do my buffers lie in windows?)
+ * becomes common knowledge when they meet. If then some can and some cannot, all run again with a
+ * smaller offer: first without windows, then without cross-memory copies, which always works.
+ */
+#include "cpu/cpu.h"
+
+#define TEAM_LANE_BYTES 16384u /* a lane is worth waking a thread for from here on */
+
+static tutti_result all_reduce(struct tt_lane *ln, const struct tt_call *call, struct tt_share share)
+{
+    const size_t size = tt_dtype_bytes(call->dtype);
+    const unsigned char *send = call->send;
+    unsigned char *recv = call->recv;
+    size_t first, n;
+
+    tt_share_of(share, call->count, size, &first, &n);
+    send = n ? send + first * size : send;
+    recv = n ? recv + first * size : recv;
+    if (share.windows || share.xmem)
+        return tt_all_reduce_reach(ln, call, send, recv, n, share);
+    if (call->algo == TT_ALGO_TWO_SHOT)
+        return tt_all_reduce_two_shot(ln, call, send, recv, n);
+    return tt_all_reduce_one_shot(ln, call, send, recv, n);
+}
+
+/* A communicator of one rank: the same arithmetic, nothing to wait for. */
+static tutti_result run_alone(struct tt_lane *ln, const struct tt_call *call, struct tt_share share)
+{
+    const struct tt_block *own = &ln->blocks[0];
+    const size_t size = tt_dtype_bytes(call->dtype);
+
+    if (call->coll == TT_COLL_BARRIER)
+        return TUTTI_OK;
+    if (call->coll == TT_COLL_ALL_REDUCE || call->coll == TT_COLL_REDUCE ||
+        call->coll == TT_COLL_REDUCE_SCATTER) {
+        const size_t count = call->counts ? call->counts[0] : call->count;
+        size_t first, n;
+
+        tt_share_of(share, count, size, &first, &n);
+        ln->sources[0] = (const unsigned char *)call->send + first * size;
+        ln->e->kernels->reduce[call->dtype][call->op]((unsigned char *)call->recv + first * size,
+                                                      NULL, ln->sources, 1, n, 0);
+        return TUTTI_OK;
+    }
+    if (call->parts)
+        return tt_move_staged(ln, call, share);
+    (void)tt_blocks_fill(ln, call, share);
+    if (own->in != own->out && own->in_bytes > 0)
+        memmove(own->in, own->out, own->in_bytes);
+    return TUTTI_OK;
+}
+
+static tutti_result run_lane(struct tt_lane *ln, const struct tt_call *call, struct tt_share share)
+{
+    struct tt_engine *e = ln->e;
+    tutti_result res = TUTTI_IN_PROGRESS;
+
+    if (e->n_ranks == 1)
+        return run_alone(ln, call, share);
+    if (call->coll == TT_COLL_BARRIER)
+        return tt_cpu_barrier(ln, call);
+    share.xmem = e->xmem && call->algo == TT_ALGO_XMEM;
+    share.windows = e->n_registered && call->window_algo == TT_ALGO_DIRECT;
+    for (int attempt = 0; attempt < 3 && res == TUTTI_IN_PROGRESS; attempt++) {
+        share.windows = share.windows && attempt < 1;
+        share.xmem = share.xmem && attempt < 2;
+        if (call->coll == TT_COLL_ALL_REDUCE)
+            res = all_reduce(ln, call, share);
+        else if (share.windows || share.xmem)
+            res = tt_move_reach(ln, call, share);
+        else
+            res = tt_move_staged(ln, call, share);
+    }
+    return res;
+}
+
+static tutti_result run_team(struct tt_engine *e, const struct tt_call *call)
+{
+    const size_t bytes = call->count * tt_dtype_bytes(call->dtype);
+    size_t lanes = bytes / TEAM_LANE_BYTES;
+
+    lanes = lanes < 1 ? 1 : lanes > TT_TEAM_LANES ? TT_TEAM_LANES : lanes;
+    for (size_t i = (size_t)call->thread; i < lanes; i += (size_t)call->n_threads) {
+        const struct tt_share share = {(unsigned)i, (unsigned)lanes, 0, 0};
+
+        TT_TRY(run_lane(&e->lanes[1 + i], call, share));
+    }
+    return TUTTI_OK;
+}
+
+static void add(_Atomic uint64_t *sum, uint64_t n)
+{
+    tt_store_relaxed(sum, tt_load_relaxed(sum) + n);
+}
+
+static void note(struct tt_engine *e, const struct tt_call *call)
+{
+    struct tt_stats_area *st = &e->mine->stats;
+    const uint64_t bytes = call->count * tt_dtype_bytes(call->dtype);
+
+    add(&st->sequence, 1);
+    add(&st->n_calls, 1);
+    add(&st->n_bytes, bytes);
+    tt_store_relaxed(&st->last_what, tt_what(call));
+    tt_store_relaxed(&st->last_bytes, bytes);
+}
+
+tutti_result tt_cpu_run(struct tt_engine *e, const struct tt_call *call)
+{
+    const struct tt_share whole = {0, 1, 0, 0};
+    tutti_result res;
+    uint64_t fp;
+
+    TT_TRY(tt_engine_failed(e));
+    if (call->thread == 0)
+        note(e, call);
+    fp = tt_fp_enter();
+    res = call->n_threads != TT_TEAM_NONE ? run_team(e, call)
+                                          : run_lane(&e->lanes[0], call, whole);
+    tt_fp_leave(fp);
+    return res;
+}
+
+tutti_result tt_cpu_exchange(struct tt_engine *e, const void *send, void *recv, size_t bytes)
+{
+    const struct tt_call call = {.coll = TT_COLL_ALL_GATHER,
+                                 .algo = TT_ALGO_ONE_SHOT,
+                                 .window_algo = TT_ALGO_ONE_SHOT,
+                                 .dtype = TUTTI_DTYPE_U8,
+                                 .send = send,
+                                 .recv = recv,
+                                 .count = bytes};
+
+    return tt_cpu_run(e, &call);
+}

@@ -1,0 +1,259 @@
+/*
+ * Waiting for a peer, and what ends a wait: its flag, the deadline, its death, a failure that
+ * somebody else recorded. Poll a little, then yield the core, then sleep on the peer's doorbell;
+ * only a wait that long pays for clocks and checks.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "cpu/cpu.h"
+
+#define FIRST_NAP_NS UINT64_C(1000000)
+#define LONGEST_NAP_NS UINT64_C(20000000)
+
+static long futex(_Atomic uint32_t *word, int op, uint32_t value, const struct timespec *timeout)
+{
+    return syscall(SYS_futex, (uint32_t *)(void *)word, op, value, timeout, NULL, 0);
+}
+
+static void ring(struct tt_rank_area *area)
+{
+    atomic_fetch_add(&area->doorbell, 1);
+    futex(&area->doorbell, FUTEX_WAKE, INT_MAX, NULL);
+}
+
+void tt_wake(struct tt_engine *e)
+{
+    ring(e->mine);
+}
+
+void tt_wake_all(struct tt_engine *e)
+{
+    for (int r = 0; r < e->n_ranks; r++)
+        ring(e->peers[r].area);
+}
+
+/* A rank lives as long as it holds the lock on its byte of the segment. A forked child keeps its
+ * parent's lock, so a process that is known to be gone is dead whatever the lock says. */
+int tt_peer_alive(struct tt_engine *e, int r)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = r, .l_len = 1};
+
+    if (e->peers[r].pid > 0 && kill(e->peers[r].pid, 0) != 0 && errno == ESRCH)
+        return 0;
+    if (fcntl(e->fd, F_OFD_GETLK, &lock) != 0)
+        return 1; /* cannot tell: the deadline will */
+    return lock.l_type != F_UNLCK;
+}
+
+/* ---- failures: why:8 rank:16 epoch:40, so that one compare-exchange records the first ---- */
+
+static uint64_t failure_word(enum tt_failure why, int rank, uint64_t epoch)
+{
+    return (uint64_t)why | (uint64_t)(uint16_t)rank << 8 | epoch << 24;
+}
+
+static tutti_result failure_text(const struct tt_engine *e, char *text, size_t bytes, int *rank_out)
+{
+    const struct tt_segment *s = e->segment;
+    const uint64_t word = tt_load_acquire(&s->failure);
+    const int rank = (int)(word >> 8 & 0xffff);
+    const unsigned long long epoch = word >> 24;
+    const struct tt_stats_area *st = &e->mine->stats;
+    char mine[48], other[48];
+
+    *rank_out = rank;
+    tt_what_text(tt_load_relaxed(&st->last_what), mine, sizeof(mine));
+    switch ((enum tt_failure)(word & 0xff)) {
+    case TT_FAILURE_NONE: *rank_out = -1; return TUTTI_OK;
+    case TT_DIED:
+        snprintf(text, bytes,
+                 "communicator %s: rank %d (pid %d) died; this rank %d was in %s, call %llu", e->name,
+                 rank, (int)e->peers[rank].pid, e->rank, mine, epoch);
+        return TUTTI_E_PEER;
+    case TT_LEFT:
+        snprintf(text, bytes,
+                 "communicator %s: rank %d has destroyed its communicator; this rank %d was in %s, "
+                 "call %llu, which needs it",
+                 e->name, rank, e->rank, mine, epoch);
+        return TUTTI_E_PEER;
+    case TT_LATE:
+        snprintf(text, bytes,
+                 "communicator %s: rank %d did not arrive within %llu ms; rank %d waited in %s, call "
+                 "%llu. It is stopped, busy or in another call",
+                 e->name, rank, (unsigned long long)(e->timeout_ns / 1000000), e->rank, mine, epoch);
+        return TUTTI_E_TIMEOUT;
+    case TT_MISMATCH:
+        tt_what_text(tt_load_relaxed(&s->failure_detail), other, sizeof(other));
+        snprintf(text, bytes,
+                 "communicator %s: call %llu does not match: rank %d made %s (count or hash %llu), "
+                 "another rank something else; this rank %d made %s, %llu bytes",
+                 e->name, epoch, rank, other,
+                 (unsigned long long)tt_load_relaxed(&s->failure_count), e->rank, mine,
+                 (unsigned long long)tt_load_relaxed(&st->last_bytes));
+        return TUTTI_E_MISMATCH;
+    case TT_ABORT:
+        snprintf(text, bytes, "communicator %s: aborted by rank %d; this rank %d was in %s, call %llu",
+                 e->name, rank, e->rank, mine,
+                 (unsigned long long)tt_load_relaxed(&st->sequence));
+        return TUTTI_E_ABORTED;
+    }
+    return TUTTI_E_INTERNAL;
+}
+
+tutti_result tt_engine_failed(const struct tt_engine *e)
+{
+    char text[256];
+    int rank;
+    tutti_result res;
+
+    if (tt_load_relaxed(&e->segment->failure) == 0)
+        return TUTTI_OK;
+    res = failure_text(e, text, sizeof(text), &rank);
+    return TT_FAIL(res, "%s", text);
+}
+
+tutti_result tt_engine_fail(struct tt_engine *e, enum tt_failure why, int rank, uint64_t detail,
+                            uint64_t count)
+{
+    uint64_t none = 0;
+    const uint64_t word = failure_word(why, rank, tt_load_relaxed(&e->mine->stats.sequence));
+
+    if (tt_load_relaxed(&e->segment->failure) == 0) {
+        tt_store_relaxed(&e->segment->failure_detail, detail);
+        tt_store_relaxed(&e->segment->failure_count, count);
+    }
+    atomic_compare_exchange_strong(&e->segment->failure, &none, word);
+    tt_wake_all(e);
+    return tt_engine_failed(e);
+}
+
+void tt_engine_state(const struct tt_engine *e, tutti_comm_state *state)
+{
+    state->sequence = tt_load_relaxed(&e->mine->stats.sequence);
+    state->text[0] = 0;
+    state->result = failure_text(e, state->text, sizeof(state->text), &state->peer);
+    if (state->result != TUTTI_OK)
+        state->sequence = tt_load_relaxed(&e->segment->failure) >> 24;
+}
+
+/* ---- waiting ---- */
+
+/* What ends a long wait other than the flag. `arrived` is looked at again after the peer was seen
+ * gone: its last post counts. */
+static tutti_result check_peer(struct tt_engine *e, int r, const _Atomic uint64_t *flag,
+                               uint64_t value)
+{
+    enum tt_failure why = TT_FAILURE_NONE;
+
+    TT_TRY(tt_engine_failed(e));
+    if (r == e->rank)
+        return TUTTI_OK;
+    if (atomic_load_explicit(&e->peers[r].area->left, memory_order_acquire))
+        why = TT_LEFT;
+    else if (!tt_peer_alive(e, r))
+        why = TT_DIED;
+    if (why == TT_FAILURE_NONE || (flag && tt_load_acquire(flag) >= value))
+        return TUTTI_OK;
+    return tt_engine_fail(e, why, r, 0, 0);
+}
+
+/* Sleep until rank r rings, at most `ns`. */
+static void nap(struct tt_engine *e, int r, const _Atomic uint64_t *flag, uint64_t value, uint64_t ns)
+{
+    struct tt_rank_area *area = e->peers[r].area;
+    const struct timespec t = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
+    const uint32_t bell = atomic_load(&area->doorbell);
+    struct tt_stats_area *st = &e->mine->stats;
+
+    atomic_fetch_add(&area->sleepers, 1);
+    atomic_thread_fence(memory_order_seq_cst);
+    if (!flag || tt_load_acquire(flag) < value)
+        futex(&area->doorbell, FUTEX_WAIT, bell, &t);
+    atomic_fetch_sub(&area->sleepers, 1);
+    tt_store_relaxed(&st->n_sleeps, tt_load_relaxed(&st->n_sleeps) + 1);
+}
+
+static tutti_result wait_asleep(struct tt_engine *e, int r, const _Atomic uint64_t *flag,
+                                uint64_t value, uint64_t start)
+{
+    uint64_t deadline = start + e->timeout_ns, before = tt_now_ns(), length = FIRST_NAP_NS;
+
+    for (;;) {
+        const uint64_t left = deadline > before ? deadline - before : 0;
+        uint64_t now;
+
+        nap(e, r, flag, value, left < length ? left : length);
+        if (tt_load_acquire(flag) >= value)
+            return TUTTI_OK;
+        TT_TRY(check_peer(e, r, flag, value));
+        if (tt_load_acquire(flag) >= value)
+            return TUTTI_OK;
+        now = tt_now_ns();
+        /* A nap that took far longer than asked: this process was stopped, not its peer late. */
+        if (now - before > length + UINT64_C(1000000000))
+            deadline += now - before - length;
+        before = now;
+        if (now >= deadline)
+            return tt_engine_fail(e, TT_LATE, r, 0, 0);
+        length = length * 2 < LONGEST_NAP_NS ? length * 2 : LONGEST_NAP_NS;
+    }
+}
+
+tutti_result tt_wait_slow(struct tt_engine *e, int r, const _Atomic uint64_t *flag, uint64_t value)
+{
+    uint64_t start;
+
+    for (unsigned i = 0; i < e->spins; i++) {
+        tt_pause();
+        if (tt_load_acquire(flag) >= value)
+            return TUTTI_OK;
+    }
+    start = tt_now_ns();
+    do {
+        for (int i = 0; i < 8; i++) {
+            sched_yield();
+            if (tt_load_acquire(flag) >= value)
+                return TUTTI_OK;
+        }
+        TT_TRY(tt_engine_failed(e));
+    } while (tt_now_ns() - start < e->yield_ns);
+    return wait_asleep(e, r, flag, value, start);
+}
+
+tutti_result tt_wait_pause(struct tt_engine *e, int r, unsigned round, uint64_t *since)
+{
+    if (round < e->spins) {
+        tt_pause();
+        return TUTTI_OK;
+    }
+    if (*since == 0)
+        *since = tt_now_ns();
+    TT_TRY(tt_engine_failed(e));
+    if (tt_now_ns() - *since < e->yield_ns) {
+        sched_yield();
+        return TUTTI_OK;
+    }
+    nap(e, r, NULL, 0, 200000);
+    TT_TRY(check_peer(e, r, NULL, 0));
+    if (tt_now_ns() - *since > e->timeout_ns)
+        return tt_engine_fail(e, TT_LATE, r, 0, 0);
+    return TUTTI_OK;
+}
+
+/* mode: as the words of TUTTI_CPU_WAIT: auto, spin, yield, sleep. */
+void tt_wait_configure(struct tt_engine *e, int crowded, int mode)
+{
+    const int spin = mode == 1 || (mode == 0 && !crowded);
+
+    e->spins = spin ? 2000 : 0; /* about 100 us where a pause takes 50 ns */
+    e->yield_ns = mode == 3 ? 0 : UINT64_C(2000000);
+    e->fence_posts = !spin;
+}

@@ -1,0 +1,70 @@
+/* Copies between the memories of two processes in one system call each (process_vm_readv and
+ * process_vm_writev). Whether the system allows them is probed at creation, never assumed. */
+#include <errno.h>
+#include <sys/uio.h>
+
+#include "cpu/cpu.h"
+
+#define AT_ONCE ((size_t)1 << 30) /* the kernel stops at 2 GiB */
+
+typedef ssize_t (*vm_fn)(pid_t, const struct iovec *, unsigned long, const struct iovec *,
+                         unsigned long, unsigned long);
+
+/* The others wait for this rank's part, which will not come: end the call for everybody. */
+static tutti_result lost(struct tt_engine *e, int r, size_t bytes)
+{
+    const int why = errno;
+
+    if (!tt_peer_alive(e, r))
+        return tt_engine_fail(e, TT_DIED, r, 0, 0);
+    (void)tt_engine_fail(e, TT_ABORT, e->rank, 0, 0);
+    errno = why;
+    return TT_FAIL_SYS("copy of %zu bytes across memories with rank %d", bytes, r);
+}
+
+static tutti_result transfer(struct tt_engine *e, int r, vm_fn call, unsigned char *local,
+                             uint64_t remote, size_t bytes)
+{
+    while (bytes > 0) {
+        const size_t n = bytes < AT_ONCE ? bytes : AT_ONCE;
+        const struct iovec l = {local, n}, p = {(void *)(uintptr_t)remote, n};
+        const ssize_t moved = call(e->peers[r].pid, &l, 1, &p, 1, 0);
+
+        if (moved <= 0) {
+            if (moved < 0 && errno == EINTR)
+                continue;
+            return lost(e, r, n);
+        }
+        local += moved;
+        remote += (uint64_t)moved;
+        bytes -= (size_t)moved;
+    }
+    return TUTTI_OK;
+}
+
+tutti_result tt_xmem_read(struct tt_engine *e, int r, void *dst, uint64_t src, size_t bytes)
+{
+    return transfer(e, r, process_vm_readv, dst, src, bytes);
+}
+
+tutti_result tt_xmem_write(struct tt_engine *e, int r, uint64_t dst, const void *src, size_t bytes)
+{
+    return transfer(e, r, process_vm_writev, (unsigned char *)(uintptr_t)src, dst, bytes);
+}
+
+/* Read each peer's random token through its own memory. Under Yama's ptrace_scope 1 a process must
+ * allow that first; TUTTI_CPU_XMEM=off never does (engine.c). */
+int tt_xmem_probe(struct tt_engine *e, const uint64_t token_addresses[], const uint64_t tokens[])
+{
+    for (int r = 0; r < e->n_ranks; r++) {
+        uint64_t seen = 0;
+        const struct iovec l = {&seen, sizeof(seen)};
+        const struct iovec p = {(void *)(uintptr_t)token_addresses[r], sizeof(seen)};
+
+        if (e->peers[r].pid <= 0 ||
+            process_vm_readv(e->peers[r].pid, &l, 1, &p, 1, 0) != (ssize_t)sizeof(seen) ||
+            seen != tokens[r])
+            return 0;
+    }
+    return 1;
+}
