@@ -1,0 +1,136 @@
+#include "api/capability.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/statvfs.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "cpu/kernels.h"
+
+static _Thread_local char value[160];
+
+static void say(tutti_capability *c, const char *name, int good, const char *remedy)
+{
+    c->name = name;
+    c->good = good;
+    c->value = value;
+    c->remedy = good == 1 ? NULL : remedy;
+}
+
+static void kernels(tutti_capability *c)
+{
+    const char *best = tt_kernels_get("auto")->isa;
+
+    snprintf(value, sizeof(value), "%s", best);
+    say(c, "reduction kernels", strcmp(best, "scalar") != 0,
+        "this processor has no vector instructions that tutti knows (AVX2, AVX-512, NEON)");
+}
+
+static void memfd(tutti_capability *c)
+{
+    const int fd = memfd_create("tutti-probe", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+    snprintf(value, sizeof(value), "%s", fd >= 0 ? "available" : strerror(errno));
+    say(c, "anonymous shared memory (memfd)", fd >= 0 ? 1 : -1,
+        "Linux 3.17 or newer is needed, and a seccomp profile that allows memfd_create");
+    if (fd >= 0)
+        close(fd);
+}
+
+static void proc(tutti_capability *c)
+{
+    const int fd = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    snprintf(value, sizeof(value), "%s", fd >= 0 ? "mounted" : strerror(errno));
+    say(c, "/proc", fd >= 0 ? 1 : -1, "mount /proc: tutti notices dead ranks through it");
+    if (fd >= 0)
+        close(fd);
+}
+
+/* Can a parent read its child's memory? What ranks of one user can do to each other. */
+static void xmem(tutti_capability *c)
+{
+    static const uint64_t token = UINT64_C(0x7475747469);
+    uint64_t seen = 0;
+    const struct iovec l = {&seen, sizeof(seen)};
+    const struct iovec p = {(void *)(uintptr_t)&token, sizeof(seen)};
+    const pid_t child = fork();
+    int good, err;
+
+    if (child == 0) {
+        pause();
+        _exit(0);
+    }
+    good = child > 0 && process_vm_readv(child, &l, 1, &p, 1, 0) == (ssize_t)sizeof(seen) &&
+           seen == token;
+    err = errno;
+    if (child > 0) {
+        kill(child, SIGKILL);
+        waitpid(child, NULL, 0);
+    }
+    snprintf(value, sizeof(value), "%s", good ? "available" : strerror(err));
+    say(c, "cross-memory copies", good,
+        "large calls on unregistered buffers are slower: in a container add --cap-add SYS_PTRACE, or "
+        "register the buffers");
+}
+
+static void shm_size(tutti_capability *c)
+{
+    struct statvfs v;
+
+    if (statvfs("/dev/shm", &v) == 0)
+        snprintf(value, sizeof(value), "%llu MiB; tutti does not use it",
+                 (unsigned long long)v.f_blocks * v.f_frsize >> 20);
+    else
+        snprintf(value, sizeof(value), "not mounted; tutti does not use it");
+    say(c, "/dev/shm", 1, NULL);
+}
+
+static void huge_pages(tutti_capability *c)
+{
+    FILE *f = fopen("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "re");
+    char line[128] = "unknown";
+    int good;
+
+    if (f) {
+        if (!fgets(line, sizeof(line), f))
+            line[0] = 0;
+        fclose(f);
+    }
+    line[strcspn(line, "\n")] = 0;
+    good = strstr(line, "[advise]") || strstr(line, "[always]") || strstr(line, "[within_size]");
+    snprintf(value, sizeof(value), "%s", line);
+    say(c, "huge pages for shared memory", good,
+        "windows of many MiB are about 1.4 times slower: as root, echo advise > "
+        "/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+}
+
+static void cuda(tutti_capability *c)
+{
+    snprintf(value, sizeof(value), "not in this version");
+    say(c, "CUDA engine", 0, "this version of tutti joins CPU ranks of one host");
+}
+
+static void net(tutti_capability *c)
+{
+    snprintf(value, sizeof(value), "not in this version");
+    say(c, "network engine", 0, "ranks on several hosts get an error that names the hosts");
+}
+
+tutti_result tt_capability_describe(size_t index, tutti_capability *capability)
+{
+    static void (*const facts[])(tutti_capability *) = {kernels, memfd, proc,       xmem,
+                                                        shm_size, huge_pages, cuda, net};
+
+    if (index >= TT_LEN(facts))
+        return TT_FAIL(TUTTI_E_ARG, "there is no capability %zu", index);
+    facts[index](capability);
+    return TUTTI_OK;
+}

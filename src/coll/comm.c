@@ -1,0 +1,291 @@
+/* Creating, dividing and ending communicators. */
+#include "coll/comm.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/env.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "boot/boot.h"
+#include "cpu/engine.h"
+#include "topo/host.h"
+
+#define MAX_SCRATCH ((uint64_t)1 << 32)
+
+/* ---- configuration ---- */
+
+tutti_result tt_comm_config_read(const tutti_comm_config *given, tutti_comm_config *config)
+{
+    static const tutti_comm_config zero;
+    const unsigned char *bytes = (const unsigned char *)given;
+
+    *config = zero;
+    if (given) {
+        if (given->size < sizeof(given->size) || given->size > 65536)
+            return TT_FAIL(TUTTI_E_ARG, "config.size is %u: set it to sizeof(tutti_comm_config)",
+                           given->size);
+        memcpy(config, given, given->size < sizeof(*config) ? given->size : sizeof(*config));
+        for (uint32_t i = sizeof(*config); i < given->size; i++)
+            if (bytes[i])
+                return TT_FAIL(TUTTI_E_VERSION, "config sets a field that this version of tutti does "
+                                                "not know (byte %u)", i);
+    }
+    config->size = sizeof(*config);
+    if (config->flags)
+        return TT_FAIL(TUTTI_E_ARG, "config.flags is %#x; no flag is defined", config->flags);
+    if (config->timeout_ms == 0)
+        TT_TRY(tt_env_number(TT_ENV_TUTTI_TIMEOUT, &config->timeout_ms));
+    if (config->scratch_bytes == 0)
+        TT_TRY(tt_env_number(TT_ENV_TUTTI_SCRATCH, &config->scratch_bytes));
+    if (!config->algorithm)
+        config->algorithm = tt_env_text(TT_ENV_TUTTI_ALGO);
+    if (!config->tune_file)
+        config->tune_file = tt_env_text(TT_ENV_TUTTI_TUNE_FILE);
+    if (!config->name)
+        config->name = "";
+    if (config->n_ranks == 0)
+        config->n_ranks = 1;
+    return TUTTI_OK;
+}
+
+static tutti_result config_check(const tutti_comm_config *c)
+{
+    if (c->n_ranks < 1 || c->n_ranks > TT_CPU_MAX_RANKS)
+        return TT_FAIL(TUTTI_E_ARG, "n_ranks is %d; it must be 1 to %d", c->n_ranks,
+                       TT_CPU_MAX_RANKS);
+    if (c->rank < 0 || c->rank >= c->n_ranks)
+        return TT_FAIL(TUTTI_E_ARG, "rank is %d of %d; it must be 0 to %d", c->rank, c->n_ranks,
+                       c->n_ranks - 1);
+    if (c->device != TUTTI_DEVICE_CPU)
+        return TT_FAIL(TUTTI_E_UNSUPPORTED, "this build has no engine for device %d, only for the CPU",
+                       (int)c->device);
+    if (c->timeout_ms > UINT64_C(1) << 40)
+        return TT_FAIL(TUTTI_E_ARG, "timeout_ms is %llu, more than 34 years",
+                       (unsigned long long)c->timeout_ms);
+    if (c->scratch_bytes < 65536 || c->scratch_bytes > MAX_SCRATCH)
+        return TT_FAIL(TUTTI_E_ARG, "scratch_bytes is %llu; it must be 64 KiB to 4 GiB",
+                       (unsigned long long)c->scratch_bytes);
+    if (strlen(c->name) > 31 || strpbrk(c->name, "/\n"))
+        return TT_FAIL(TUTTI_E_ARG, "name \"%.40s\" is longer than 31 bytes or holds a slash or a "
+                                    "newline", c->name);
+    if (c->n_ranks > 1 && !c->id && !c->exchange)
+        return TT_FAIL(TUTTI_E_ARG, "%d ranks need config.id (from rank 0's "
+                                    "tutti_unique_id_create) or config.exchange", c->n_ranks);
+    return TUTTI_OK;
+}
+
+/* ---- exchanges ---- */
+
+static tutti_result boot_all_gather(void *context, const void *send, void *recv, size_t bytes)
+{
+    return tt_boot_all_gather(context, send, recv, bytes);
+}
+
+static tutti_result alone_all_gather(void *context, const void *send, void *recv, size_t bytes)
+{
+    (void)context;
+    if (send != recv)
+        memcpy(recv, send, bytes);
+    return TUTTI_OK;
+}
+
+/* ---- creation, given a way to exchange ---- */
+
+static tutti_result check_hosts(tutti_comm *comm, const struct tt_exchange *x)
+{
+    const size_t n = (size_t)comm->n_ranks;
+    struct tt_host_card *cards = calloc(n, sizeof(*cards));
+    int *host_of = calloc(n, sizeof(*host_of));
+    struct tt_host_card mine;
+    char text[256];
+    tutti_result res;
+
+    tt_host_read(&mine);
+    res = cards && host_of ? x->all_gather(x->context, &mine, cards, sizeof(mine))
+                           : TT_FAIL(TUTTI_E_MEMORY, "no memory for %zu host names", n);
+    if (res == TUTTI_OK) {
+        comm->n_hosts = tt_host_group(cards, comm->n_ranks, host_of);
+        if (comm->n_hosts > 1) {
+            tt_host_text(cards, host_of, comm->n_ranks, text, sizeof(text));
+            res = TT_FAIL(TUTTI_E_UNSUPPORTED,
+                          "the ranks run on %d hosts (%s): this build joins ranks of one host only",
+                          comm->n_hosts, text);
+        }
+    }
+    free(host_of);
+    free(cards);
+    return res;
+}
+
+/* Rank 0's table, or rank 0's reason for having none, becomes everybody's. */
+static tutti_result agree_on_select(tutti_comm *comm, const tutti_comm_config *config)
+{
+    struct {
+        int32_t result, unused;
+        struct tt_select select;
+    } word = {0};
+    struct tt_call call = {.coll = TT_COLL_BROADCAST,
+                           .algo = TT_ALGO_ONE_SHOT,
+                           .window_algo = TT_ALGO_ONE_SHOT,
+                           .dtype = TUTTI_DTYPE_U8,
+                           .send = &word,
+                           .recv = &word,
+                           .count = sizeof(word)};
+    struct tt_engine_info info = {0};
+
+    comm->ops->info(comm->engine, &info);
+    if (comm->rank == 0)
+        word.result = tt_select_make(&word.select, comm->n_ranks, info.xmem, config->tune_file,
+                                     config->algorithm);
+    TT_TRY(comm->ops->run(comm->engine, &call));
+    comm->select = word.select;
+    if (word.result != TUTTI_OK && comm->rank != 0)
+        return TT_FAIL((tutti_result)word.result, "rank 0 could not make the table of algorithms: "
+                                                  "see its own error");
+    return (tutti_result)word.result;
+}
+
+tutti_result tt_comm_build(const tutti_comm_config *config, const struct tt_exchange *x,
+                           const unsigned char key[32], tutti_comm **comm_out)
+{
+    tutti_comm *comm = calloc(1, sizeof(*comm));
+    struct tt_engine_config ec = {.rank = config->rank,
+                                  .n_ranks = config->n_ranks,
+                                  .timeout_ns = config->timeout_ms * 1000000,
+                                  .scratch_bytes = config->scratch_bytes,
+                                  .key = key,
+                                  .exchange = x};
+    struct tt_engine_info info = {0};
+    tutti_result res;
+
+    if (!comm)
+        return TT_FAIL(TUTTI_E_MEMORY, "no memory for a communicator");
+    comm->rank = config->rank;
+    comm->n_ranks = config->n_ranks;
+    comm->timeout_ms = config->timeout_ms;
+    comm->scratch_bytes = config->scratch_bytes;
+    comm->ops = &tt_cpu_engine;
+    memcpy(comm->key, key, sizeof(comm->key));
+    snprintf(comm->name, sizeof(comm->name), "%s", config->name[0] ? config->name : "world");
+    snprintf(comm->algorithm, sizeof(comm->algorithm), "%s", config->algorithm);
+    ec.name = comm->name;
+    res = check_hosts(comm, x);
+    if (res == TUTTI_OK)
+        res = comm->ops->create(&ec, &comm->engine);
+    if (res == TUTTI_OK)
+        res = agree_on_select(comm, config);
+    if (res != TUTTI_OK) {
+        tt_comm_destroy(comm);
+        return res;
+    }
+    comm->ops->info(comm->engine, &info);
+    TT_LOG(TUTTI_LOG_INFO, comm->rank, comm->n_ranks, "communicator %s: %s engine, %s", comm->name,
+           comm->ops->name, info.details);
+    *comm_out = comm;
+    return TUTTI_OK;
+}
+
+/* An exchange callback carries rank 0's id to the others; the rest is as with any id. */
+static tutti_result id_by_exchange(const tutti_comm_config *config, tutti_unique_id *id_out)
+{
+    struct {
+        int32_t ok, unused;
+        tutti_unique_id id;
+    } mine = {0}, *all = calloc((size_t)config->n_ranks, sizeof(*all));
+    tutti_result res = TUTTI_OK;
+
+    if (!all)
+        return TT_FAIL(TUTTI_E_MEMORY, "no memory for %d ids", config->n_ranks);
+    if (config->rank == 0)
+        res = tt_boot_id_create(&mine.id);
+    mine.ok = res == TUTTI_OK;
+    if (config->exchange(config->exchange_context, &mine, all, sizeof(mine)) != 0 &&
+        res == TUTTI_OK)
+        res = TT_FAIL(TUTTI_E_SYSTEM, "the exchange callback failed on rank %d", config->rank);
+    if (res == TUTTI_OK && !all[0].ok)
+        res = TT_FAIL(TUTTI_E_SYSTEM, "rank 0 could not make an id: see its own error");
+    *id_out = all[0].id;
+    free(all);
+    return res;
+}
+
+static tutti_result create_with_id(const tutti_comm_config *config, const tutti_unique_id *id,
+                                   tutti_comm **comm_out)
+{
+    const uint64_t deadline = tt_now_ns() + config->timeout_ms * 1000000;
+    const struct tt_boot_args args = {
+        .rank = config->rank, .n_ranks = config->n_ranks, .id = *id, .deadline_ns = deadline};
+    struct tt_boot *boot = NULL;
+    struct tt_exchange x = {.rank = config->rank,
+                            .n_ranks = config->n_ranks,
+                            .all_gather = boot_all_gather,
+                            .deadline_ns = deadline};
+    unsigned char key[32];
+    tutti_result res;
+
+    TT_TRY(tt_boot_open(&args, &boot));
+    x.context = boot;
+    tt_boot_derive_key(id, "tutti communicator", key);
+    res = tt_comm_build(config, &x, key, comm_out);
+    tt_boot_close(boot);
+    return res;
+}
+
+static tutti_result create_alone(const tutti_comm_config *config, tutti_comm **comm_out)
+{
+    static const unsigned char key[32];
+    const struct tt_exchange x = {.rank = 0,
+                                  .n_ranks = 1,
+                                  .all_gather = alone_all_gather,
+                                  .deadline_ns = tt_now_ns() + config->timeout_ms * 1000000};
+
+    return tt_comm_build(config, &x, key, comm_out);
+}
+
+tutti_result tt_comm_create(const tutti_comm_config *given, tutti_comm **comm_out)
+{
+    tutti_comm_config config;
+    tutti_unique_id id;
+
+    tt_log_init();
+    tt_env_check_unknown();
+    TT_TRY(tt_comm_config_read(given, &config));
+    TT_TRY(config_check(&config));
+    if (config.n_ranks == 1)
+        return create_alone(&config, comm_out);
+    if (config.id)
+        return create_with_id(&config, config.id, comm_out);
+    TT_TRY(id_by_exchange(&config, &id));
+    return create_with_id(&config, &id, comm_out);
+}
+
+tutti_result tt_comm_create_from_env(const tutti_comm_config *overrides, tutti_comm **comm_out)
+{
+    tutti_comm_config config;
+    struct tt_boot_env env = {0};
+
+    tt_log_init();
+    TT_TRY(tt_boot_env_read(&env));
+    TT_TRY(tt_comm_config_read(overrides, &config));
+    if (!overrides || overrides->n_ranks == 0) {
+        config.rank = env.rank;
+        config.n_ranks = env.n_ranks;
+    }
+    if (!config.id && !config.exchange && env.have_id)
+        config.id = &env.id;
+    return tt_comm_create(&config, comm_out);
+}
+
+void tt_comm_destroy(tutti_comm *comm)
+{
+    if (!comm)
+        return;
+    tt_group_free(comm->group);
+    if (comm->engine)
+        comm->ops->destroy(comm->engine);
+    explicit_bzero(comm->key, sizeof(comm->key));
+    free(comm);
+}

@@ -1,0 +1,47 @@
+/* The communicator. */
+#ifndef TT_COLL_COMM_H
+#define TT_COLL_COMM_H
+
+#include "base/engine.h"
+#include "coll/select.h"
+
+struct tt_group; /* group.c */
+
+struct tutti_comm {
+    int rank, n_ranks, n_hosts;
+    const struct tt_engine_ops *ops;
+    struct tt_engine *engine;
+    struct tt_select select;
+    uint64_t timeout_ms;
+    uint64_t scratch_bytes;
+    char name[32];
+    char algorithm[16];
+    unsigned char key[32];
+    uint32_t n_splits;
+    struct tt_group *group; /* between group_begin and group_end, else NULL */
+};
+
+/* A config with nothing left to default: explicit, else environment, else built in. */
+tutti_result tt_comm_config_read(const tutti_comm_config *given, tutti_comm_config *config);
+
+/* Make a communicator of ranks that can exchange records. `config` has nothing left to default. */
+struct tt_exchange;
+tutti_result tt_comm_build(const tutti_comm_config *config, const struct tt_exchange *x,
+                           const unsigned char key[32], tutti_comm **comm_out);
+
+tutti_result tt_comm_create(const tutti_comm_config *given, tutti_comm **comm_out);
+tutti_result tt_comm_create_from_env(const tutti_comm_config *overrides, tutti_comm **comm_out);
+tutti_result tt_comm_split(tutti_comm *comm, int color, int key, tutti_comm **comm_out);
+void tt_comm_destroy(tutti_comm *comm);
+
+/* Choose the algorithm and run, or queue in the open group. */
+tutti_result tt_coll_run(tutti_comm *comm, struct tt_call *call);
+tutti_result tt_coll_p2p(tutti_comm *comm, const struct tt_p2p *op);
+
+tutti_result tt_group_begin(tutti_comm *comm);
+tutti_result tt_group_end(tutti_comm *comm);
+tutti_result tt_group_add_call(struct tt_group *group, const struct tt_call *call, int n_ranks);
+tutti_result tt_group_add_p2p(struct tt_group *group, const struct tt_p2p *op);
+void tt_group_free(struct tt_group *group);
+
+#endif

@@ -1,0 +1,55 @@
+/* A checked call: queue it, or choose its algorithm and hand it to the engine. */
+#include "base/error.h"
+#include "coll/comm.h"
+
+/* Bytes of the larger side of a call on a rank: the same on all ranks, except for all_to_allv, whose
+ * ranks settle the way when they meet. */
+static uint64_t larger_side(const tutti_comm *comm, const struct tt_call *call)
+{
+    const uint64_t size = tt_dtype_bytes(call->dtype), n = (uint64_t)comm->n_ranks;
+    uint64_t count = call->count;
+
+    if (call->send_counts)
+        return UINT64_MAX;
+    if (call->counts) {
+        uint64_t row_bytes = call->parts ? 0 : size;
+
+        count = 0;
+        for (uint64_t r = 0; r < n; r++)
+            count += call->counts[r];
+        for (size_t p = 0; p < call->n_parts; p++)
+            row_bytes += call->parts[p].row_bytes;
+        return count * row_bytes;
+    }
+    switch (call->coll) {
+    case TT_COLL_ALL_REDUCE:
+    case TT_COLL_BROADCAST:
+    case TT_COLL_REDUCE: return count * size;
+    default: return n * count * size;
+    }
+}
+
+tutti_result tt_coll_run(tutti_comm *comm, struct tt_call *call)
+{
+    uint64_t bytes;
+
+    if (comm->group)
+        return tt_group_add_call(comm->group, call, comm->n_ranks);
+    bytes = larger_side(comm, call);
+    call->algo = tt_select_algo(&comm->select, call->coll, bytes);
+    call->window_algo =
+        bytes >= comm->select.direct_from[call->coll] ? TT_ALGO_DIRECT : TT_ALGO_ONE_SHOT;
+    return comm->ops->run(comm->engine, call);
+}
+
+tutti_result tt_coll_p2p(tutti_comm *comm, const struct tt_p2p *op)
+{
+    struct tt_p2p one = *op;
+
+    if (comm->group)
+        return tt_group_add_p2p(comm->group, op);
+    if (op->peer == comm->rank)
+        return TT_FAIL(TUTTI_E_ARG, "rank %d sends to or receives from itself: put the send and the "
+                                    "receive into a group", comm->rank);
+    return comm->ops->run_p2p(comm->engine, &one, 1);
+}

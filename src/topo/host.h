@@ -1,0 +1,22 @@
+/* Which ranks share a host: pure functions on what the ranks say of themselves. */
+#ifndef TT_TOPO_HOST_H
+#define TT_TOPO_HOST_H
+
+#include <stddef.h>
+
+/* What a rank says of the machine it runs on. */
+struct tt_host_card {
+    char boot_id[40]; /* of the running kernel: differs between machines and between boots */
+    char name[64];
+};
+
+void tt_host_read(struct tt_host_card *card);
+
+/* Number the hosts in order of their first rank: host_of[rank]. Returns how many there are. */
+int tt_host_group(const struct tt_host_card cards[], int n_ranks, int host_of[]);
+
+/* "ranks 0-3 on alpha, ranks 4-7 on beta" */
+void tt_host_text(const struct tt_host_card cards[], const int host_of[], int n_ranks, char *text,
+                  size_t bytes);
+
+#endif
