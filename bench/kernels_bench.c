@@ -3,9 +3,9 @@
  *
  *     kernels_bench [all]
  *
- * Times are medians over rounds in which everything is measured once, so that a busy neighbour slows
- * down what is compared alike. GB/s count the bytes of one buffer; a reduction of two sources moves
- * three of them, memcpy() two.
+ * Times are medians over rounds in which everything is measured once, so that a busy neighbour
+ * slows down what is compared alike. GB/s count the bytes of one buffer; a reduction of two
+ * sources moves three of them, memcpy() two. `all`: every dtype and operation too, out of caches.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -129,22 +129,24 @@ static const struct kind main_kinds[] = {
 #define N_MAIN_KINDS (sizeof(main_kinds) / sizeof(main_kinds[0]))
 
 static const size_t sizes[] = {64, 1024, 8192, 256u << 10, 64u << 20};
-#define N_SIZES (sizeof(sizes) / sizeof(sizes[0]))
+#define N_SIZES        (sizeof(sizes) / sizeof(sizes[0]))
+#define N_CACHED_SIZES (N_SIZES - 1)
 
-static void print_row(const char *isa, const char *name, const double ns[N_SIZES])
+static void print_row(const char *isa, const char *name, const double ns[], size_t n_sizes)
 {
     printf("| %s | %s |", isa, name);
-    for (size_t s = 0; s < N_SIZES; s++) {
+    for (size_t s = 0; s < n_sizes; s++) {
         if (sizes[s] <= 1024)
             printf(" %.1f ns |", ns[s]);
         else
             printf(" %.1f |", (double)sizes[s] / ns[s]);
     }
     printf("\n");
+    fflush(stdout);
 }
 
 /* One line of the table for each set, and memcpy and the plain loop of the same rounds. */
-static void bench_kind(const struct kind *kind, int with_plain)
+static void bench_kind(const struct kind *kind, size_t n_sizes, int with_plain)
 {
     struct job jobs[6] = {{.element_bytes = 1}, {.plain_loop = 1}};
     const char *labels[6] = {"memcpy", "plain loop"};
@@ -162,32 +164,44 @@ static void bench_kind(const struct kind *kind, int with_plain)
                                       .twice = kind->twice,
                                       .element_bytes = kind->element_bytes};
     }
-    for (size_t s = 0; s < N_SIZES; s++) {
+    for (size_t s = 0; s < n_sizes; s++) {
         measure(jobs, n_jobs, sizes[s]);
         for (size_t k = 0; k < n_jobs; k++)
             ns[k][s] = median(&jobs[k]);
     }
     for (size_t k = with_plain ? 0 : 2; k < n_jobs; k++)
-        print_row(labels[k], k < 2 ? "(same rounds)" : kind->name, ns[k]);
+        print_row(labels[k], k < 2 ? "(same rounds)" : kind->name, ns[k], n_sizes);
+}
+
+/* copy_stream() takes no `ahead`. */
+static void (*stream)(void *dst, const void *src, size_t bytes);
+
+static void copy_past_caches(void *dst, const void *src, size_t bytes, size_t ahead)
+{
+    (void)ahead;
+    stream(dst, src, bytes);
 }
 
 static void bench_copies(void)
 {
     for (int i = 0; i < 4; i++) {
         const struct tt_kernels *set = tt_kernels_get(isa_names[i]);
-        struct job jobs[2] = {{.element_bytes = 1}};
-        double ns[2][N_SIZES];
+        struct job jobs[3] = {{.element_bytes = 1}};
+        static const char *const names[3] = {"(same rounds)", "copy", "copy_stream"};
+        double ns[3][N_SIZES];
 
         if (!set)
             continue;
         jobs[1].copy = set->copy;
+        jobs[2].copy = copy_past_caches;
+        stream = set->copy_stream;
         for (size_t s = 0; s < N_SIZES; s++) {
-            measure(jobs, 2, sizes[s]);
-            ns[0][s] = median(&jobs[0]);
-            ns[1][s] = median(&jobs[1]);
+            measure(jobs, 3, sizes[s]);
+            for (int k = 0; k < 3; k++)
+                ns[k][s] = median(&jobs[k]);
         }
-        print_row("memcpy", "(same rounds)", ns[0]);
-        print_row(set->isa, "copy", ns[1]);
+        for (int k = 0; k < 3; k++)
+            print_row(k == 0 ? "memcpy" : set->isa, names[k], ns[k], N_SIZES);
     }
 }
 
@@ -201,7 +215,7 @@ static void bench_everything(void)
 
             snprintf(name, sizeof(name), "%s %s", tutti_dtype_name((tutti_dtype)t),
                      tutti_op_name((tutti_op)op));
-            bench_kind(&kind, 0);
+            bench_kind(&kind, N_CACHED_SIZES, 0);
         }
     }
 }
@@ -220,7 +234,7 @@ int main(int argc, char **argv)
     printf("| set | what | 64 B | 1 KiB | 8 KiB, GB/s | 256 KiB, GB/s | 64 MiB, GB/s |\n");
     printf("|--|--|--|--|--|--|--|\n");
     for (size_t k = 0; k < N_MAIN_KINDS; k++)
-        bench_kind(&main_kinds[k], 1);
+        bench_kind(&main_kinds[k], N_SIZES, 1);
     bench_copies();
     if (argc > 1 && strcmp(argv[1], "all") == 0)
         bench_everything();

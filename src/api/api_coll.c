@@ -13,6 +13,8 @@ tutti_result tutti_all_reduce(tutti_comm *comm, const void *send, void *recv, si
                            .count = count};
     size_t bytes;
 
+    if (tt_plainly_right(comm, send, recv, count, dtype, op, stream))
+        return tt_coll_run(comm, &call);
     TT_TRY(tt_check_call("all_reduce", comm, dtype, stream));
     TT_TRY(tt_check_op("all_reduce", op));
     TT_TRY(tt_check_bytes("all_reduce", count, 1, dtype, &bytes));
@@ -89,11 +91,8 @@ tutti_result tutti_all_gather(tutti_comm *comm, const void *send, void *recv, si
 tutti_result tutti_all_gatherv(tutti_comm *comm, const void *send, void *recv,
                                const size_t counts[], tutti_dtype dtype, tutti_stream stream)
 {
-    struct tt_call call = {.coll = TT_COLL_ALL_GATHER,
-                           .dtype = dtype,
-                           .send = send,
-                           .recv = recv,
-                           .counts = counts};
+    struct tt_call call = {
+        .coll = TT_COLL_ALL_GATHER, .dtype = dtype, .send = send, .recv = recv, .counts = counts};
     size_t all, before = 0, size = tt_dtype_bytes(dtype);
 
     TT_TRY(tt_check_call("all_gatherv", comm, dtype, stream));
@@ -139,11 +138,8 @@ tutti_result tutti_all_gatherv_rows(tutti_comm *comm, const tutti_rows parts[], 
 tutti_result tutti_all_to_all(tutti_comm *comm, const void *send, void *recv, size_t count,
                               tutti_dtype dtype, tutti_stream stream)
 {
-    struct tt_call call = {.coll = TT_COLL_ALL_TO_ALL,
-                           .dtype = dtype,
-                           .send = send,
-                           .recv = recv,
-                           .count = count};
+    struct tt_call call = {
+        .coll = TT_COLL_ALL_TO_ALL, .dtype = dtype, .send = send, .recv = recv, .count = count};
     size_t all;
 
     TT_TRY(tt_check_call("all_to_all", comm, dtype, stream));
@@ -178,9 +174,10 @@ tutti_result tutti_all_to_allv(tutti_comm *comm, const void *send, const size_t 
     if (send == recv && sent > 0 && received > 0)
         return TT_FAIL(TUTTI_E_ARG, "all_to_allv cannot work in place: send == recv");
     if (send_counts[comm->rank] != recv_counts[comm->rank])
-        return TT_FAIL(TUTTI_E_ARG, "all_to_allv: rank %d sends %zu elements to itself but receives "
-                                    "%zu", comm->rank, send_counts[comm->rank],
-                       recv_counts[comm->rank]);
+        return TT_FAIL(TUTTI_E_ARG,
+                       "all_to_allv: rank %d sends %zu elements to itself but receives "
+                       "%zu",
+                       comm->rank, send_counts[comm->rank], recv_counts[comm->rank]);
     return tt_coll_run(comm, &call);
 }
 
@@ -193,8 +190,8 @@ static tutti_result rooted(const char *function, tutti_comm *comm, struct tt_cal
 
     TT_TRY(tt_check_call(function, comm, call->dtype, stream));
     TT_TRY(tt_check_rank(function, comm, "root", call->root));
-    TT_TRY(tt_check_bytes(function, call->count, many ? (size_t)comm->n_ranks : 1, call->dtype,
-                          &all));
+    TT_TRY(
+        tt_check_bytes(function, call->count, many ? (size_t)comm->n_ranks : 1, call->dtype, &all));
     one = many ? all / (size_t)comm->n_ranks : all;
     if (call->coll != TT_COLL_SCATTER || comm->rank == call->root)
         TT_TRY(tt_check_buffer(function, "send", call->send,
@@ -203,11 +200,11 @@ static tutti_result rooted(const char *function, tutti_comm *comm, struct tt_cal
         TT_TRY(tt_check_buffer(function, "recv", call->recv,
                                call->coll == TT_COLL_GATHER ? all : one));
     if (comm->rank == call->root && call->coll == TT_COLL_GATHER)
-        TT_TRY(tt_check_overlap(function, call->recv, all, call->send, one,
-                                (size_t)comm->rank * one));
+        TT_TRY(
+            tt_check_overlap(function, call->recv, all, call->send, one, (size_t)comm->rank * one));
     if (comm->rank == call->root && call->coll == TT_COLL_SCATTER)
-        TT_TRY(tt_check_overlap(function, call->send, all, call->recv, one,
-                                (size_t)comm->rank * one));
+        TT_TRY(
+            tt_check_overlap(function, call->send, all, call->recv, one, (size_t)comm->rank * one));
     if (comm->rank == call->root && call->coll == TT_COLL_REDUCE)
         TT_TRY(tt_check_overlap(function, call->send, one, call->recv, one, 0));
     return tt_coll_run(comm, call);
@@ -287,8 +284,8 @@ static tutti_result p2p(const char *function, tutti_comm *comm, void *buf, size_
     return tt_coll_p2p(comm, &op);
 }
 
-tutti_result tutti_send(tutti_comm *comm, const void *buf, size_t count, tutti_dtype dtype, int peer,
-                        tutti_stream stream)
+tutti_result tutti_send(tutti_comm *comm, const void *buf, size_t count, tutti_dtype dtype,
+                        int peer, tutti_stream stream)
 {
     return p2p("send", comm, (void *)(uintptr_t)buf, count, dtype, peer, 1, stream);
 }

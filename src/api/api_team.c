@@ -19,9 +19,9 @@ static tutti_result team(const char *function, tutti_comm *comm, struct tt_call 
         TT_TRY(tt_check_overlap(function, call->recv, bytes, call->send, one,
                                 (size_t)comm->rank * one));
     else
-        TT_TRY(tt_check_overlap(function, call->send, one * send_blocks, call->recv,
-                                one * recv_blocks,
-                                call->coll == TT_COLL_REDUCE_SCATTER ? (size_t)comm->rank * one : 0));
+        TT_TRY(
+            tt_check_overlap(function, call->send, one * send_blocks, call->recv, one * recv_blocks,
+                             call->coll == TT_COLL_REDUCE_SCATTER ? (size_t)comm->rank * one : 0));
     call->thread = thread;
     call->n_threads = n_threads;
     return tt_coll_run(comm, call);
@@ -43,8 +43,8 @@ tutti_result tutti_all_reduce_team(tutti_comm *comm, const void *send, void *rec
 }
 
 tutti_result tutti_reduce_scatter_team(tutti_comm *comm, const void *send, void *recv,
-                                       size_t recv_count, tutti_dtype dtype, tutti_op op, int thread,
-                                       int n_threads)
+                                       size_t recv_count, tutti_dtype dtype, tutti_op op,
+                                       int thread, int n_threads)
 {
     struct tt_call call = {.coll = TT_COLL_REDUCE_SCATTER,
                            .dtype = dtype,
@@ -74,11 +74,8 @@ tutti_result tutti_all_gather_team(tutti_comm *comm, const void *send, void *rec
 tutti_result tutti_all_to_all_team(tutti_comm *comm, const void *send, void *recv, size_t count,
                                    tutti_dtype dtype, int thread, int n_threads)
 {
-    struct tt_call call = {.coll = TT_COLL_ALL_TO_ALL,
-                           .dtype = dtype,
-                           .send = send,
-                           .recv = recv,
-                           .count = count};
+    struct tt_call call = {
+        .coll = TT_COLL_ALL_TO_ALL, .dtype = dtype, .send = send, .recv = recv, .count = count};
     const size_t n = comm ? (size_t)comm->n_ranks : 1;
 
     TT_TRY(tt_check_call("all_to_all_team", comm, dtype, NULL));

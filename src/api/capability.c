@@ -77,7 +77,8 @@ static void xmem(tutti_capability *c)
     }
     snprintf(value, sizeof(value), "%s", good ? "available" : strerror(err));
     say(c, "cross-memory copies", good,
-        "large calls on unregistered buffers are slower: in a container add --cap-add SYS_PTRACE, or "
+        "large calls on unregistered buffers are slower: in a container add --cap-add SYS_PTRACE, "
+        "or "
         "register the buffers");
 }
 
@@ -126,7 +127,7 @@ static void net(tutti_capability *c)
 
 tutti_result tt_capability_describe(size_t index, tutti_capability *capability)
 {
-    static void (*const facts[])(tutti_capability *) = {kernels, memfd, proc,       xmem,
+    static void (*const facts[])(tutti_capability *) = {kernels,  memfd,      proc, xmem,
                                                         shm_size, huge_pages, cuda, net};
 
     if (index >= TT_LEN(facts))

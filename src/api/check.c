@@ -10,8 +10,10 @@ tutti_result tt_check_call(const char *function, const tutti_comm *comm, tutti_d
     if (tt_dtype_bytes(dtype) == 0)
         return TT_FAIL(TUTTI_E_ARG, "%s: dtype %d does not exist", function, (int)dtype);
     if (stream)
-        return TT_FAIL(TUTTI_E_ARG, "%s: a stream was given, but communicator %s is for host memory: "
-                                    "pass NULL", function, comm->name);
+        return TT_FAIL(TUTTI_E_ARG,
+                       "%s: a stream was given, but communicator %s is for host memory: "
+                       "pass NULL",
+                       function, comm->name);
     return TUTTI_OK;
 }
 
@@ -25,8 +27,8 @@ tutti_result tt_check_op(const char *function, tutti_op op)
 tutti_result tt_check_rank(const char *function, const tutti_comm *comm, const char *what, int rank)
 {
     if (rank < 0 || rank >= comm->n_ranks)
-        return TT_FAIL(TUTTI_E_ARG, "%s: %s is %d; communicator %s has ranks 0 to %d", function, what,
-                       rank, comm->name, comm->n_ranks - 1);
+        return TT_FAIL(TUTTI_E_ARG, "%s: %s is %d; communicator %s has ranks 0 to %d", function,
+                       what, rank, comm->name, comm->n_ranks - 1);
     return TUTTI_OK;
 }
 
@@ -70,7 +72,8 @@ tutti_result tt_check_counts(const char *function, const size_t *counts, int n, 
 tutti_result tt_check_buffer(const char *function, const char *what, const void *p, size_t bytes)
 {
     if (!p && bytes > 0)
-        return TT_FAIL(TUTTI_E_ARG, "%s: %s is NULL but should hold %zu bytes", function, what, bytes);
+        return TT_FAIL(TUTTI_E_ARG, "%s: %s is NULL but should hold %zu bytes", function, what,
+                       bytes);
     return TUTTI_OK;
 }
 
@@ -81,6 +84,7 @@ tutti_result tt_check_overlap(const char *function, const void *a, size_t a_byte
 
     if (a_bytes == 0 || b_bytes == 0 || y == x + place || x >= y + b_bytes || y >= x + a_bytes)
         return TUTTI_OK;
-    return TT_FAIL(TUTTI_E_ARG, "%s: send and recv overlap in a way that is not in place (see tutti.h)",
+    return TT_FAIL(TUTTI_E_ARG,
+                   "%s: send and recv overlap in a way that is not in place (see tutti.h)",
                    function);
 }

@@ -17,6 +17,18 @@
     X(BARRIER, "barrier")                                                                          \
     X(SEND_RECV, "send_recv")
 
+/* Bytes of an element; 0 for what is no dtype. Inline: every call asks several times. */
+static inline size_t tt_dtype_bytes(tutti_dtype dtype)
+{
+    static const unsigned char bytes[] = {
+#define TT_DTYPE_BYTES_(name, value, bytes, text) bytes,
+        TUTTI_DTYPE_MAP(TT_DTYPE_BYTES_)
+#undef TT_DTYPE_BYTES_
+    };
+
+    return (unsigned)dtype < sizeof(bytes) ? bytes[dtype] : 0;
+}
+
 enum tt_coll {
 #define TT_COLL_ENUM_(name, text) TT_COLL_##name,
     TT_COLL_MAP(TT_COLL_ENUM_)

@@ -27,7 +27,7 @@ static const struct row table[TT_ENV_COUNT] = {
 
 static const char *const type_names[] = {"text", "number", "bytes", "time", "choice"};
 
-#define PREFIX "TUTTI_"
+#define PREFIX         "TUTTI_"
 #define NAME_MAX_BYTES 48 /* longest name that the search for the nearest one looks at */
 
 const char *tt_env_foreign(const char *name)

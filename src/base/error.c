@@ -31,6 +31,10 @@ static const char *base_name(const char *path)
 
 static tutti_result set_error(const char *file, int line, tutti_result code, int error,
                               const char *format, va_list arguments)
+    __attribute__((format(printf, 5, 0)));
+
+static tutti_result set_error(const char *file, int line, tutti_result code, int error,
+                              const char *format, va_list arguments)
 {
     char text[TEXT_BYTES]; /* an argument may be the text that is replaced */
     int n = vsnprintf(text, sizeof(text), format, arguments);
@@ -103,17 +107,6 @@ uint32_t tt_version(void)
 {
     return (uint32_t)TUTTI_VERSION_MAJOR << 16 | (uint32_t)TUTTI_VERSION_MINOR << 8 |
            (uint32_t)TUTTI_VERSION_PATCH;
-}
-
-size_t tt_dtype_bytes(tutti_dtype dtype)
-{
-    switch (dtype) {
-#define BYTES(name, value, bytes, text)                                                            \
-    case TUTTI_DTYPE_##name: return bytes;
-        TUTTI_DTYPE_MAP(BYTES)
-#undef BYTES
-    }
-    return 0;
 }
 
 const char *tt_dtype_name(tutti_dtype dtype)

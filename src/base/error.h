@@ -28,7 +28,6 @@ const char *tt_error_text(void);
 const char *tt_result_name(tutti_result result);
 const char *tt_result_text(tutti_result result);
 uint32_t tt_version(void);
-size_t tt_dtype_bytes(tutti_dtype dtype);
 const char *tt_dtype_name(tutti_dtype dtype);
 const char *tt_op_name(tutti_op op);
 

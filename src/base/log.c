@@ -34,8 +34,8 @@ static size_t add_prefix(char *line, size_t bytes, tutti_log_level level, int ra
     host[sizeof(host) - 1] = 0;
     if (rank >= 0)
         snprintf(place, sizeof(place), "%d/%d", rank, n_ranks);
-    int n = snprintf(line, bytes, "tutti %s:%d %s %s ", host, (int)getpid(), place,
-                     level_name(level));
+    int n =
+        snprintf(line, bytes, "tutti %s:%d %s %s ", host, (int)getpid(), place, level_name(level));
     return n < 0 ? 0 : (size_t)n;
 }
 

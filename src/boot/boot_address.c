@@ -76,8 +76,7 @@ static int parse_unix(const char *name, struct tt_boot_address *out)
     return 0;
 }
 
-int tt_boot_address_parse(const char *text, struct tt_boot_address *address_out,
-                          uint16_t *port_out)
+int tt_boot_address_parse(const char *text, struct tt_boot_address *address_out, uint16_t *port_out)
 {
     char host[TT_BOOT_NAME_BYTES];
     const char *end;

@@ -7,8 +7,8 @@
 #include <tutti/tutti.h>
 
 #define TT_BOOT_MAX_ADDRESSES 12
-#define TT_BOOT_NAME_BYTES 67 /* host or local socket name and its ending zero */
-#define TT_BOOT_TEXT_BYTES 160
+#define TT_BOOT_NAME_BYTES    67 /* host or local socket name and its ending zero */
+#define TT_BOOT_TEXT_BYTES    160
 
 enum tt_boot_kind {
     TT_BOOT_IP4 = 4,

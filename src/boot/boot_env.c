@@ -13,15 +13,16 @@
 #include "boot/boot_launcher.h"
 
 #define MAX_JOB_NAMES 5
-#define JOB_BYTES 512
-#define SLURM_PORTS 15000 /* from here, below the ports that kernels give away */
+#define JOB_BYTES     512
+#define SLURM_PORTS   15000 /* from here, below the ports that kernels give away */
 
 struct launcher {
     const char *name;
     const char *rank;
     const char *size;
-    const char *local_size;           /* equal to size: all ranks share the host; or NULL */
-    const char *job[MAX_JOB_NAMES]; /* what the ranks of a job have in common and no other job has */
+    const char *local_size; /* equal to size: all ranks share the host; or NULL */
+    const char
+        *job[MAX_JOB_NAMES]; /* what the ranks of a job have in common and no other job has */
     int use_parent; /* without any of `job`, ranks of one host are known by their parent process */
     int by_srun;    /* may be started by srun, whose variables then tell the hosts */
 };
@@ -201,8 +202,7 @@ static tutti_result slurm_address(char *out, size_t bytes)
         return TT_FAIL(TUTTI_E_ARG, "SLURM_JOB_ID is not a number: set TUTTI_BOOT_ADDR");
     if (step)
         (void)tt_env_parse_number(step, &step_id); /* a word for special steps */
-    snprintf(out, bytes, "%s:%d", host,
-             SLURM_PORTS + (int)((job_id * 31 + step_id) % SLURM_PORTS));
+    snprintf(out, bytes, "%s:%d", host, SLURM_PORTS + (int)((job_id * 31 + step_id) % SLURM_PORTS));
     return TUTTI_OK;
 }
 

@@ -21,11 +21,11 @@
 #include "boot/boot.h"
 #include "boot/boot_wire.h"
 
-#define NAME_BYTES 16
-#define FULL_RETRY_MS 1 /* between attempts to send to a full queue */
-#define PROBE_MS 20     /* between looks whether the peers that we wait for still exist */
+#define NAME_BYTES       16
+#define FULL_RETRY_MS    1  /* between attempts to send to a full queue */
+#define PROBE_MS         20 /* between looks whether the peers that we wait for still exist */
 #define MAX_RECEIVED_FDS 4
-#define MAX_FOREIGN 1024
+#define MAX_FOREIGN      1024
 
 /* What ranks tell each other before the first datagram. */
 struct card {
@@ -71,6 +71,8 @@ struct round {
     int n_to_come;
     int skip_gone; /* note a peer that is gone or foreign instead of failing at once */
     uint64_t probe_ns;
+    uint64_t send_ns; /* not before: the queues were full when we last tried */
+    unsigned char (*frames)[TT_WIRE_FD_BYTES];
 };
 
 static socklen_t fill_address(const unsigned char name[NAME_BYTES], struct sockaddr_un *out)
@@ -118,17 +120,11 @@ static tutti_result peer_gone(const struct tt_fd_mesh *mesh, int rank)
 static tutti_result send_one(const struct round *round, int to)
 {
     struct tt_fd_mesh *mesh = round->mesh;
-    struct tt_wire_fd frame = {.type = round->type, .round = round->number};
-    unsigned char bytes[TT_WIRE_FD_BYTES];
     struct sockaddr_un address;
-    struct iovec iov = {.iov_base = bytes, .iov_len = sizeof(bytes)};
+    struct iovec iov = {.iov_base = round->frames[to], .iov_len = TT_WIRE_FD_BYTES};
     struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
     _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))];
 
-    frame.from = (uint32_t)mesh->rank;
-    frame.to = (uint32_t)to;
-    frame.n_fds = round->fd >= 0;
-    tt_wire_pack_fd(mesh->key, &frame, bytes);
     message.msg_name = &address;
     message.msg_namelen = fill_address(mesh->names[to], &address);
     if (round->fd >= 0) {
@@ -342,7 +338,10 @@ static tutti_result lose(struct round *round, int rank, tutti_result result)
 static tutti_result send_all(struct round *round, int *progress_out)
 {
     const struct tt_fd_mesh *mesh = round->mesh;
+    int n_before = round->n_to_send;
 
+    if (n_before == 0 || tt_now_ns() < round->send_ns)
+        return TUTTI_OK;
     /* Each begins after itself, so that not all crowd into the queue of rank 0. */
     for (int i = 1; i < mesh->n_ranks && round->n_to_send > 0; i++) {
         int to = (mesh->rank + i) % mesh->n_ranks;
@@ -359,6 +358,8 @@ static tutti_result send_all(struct round *round, int *progress_out)
             TT_TRY(lose(round, to, result));
         }
     }
+    if (round->n_to_send == n_before) /* not after every message that we get meanwhile */
+        round->send_ns = tt_now_ns() + FULL_RETRY_MS * UINT64_C(1000000);
     return TUTTI_OK;
 }
 
@@ -431,6 +432,19 @@ static tutti_result run_round(struct round *round, uint64_t deadline_ns)
     return TUTTI_OK;
 }
 
+/* Every message once, however often it has to be tried. */
+static void pack_frames(struct round *round)
+{
+    for (int to = 0; to < round->mesh->n_ranks; to++) {
+        struct tt_wire_fd frame = {.type = round->type, .round = round->number};
+
+        frame.from = (uint32_t)round->mesh->rank;
+        frame.to = (uint32_t)to;
+        frame.n_fds = round->fd >= 0;
+        tt_wire_pack_fd(round->mesh->key, &frame, round->frames[to]);
+    }
+}
+
 /* Run a round with its bookkeeping; `gone` is NULL or takes who could not be reached. */
 static tutti_result do_round(struct round *round, unsigned char *gone, uint64_t deadline_ns)
 {
@@ -439,8 +453,13 @@ static tutti_result do_round(struct round *round, unsigned char *gone, uint64_t 
     tutti_result result;
 
     round->is_sent = calloc(n, 2);
-    if (!round->is_sent)
+    round->frames = calloc(n, TT_WIRE_FD_BYTES);
+    if (!round->is_sent || !round->frames) {
+        free(round->is_sent);
+        free(round->frames);
         return TT_FAIL(TUTTI_E_MEMORY, "no memory to share descriptors among %zu ranks", n);
+    }
+    pack_frames(round);
     round->is_here = round->is_sent + n;
     round->is_gone = gone;
     round->skip_gone = gone != NULL;
@@ -450,6 +469,7 @@ static tutti_result do_round(struct round *round, unsigned char *gone, uint64_t 
     round->n_to_come = mesh->n_ranks - 1;
     result = run_round(round, deadline_ns);
     free(round->is_sent);
+    free(round->frames);
     return result;
 }
 

@@ -11,8 +11,8 @@
 #include "boot/boot_socket.h"
 
 #define EVENTS_PER_ROUND 256
-#define POLL_MS 1000
-#define SENDING_AT_ONCE 64 /* bounds the kernel's memory for answers that nobody has read yet */
+#define POLL_MS          1000
+#define SENDING_AT_ONCE  64 /* bounds the kernel's memory for answers that nobody has read yet */
 
 /* Peers are told in one short frame each, which fits unless a longer one is still under way. */
 tutti_result tt_boot_root_fail(struct tt_boot *boot, tutti_result code)
@@ -62,9 +62,10 @@ static tutti_result fail_late(const struct gather *gather)
     char list[TT_BOOT_LIST_BYTES];
 
     tt_boot_rank_list(boot, is_late, list, sizeof(list));
-    return TT_FAIL(TUTTI_E_TIMEOUT,
-                   "%s of %d joined but did not take part in exchange %u of wiring up within %.3g s",
-                   list, boot->n_ranks, boot->sequence, tt_boot_waited_s(boot));
+    return TT_FAIL(
+        TUTTI_E_TIMEOUT,
+        "%s of %d joined but did not take part in exchange %u of wiring up within %.3g s", list,
+        boot->n_ranks, boot->sequence, tt_boot_waited_s(boot));
 }
 
 static tutti_result check_header(const struct gather *gather, int rank)
@@ -82,6 +83,9 @@ static tutti_result check_header(const struct gather *gather, int rank)
                            peer->pid);
         return fail_late(gather);
     }
+    if (peer->step == TT_BOOT_COLLECTED)
+        return TT_FAIL(TUTTI_E_INTERNAL, "rank %d sent a second record for exchange %u", rank,
+                       boot->sequence);
     if (header.sequence != boot->sequence || header.bytes != gather->bytes)
         return TT_FAIL(TUTTI_E_MISMATCH,
                        "rank %d is at exchange %u with %u bytes, rank 0 at exchange %u with %zu: "
@@ -106,8 +110,6 @@ static tutti_result collect_from(struct gather *gather, int rank)
             return TUTTI_OK;
         TT_TRY(check_header(gather, rank));
     }
-    if (peer->step == TT_BOOT_COLLECTED) /* nothing can follow before the answer: it must be the end */
-        return lost(gather->boot, rank);
     if (peer->n_data < gather->bytes) {
         n = tt_boot_recv_some(peer->fd, record + peer->n_data, gather->bytes - peer->n_data);
         if (n < 0)
@@ -116,6 +118,7 @@ static tutti_result collect_from(struct gather *gather, int rank)
     }
     if (peer->n_data == gather->bytes) {
         peer->step = TT_BOOT_COLLECTED;
+        peer->n_header = 0; /* before the answer it can only give up now, or go */
         gather->n_left--;
     }
     return TUTTI_OK;

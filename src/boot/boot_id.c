@@ -18,13 +18,13 @@
 #include "boot/boot_address.h"
 #include "boot/boot_socket.h"
 
-#define ID_VERSION 1
+#define ID_VERSION     1
 #define FLAG_LISTENING 1
-#define FLAG_BIND_ANY 2
-#define AT_SECRET 20
-#define AT_ADDRESSES 52
-#define AT_CHECKSUM 120
-#define TEXT_PREFIX "tutti1-"
+#define FLAG_BIND_ANY  2
+#define AT_SECRET      20
+#define AT_ADDRESSES   52
+#define AT_CHECKSUM    120
+#define TEXT_PREFIX    "tutti1-"
 
 static const unsigned char magic[4] = {'t', 'u', 'i', 'd'};
 
@@ -85,8 +85,8 @@ int tt_boot_id_pack(const struct tt_boot_id *id, tutti_unique_id *out)
     memset(out, 0, sizeof(*out));
     memcpy(out->bytes, magic, sizeof(magic));
     out->bytes[4] = ID_VERSION;
-    out->bytes[5] =
-        (unsigned char)((id->is_listening ? FLAG_LISTENING : 0) | (id->bind_any ? FLAG_BIND_ANY : 0));
+    out->bytes[5] = (unsigned char)((id->is_listening ? FLAG_LISTENING : 0) |
+                                    (id->bind_any ? FLAG_BIND_ANY : 0));
     out->bytes[6] = (unsigned char)id->n_addresses;
     put32(out->bytes + 8, id->pid);
     put32(out->bytes + 12, id->fd);
@@ -209,8 +209,8 @@ tutti_result tt_boot_id_from_address(const char *address, const char *secret_tex
                        "unix:name, with at most %d characters before the port",
                        address ? address : "", TT_BOOT_NAME_BYTES - 1);
     /* A host may know its own name by another address than the others do (127.0.1.1). */
-    id.bind_any = id.addresses[0].kind == TT_BOOT_HOST &&
-                  strcmp(id.addresses[0].name, "localhost") != 0;
+    id.bind_any =
+        id.addresses[0].kind == TT_BOOT_HOST && strcmp(id.addresses[0].name, "localhost") != 0;
 
     struct tt_sha256 hash;
 

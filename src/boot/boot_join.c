@@ -17,22 +17,23 @@
 #include "boot/boot_parts.h"
 #include "boot/boot_socket.h"
 
-#define MAX_TRIES 16
-#define CONNECT_MS 3000   /* then the host does not answer, and is asked again */
-#define CHALLENGE_MS 10000 /* rank 0 may be connected but not have called tutti_comm_create() yet */
-#define WELCOME_MS 3000
+#define MAX_TRIES      16
+#define CONNECT_MS     3000 /* then the host does not answer, and is asked again */
+#define CHALLENGE_MS   10000 /* rank 0 may be connected but not have called tutti_comm_create() yet */
+#define WELCOME_MS     3000
 #define BACKOFF_MIN_MS 2
 #define BACKOFF_MAX_MS 250
-#define LOOKUP_MS 1000
-#define POLL_MS 1000
-#define MS UINT64_C(1000000)
+#define LOOKUP_MS      1000
+#define POLL_MS        1000
+#define MS             UINT64_C(1000000)
 
 enum phase { IDLE, CONNECTING, WAITING, CHALLENGED, PROVING };
 
 /* Why the last attempt on an address failed; later ones say more about what is wrong. */
 enum trouble { NOTHING_YET, NO_CONNECTION, SILENT, NOT_TUTTI, OTHER_USER, OTHER_SECRET };
 
-struct try {
+struct
+try {
     struct tt_boot_endpoint endpoint;
     int fd;
     enum phase phase;
@@ -151,15 +152,17 @@ static tutti_result refused(const struct tt_boot *boot, const struct tt_wire_wel
 {
     switch (w->status) {
     case TT_WIRE_BAD_VERSION:
-        return TT_FAIL(TUTTI_E_VERSION,
-                       "rank %d speaks version %d of the rendezvous, rank 0 (process %u) version %u: "
-                       "use one version of tutti in all ranks",
-                       boot->rank, TT_WIRE_VERSION, w->pid, w->version);
+        return TT_FAIL(
+            TUTTI_E_VERSION,
+            "rank %d speaks version %d of the rendezvous, rank 0 (process %u) version %u: "
+            "use one version of tutti in all ranks",
+            boot->rank, TT_WIRE_VERSION, w->pid, w->version);
     case TT_WIRE_BAD_N_RANKS:
-        return TT_FAIL(TUTTI_E_ARG,
-                       "rank %d was told n_ranks %d, rank 0 (process %u) n_ranks %u: give all ranks "
-                       "the same number",
-                       boot->rank, boot->n_ranks, w->pid, w->n_ranks);
+        return TT_FAIL(
+            TUTTI_E_ARG,
+            "rank %d was told n_ranks %d, rank 0 (process %u) n_ranks %u: give all ranks "
+            "the same number",
+            boot->rank, boot->n_ranks, w->pid, w->n_ranks);
     case TT_WIRE_DUPLICATE:
         return TT_FAIL(TUTTI_E_ARG, "processes %u and %d both claim rank %d: give each its own",
                        w->pid, (int)getpid(), boot->rank);
@@ -305,10 +308,11 @@ static tutti_result fail_deadline(const struct hunt *hunt)
     enum trouble trouble = worst ? worst->trouble : NO_CONNECTION;
 
     if (trouble == OTHER_SECRET)
-        return TT_FAIL(TUTTI_E_AUTH,
-                       "rank %d could not join %s within %.3g s: the tutti process there has another "
-                       "secret: give all ranks rank 0's id, or the same TUTTI_SECRET",
-                       boot->rank, boot->where, tt_boot_waited_s(boot));
+        return TT_FAIL(
+            TUTTI_E_AUTH,
+            "rank %d could not join %s within %.3g s: the tutti process there has another "
+            "secret: give all ranks rank 0's id, or the same TUTTI_SECRET",
+            boot->rank, boot->where, tt_boot_waited_s(boot));
     if (worst && worst->phase == WAITING)
         trouble = SILENT;
     if (trouble == OTHER_USER)
@@ -343,8 +347,9 @@ static tutti_result wait_round(struct hunt *hunt)
     for (int i = 0; i < hunt->n; i++) {
         const struct try *t = &hunt->tries[i];
         static const short events[] = {
-            [IDLE] = 0,         [CONNECTING] = POLLOUT, [WAITING] = POLLIN,
-            [CHALLENGED] = POLLRDHUP, [PROVING] = POLLIN,
+            [IDLE] = 0,         [CONNECTING] = POLLOUT,
+            [WAITING] = POLLIN, [CHALLENGED] = POLLRDHUP,
+            [PROVING] = POLLIN,
         };
 
         polls[i].fd = t->fd; /* -1 when idle, which poll skips */

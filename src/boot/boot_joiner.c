@@ -8,7 +8,7 @@
 #include "boot/boot_parts.h"
 #include "boot/boot_socket.h"
 
-#define POLL_MS 1000
+#define POLL_MS      1000
 #define LAST_WORD_MS 500 /* for rank 0 to say who is missing, after our own deadline */
 
 static tutti_result root_left(const struct tt_boot *boot)
@@ -115,7 +115,8 @@ tutti_result tt_boot_joiner_gather(struct tt_boot *boot, const void *send, void 
         return result;
     TT_TRY(tt_boot_joiner_expect(boot, TT_WIRE_DATA, &header));
     if (header.sequence != boot->sequence || header.bytes != all)
-        return TT_FAIL(TUTTI_E_INTERNAL, "rank 0 answered exchange %u with %u bytes, not %u with %zu",
+        return TT_FAIL(TUTTI_E_INTERNAL,
+                       "rank 0 answered exchange %u with %u bytes, not %u with %zu",
                        header.sequence, header.bytes, boot->sequence, all);
     result = transfer(boot, recv, all, 0, boot->deadline_ns);
     if (result == TUTTI_IN_PROGRESS)

@@ -24,7 +24,7 @@ struct tt_boot_peer {
     uint32_t pid;
     uint64_t instance;
     size_t n_header; /* bytes of `header` that are here */
-    size_t n_data;   /* bytes of the frame's payload that are here, or of the answer that are sent */
+    size_t n_data; /* bytes of the frame's payload that are here, or of the answer that are sent */
     enum tt_boot_step step;
     unsigned char header[TT_WIRE_HEADER_BYTES];
 };

@@ -21,12 +21,12 @@
 #include "boot/boot_parts.h"
 #include "boot/boot_socket.h"
 
-#define MAX_STRANGERS 256
-#define HANDSHAKE_MS 2000
-#define SWEEP_MS 50
+#define MAX_STRANGERS     256
+#define HANDSHAKE_MS      2000
+#define SWEEP_MS          50
 #define ACCEPTS_PER_ROUND 64
-#define EVENTS_PER_ROUND 256
-#define REMIND_S 10
+#define EVENTS_PER_ROUND  256
+#define REMIND_S          10
 
 /* Kinds of an epoll event: the upper half of its data; the lower is an index. */
 enum watch { WATCH_LISTENER, WATCH_STRANGER, WATCH_PEER };
@@ -189,22 +189,25 @@ static tutti_result refuse(struct join *join, const struct stranger *s,
                            const struct tt_wire_proof *proof, uint32_t status)
 {
     const struct tt_boot *boot = join->boot;
-    uint32_t first_pid = status == TT_WIRE_DUPLICATE
-                             ? (proof->rank == 0 ? (uint32_t)getpid() : boot->peers[proof->rank].pid)
-                             : (uint32_t)getpid();
+    uint32_t first_pid =
+        status == TT_WIRE_DUPLICATE
+            ? (proof->rank == 0 ? (uint32_t)getpid() : boot->peers[proof->rank].pid)
+            : (uint32_t)getpid();
 
     welcome(boot, s, status, first_pid);
     switch (status) {
     case TT_WIRE_BAD_VERSION:
-        return TT_FAIL(TUTTI_E_VERSION,
-                       "rank %u (process %u) speaks version %u of the rendezvous, rank 0 version %d: "
-                       "use one version of tutti in all ranks",
-                       proof->rank, proof->pid, proof->version, TT_WIRE_VERSION);
+        return TT_FAIL(
+            TUTTI_E_VERSION,
+            "rank %u (process %u) speaks version %u of the rendezvous, rank 0 version %d: "
+            "use one version of tutti in all ranks",
+            proof->rank, proof->pid, proof->version, TT_WIRE_VERSION);
     case TT_WIRE_BAD_N_RANKS:
-        return TT_FAIL(TUTTI_E_ARG,
-                       "rank %u (process %u) was told n_ranks %u, rank 0 n_ranks %d: give all ranks "
-                       "the same number",
-                       proof->rank, proof->pid, proof->n_ranks, boot->n_ranks);
+        return TT_FAIL(
+            TUTTI_E_ARG,
+            "rank %u (process %u) was told n_ranks %u, rank 0 n_ranks %d: give all ranks "
+            "the same number",
+            proof->rank, proof->pid, proof->n_ranks, boot->n_ranks);
     case TT_WIRE_BAD_RANK:
         return TT_FAIL(TUTTI_E_ARG, "process %u claims rank %u, which is not in 0 .. %d",
                        proof->pid, proof->rank, boot->n_ranks - 1);

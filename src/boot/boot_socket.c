@@ -12,7 +12,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 
-#define BACKLOG 4096
+#define BACKLOG       4096
 #define ABORT_POLL_MS 20
 #define BIND_RETRY_MS 20
 

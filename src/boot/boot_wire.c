@@ -150,7 +150,8 @@ static int64_t longest(uint32_t type, int from_root, int n_ranks)
     case TT_WIRE_GIVE_UP: return from_root ? -1 : 0;
     case TT_WIRE_START: return from_root ? 0 : -1;
     case TT_WIRE_ERROR: return from_root ? TT_WIRE_MAX_TEXT : -1;
-    case TT_WIRE_DATA: return from_root ? (int64_t)n_ranks * TT_BOOT_MAX_RECORD : TT_BOOT_MAX_RECORD;
+    case TT_WIRE_DATA:
+        return from_root ? (int64_t)n_ranks * TT_BOOT_MAX_RECORD : TT_BOOT_MAX_RECORD;
     default: return -1;
     }
 }

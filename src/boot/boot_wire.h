@@ -12,15 +12,15 @@
 #include <stdint.h>
 #include <tutti/tutti.h>
 
-#define TT_WIRE_VERSION 1
-#define TT_WIRE_NONCE_BYTES 32
-#define TT_WIRE_TAG_BYTES 32
+#define TT_WIRE_VERSION         1
+#define TT_WIRE_NONCE_BYTES     32
+#define TT_WIRE_TAG_BYTES       32
 #define TT_WIRE_CHALLENGE_BYTES 48
-#define TT_WIRE_PROOF_BYTES 96
-#define TT_WIRE_WELCOME_BYTES 56
-#define TT_WIRE_HEADER_BYTES 16
-#define TT_WIRE_MAX_TEXT 400
-#define TT_WIRE_MAX_RANKS 65536
+#define TT_WIRE_PROOF_BYTES     96
+#define TT_WIRE_WELCOME_BYTES   56
+#define TT_WIRE_HEADER_BYTES    16
+#define TT_WIRE_MAX_TEXT        400
+#define TT_WIRE_MAX_RANKS       65536
 
 /* Root to joiner, at once after accept. */
 struct tt_wire_challenge {

@@ -30,8 +30,10 @@ tutti_result tt_comm_config_read(const tutti_comm_config *given, tutti_comm_conf
         memcpy(config, given, given->size < sizeof(*config) ? given->size : sizeof(*config));
         for (uint32_t i = sizeof(*config); i < given->size; i++)
             if (bytes[i])
-                return TT_FAIL(TUTTI_E_VERSION, "config sets a field that this version of tutti does "
-                                                "not know (byte %u)", i);
+                return TT_FAIL(TUTTI_E_VERSION,
+                               "config sets a field that this version of tutti does "
+                               "not know (byte %u)",
+                               i);
     }
     config->size = sizeof(*config);
     if (config->flags)
@@ -60,8 +62,8 @@ static tutti_result config_check(const tutti_comm_config *c)
         return TT_FAIL(TUTTI_E_ARG, "rank is %d of %d; it must be 0 to %d", c->rank, c->n_ranks,
                        c->n_ranks - 1);
     if (c->device != TUTTI_DEVICE_CPU)
-        return TT_FAIL(TUTTI_E_UNSUPPORTED, "this build has no engine for device %d, only for the CPU",
-                       (int)c->device);
+        return TT_FAIL(TUTTI_E_UNSUPPORTED,
+                       "this build has no engine for device %d, only for the CPU", (int)c->device);
     if (c->timeout_ms > UINT64_C(1) << 40)
         return TT_FAIL(TUTTI_E_ARG, "timeout_ms is %llu, more than 34 years",
                        (unsigned long long)c->timeout_ms);
@@ -69,11 +71,15 @@ static tutti_result config_check(const tutti_comm_config *c)
         return TT_FAIL(TUTTI_E_ARG, "scratch_bytes is %llu; it must be 64 KiB to 4 GiB",
                        (unsigned long long)c->scratch_bytes);
     if (strlen(c->name) > 31 || strpbrk(c->name, "/\n"))
-        return TT_FAIL(TUTTI_E_ARG, "name \"%.40s\" is longer than 31 bytes or holds a slash or a "
-                                    "newline", c->name);
+        return TT_FAIL(TUTTI_E_ARG,
+                       "name \"%.40s\" is longer than 31 bytes or holds a slash or a "
+                       "newline",
+                       c->name);
     if (c->n_ranks > 1 && !c->id && !c->exchange)
-        return TT_FAIL(TUTTI_E_ARG, "%d ranks need config.id (from rank 0's "
-                                    "tutti_unique_id_create) or config.exchange", c->n_ranks);
+        return TT_FAIL(TUTTI_E_ARG,
+                       "%d ranks need config.id (from rank 0's "
+                       "tutti_unique_id_create) or config.exchange",
+                       c->n_ranks);
     return TUTTI_OK;
 }
 

@@ -49,7 +49,9 @@ tutti_result tt_coll_p2p(tutti_comm *comm, const struct tt_p2p *op)
     if (comm->group)
         return tt_group_add_p2p(comm->group, op);
     if (op->peer == comm->rank)
-        return TT_FAIL(TUTTI_E_ARG, "rank %d sends to or receives from itself: put the send and the "
-                                    "receive into a group", comm->rank);
+        return TT_FAIL(TUTTI_E_ARG,
+                       "rank %d sends to or receives from itself: put the send and the "
+                       "receive into a group",
+                       comm->rank);
     return comm->ops->run_p2p(comm->engine, &one, 1);
 }

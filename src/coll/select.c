@@ -11,7 +11,7 @@
 #include "base/error.h"
 
 /* Small calls through windows gain nothing over scratch: their one exchange of flags is all. */
-#define DIRECT_FROM 1025u
+#define DIRECT_FROM      1025u
 #define TUNE_FILE_HEADER "tutti-tune 1"
 
 static const struct {
@@ -172,8 +172,9 @@ static tutti_result load(struct tt_select *select, int n_ranks, const char *path
         return TT_FAIL_SYS("tune file %s", path);
     if (!fgets(line, sizeof(line), f) ||
         strncmp(line, TUNE_FILE_HEADER "\n", sizeof(TUNE_FILE_HEADER)) != 0)
-        res = TT_FAIL(TUTTI_E_ARG, "%s does not begin with \"" TUNE_FILE_HEADER
-                                   "\": make it with `tutti tune`", path);
+        res = TT_FAIL(TUTTI_E_ARG,
+                      "%s does not begin with \"" TUNE_FILE_HEADER "\": make it with `tutti tune`",
+                      path);
     while (res == TUTTI_OK && fgets(line, sizeof(line), f)) {
         struct tt_tune_row row;
         const int kind = tt_tune_parse(line, &row);
@@ -181,8 +182,8 @@ static tutti_result load(struct tt_select *select, int n_ranks, const char *path
         number++;
         if (kind < 0 || (kind == 1 && row.n_ranks == n_ranks && apply(select, &row, n) != 0))
             res = TT_FAIL(TUTTI_E_ARG,
-                          "%s:%d is not \"op ranks max_bytes algorithm\" with rising max_bytes", path,
-                          number);
+                          "%s:%d is not \"op ranks max_bytes algorithm\" with rising max_bytes",
+                          path, number);
     }
     fclose(f);
     for (int c = 0; res == TUTTI_OK && c < TT_N_COLLS; c++)

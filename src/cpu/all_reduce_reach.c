@@ -8,7 +8,7 @@
  */
 #include "cpu/cpu.h"
 
-#define PREFETCH_FROM 8192u
+#define PREFETCH_FROM  8192u
 #define PREFETCH_AHEAD 2048u
 
 struct reach {
@@ -66,6 +66,20 @@ static tutti_result store_result(struct tt_lane *ln, const struct reach *reach, 
     return TUTTI_OK;
 }
 
+/* How much of the slice to do at a time. Through windows with one peer nothing limits it; with more
+ * the result should still be in the first-level cache when it is copied on. Across memories what was
+ * fetched must still be in the second-level cache when it is reduced. */
+static size_t piece_of(const struct tt_lane *ln, int windows)
+{
+    const size_t others = (size_t)ln->e->n_ranks - 1;
+    size_t piece;
+
+    if (windows)
+        return others == 1 ? SIZE_MAX : 16384;
+    piece = ln->bounce_bytes / others & ~(size_t)63;
+    return piece < TT_CHUNK ? piece : TT_CHUNK;
+}
+
 static tutti_result reduce_slice(struct tt_lane *ln, const struct tt_call *call,
                                  const struct reach *reach, const unsigned char *send,
                                  unsigned char *recv)
@@ -73,8 +87,7 @@ static tutti_result reduce_slice(struct tt_lane *ln, const struct tt_call *call,
     struct tt_engine *e = ln->e;
     const size_t size = tt_dtype_bytes(call->dtype);
     const size_t ahead = reach->bytes >= PREFETCH_FROM ? PREFETCH_AHEAD : 0;
-    const size_t piece = reach->windows ? (e->n_ranks == 2 ? SIZE_MAX : 16384)
-                                        : ln->bounce_bytes / (size_t)(e->n_ranks - 1) & ~(size_t)63;
+    const size_t piece = piece_of(ln, reach->windows);
     const int second = reach->windows ? (e->rank + 1) % e->n_ranks : -1;
 
     for (size_t done = 0; done < reach->bytes;) {
@@ -98,7 +111,7 @@ tutti_result tt_all_reduce_reach(struct tt_lane *ln, const struct tt_call *call,
 {
     struct tt_engine *e = ln->e;
     const size_t bytes = count * tt_dtype_bytes(call->dtype);
-    struct tt_ticket t = {.what = tt_what(call), .count = call->count};
+    struct tt_ticket t = {.what = ln->what, .count = call->count};
     tutti_window *from = offers.windows ? tt_cpu_window_find(e, send, bytes) : NULL;
     tutti_window *to = from && recv != send ? tt_cpu_window_find(e, recv, bytes) : from;
     struct tt_meeting m;

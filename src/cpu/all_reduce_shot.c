@@ -13,8 +13,8 @@
  */
 #include "cpu/cpu.h"
 
-#define DEMOTE_BYTES 1024u   /* up to here pushing lines out of the own cache saves time */
-#define PREFETCH_FROM 8192u  /* from here on prefetching ahead does */
+#define DEMOTE_BYTES   1024u /* up to here pushing lines out of the own cache saves time */
+#define PREFETCH_FROM  8192u /* from here on prefetching ahead does */
 #define PREFETCH_AHEAD 2048u
 
 static size_t ahead_for(size_t bytes)
@@ -22,43 +22,56 @@ static size_t ahead_for(size_t bytes)
     return bytes >= PREFETCH_FROM ? PREFETCH_AHEAD : 0;
 }
 
-static void show(struct tt_lane *ln, unsigned char *to, const unsigned char *from, size_t bytes)
+/* Reduce one piece that fits scratch. The smallest calls are this and little else. */
+static inline tutti_result one_shot_piece(struct tt_lane *ln, const struct tt_call *call,
+                                          const unsigned char *send, unsigned char *recv, size_t n,
+                                          size_t bytes)
 {
-    ln->e->kernels->copy(to, from, bytes, ahead_for(bytes));
+    struct tt_engine *e = ln->e;
+    const struct tt_kernels *k = e->kernels;
+    const size_t ahead = ahead_for(bytes);
+    const int early = TT_BROKEN(FENCE);
+    unsigned char *mine;
+    tutti_result res;
+
+    tt_lane_begin(ln, bytes);
+    mine = tt_scratch_of(ln, e->rank); /* of this epoch */
+    if (early)
+        tt_lane_arrive_plain(ln, call->count);
+    TT_STALL();
+    k->copy(mine, send, bytes, ahead);
     if (bytes <= DEMOTE_BYTES)
-        ln->e->kernels->demote(to, bytes);
+        k->demote(mine, bytes);
+    tt_time_add(ln, &e->mine->stats.copy_ns);
+    if (!early)
+        tt_lane_arrive_plain(ln, call->count);
+    res = tt_lane_meet_plain(ln, call->count);
+    if (res != TUTTI_OK)
+        return res;
+    for (int r = 0; r < e->n_ranks; r++)
+        ln->sources[r] = tt_scratch_of(ln, r);
+    ln->sources[e->rank] = send;
+    k->reduce[call->dtype][call->op](recv, NULL, ln->sources, e->n_ranks, n, ahead);
+    tt_time_add(ln, &e->mine->stats.reduce_ns);
+    return TUTTI_OK;
 }
 
 tutti_result tt_all_reduce_one_shot(struct tt_lane *ln, const struct tt_call *call,
                                     const unsigned char *send, unsigned char *recv, size_t count)
 {
-    struct tt_engine *e = ln->e;
-    const struct tt_ticket t = {.what = tt_what(call), .count = call->count};
     const size_t size = tt_dtype_bytes(call->dtype);
-    const size_t piece = ln->half_bytes / size;
-    struct tt_meeting m;
-    size_t done = 0;
+    size_t piece, done = 0;
 
+    if (count * size <= ln->half_bytes)
+        return one_shot_piece(ln, call, send, recv, count, count * size);
+    piece = ln->half_bytes / size;
     do {
-        const size_t n = count - done < piece ? count - done : piece, bytes = n * size;
-        const int early = TT_BROKEN(FENCE);
+        const size_t n = count - done < piece ? count - done : piece;
+        const tutti_result res =
+            one_shot_piece(ln, call, send + done * size, recv + done * size, n, n * size);
 
-        tt_lane_begin(ln, bytes);
-        if (early)
-            tt_lane_arrive(ln, &t);
-        show(ln, tt_scratch_of(ln, e->rank), send + done * size, bytes);
-        tt_time_add(ln, &e->mine->stats.copy_ns);
-        if (!early)
-            tt_lane_arrive(ln, &t);
-        TT_TRY(tt_lane_meet(ln, &t, &m));
-        if (m.any_can)
-            return TUTTI_IN_PROGRESS;
-        for (int r = 0; r < e->n_ranks; r++)
-            ln->sources[r] = tt_scratch_of(ln, r);
-        ln->sources[e->rank] = send + done * size;
-        e->kernels->reduce[call->dtype][call->op](recv + done * size, NULL, ln->sources, e->n_ranks,
-                                                  n, ahead_for(bytes));
-        tt_time_add(ln, &e->mine->stats.reduce_ns);
+        if (res != TUTTI_OK)
+            return res;
         done += n;
     } while (done < count);
     return TUTTI_OK;
@@ -76,16 +89,15 @@ static void slice_of(size_t n, int n_ranks, size_t per_line, int r, size_t *firs
 
 /* Scratch of a piece: the slices for the others at their place, the own result behind them. */
 static tutti_result two_shot_piece(struct tt_lane *ln, const struct tt_call *call,
-                                   const struct tt_ticket *t, const unsigned char *send,
-                                   unsigned char *recv, size_t n)
+                                   const unsigned char *send, unsigned char *recv, size_t n)
 {
     struct tt_engine *e = ln->e;
     const struct tt_kernels *k = e->kernels;
     const size_t size = tt_dtype_bytes(call->dtype), per_line = 64 / size;
     const size_t ahead = ahead_for(n * size / (size_t)e->n_ranks);
     unsigned char *mine, *result;
-    struct tt_meeting m;
     size_t first, len, my_first, my_len;
+    tutti_result res;
 
     tt_lane_begin(ln, n * size);
     mine = tt_scratch_of(ln, e->rank); /* of this epoch */
@@ -94,18 +106,18 @@ static tutti_result two_shot_piece(struct tt_lane *ln, const struct tt_call *cal
         k->copy(mine + first * size, send + first * size, len * size, ahead);
     }
     tt_time_add(ln, &e->mine->stats.copy_ns);
-    tt_lane_arrive(ln, t);
-    TT_TRY(tt_lane_meet(ln, t, &m));
-    if (m.any_can)
-        return TUTTI_IN_PROGRESS;
+    tt_lane_arrive_plain(ln, call->count);
+    res = tt_lane_meet_plain(ln, call->count);
+    if (res != TUTTI_OK)
+        return res;
 
     slice_of(n, e->n_ranks, per_line, e->rank, &my_first, &my_len);
     result = mine + my_first * size; /* the one slice that nothing was copied to */
     for (int r = 0; r < e->n_ranks; r++)
         ln->sources[r] = tt_scratch_of(ln, r) + my_first * size;
     ln->sources[e->rank] = send + my_first * size;
-    k->reduce[call->dtype][call->op](recv + my_first * size, result, ln->sources, e->n_ranks, my_len,
-                                     ahead);
+    k->reduce[call->dtype][call->op](recv + my_first * size, result, ln->sources, e->n_ranks,
+                                     my_len, ahead);
     tt_time_add(ln, &e->mine->stats.reduce_ns);
     ln->produced++;
     tt_post(e, &ln->mine->produced, ln->produced);
@@ -124,7 +136,6 @@ static tutti_result two_shot_piece(struct tt_lane *ln, const struct tt_call *cal
 tutti_result tt_all_reduce_two_shot(struct tt_lane *ln, const struct tt_call *call,
                                     const unsigned char *send, unsigned char *recv, size_t count)
 {
-    const struct tt_ticket t = {.what = tt_what(call), .count = call->count};
     const size_t size = tt_dtype_bytes(call->dtype);
     const size_t limit = (size_t)TT_CHUNK * (ln->e->n_ranks > 2 ? 2 : 1);
     const size_t piece = (ln->half_bytes < limit ? ln->half_bytes : limit) / size;
@@ -133,7 +144,7 @@ tutti_result tt_all_reduce_two_shot(struct tt_lane *ln, const struct tt_call *ca
     do {
         const size_t n = count - done < piece ? count - done : piece;
         const tutti_result res =
-            two_shot_piece(ln, call, &t, send + done * size, recv + done * size, n);
+            two_shot_piece(ln, call, send + done * size, recv + done * size, n);
 
         if (res != TUTTI_OK)
             return res;

@@ -1,7 +1,8 @@
 /* Who gets what from whom in a collective: the one place that knows each collective's layout. */
 #include "cpu/cpu.h"
 
-void tt_share_of(struct tt_share share, size_t count, size_t element_bytes, size_t *first, size_t *n)
+void tt_share_of(struct tt_share share, size_t count, size_t element_bytes, size_t *first,
+                 size_t *n)
 {
     const size_t per_line = element_bytes < 64 ? 64 / element_bytes : 1;
     const size_t lines = (count + per_line - 1) / per_line;
@@ -27,18 +28,17 @@ static void all_gather(struct tt_lane *ln, const struct tt_call *call, struct tt
 {
     const size_t size = tt_dtype_bytes(call->dtype);
     const int n = ln->e->n_ranks, me = ln->e->rank;
-    const struct slice mine =
-        slice_of(share, call->counts ? call->counts[me] : call->count, size);
+    const struct slice mine = slice_of(share, call->counts ? call->counts[me] : call->count, size);
     size_t displ = 0;
 
     for (int r = 0; r < n; r++) {
         const size_t count = call->counts ? call->counts[r] : call->count;
         const struct slice s = slice_of(share, count, size);
-        unsigned char *to = call->recv_blocks ? call->recv_blocks[r]
-                                              : (unsigned char *)call->recv + displ * size;
+        unsigned char *to =
+            call->recv_blocks ? call->recv_blocks[r] : (unsigned char *)call->recv + displ * size;
 
-        ln->blocks[r] = (struct tt_block){(const unsigned char *)call->send + mine.first, mine.bytes,
-                                          to + s.first, s.bytes};
+        ln->blocks[r] = (struct tt_block){(const unsigned char *)call->send + mine.first,
+                                          mine.bytes, to + s.first, s.bytes};
         displ += count;
     }
 }
@@ -47,8 +47,7 @@ static void reduce_scatter(struct tt_lane *ln, const struct tt_call *call, struc
 {
     const size_t size = tt_dtype_bytes(call->dtype);
     const int n = ln->e->n_ranks, me = ln->e->rank;
-    const struct slice mine =
-        slice_of(share, call->counts ? call->counts[me] : call->count, size);
+    const struct slice mine = slice_of(share, call->counts ? call->counts[me] : call->count, size);
     size_t displ = 0;
 
     for (int r = 0; r < n; r++) {

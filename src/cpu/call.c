@@ -9,14 +9,6 @@ static const char *const coll_text[] = {
 #undef TEXT
 };
 
-/* coll:5 dtype:5 op:4 algo:5 window_algo:5 team:1 root:32, from the lowest bit up */
-uint64_t tt_what(const struct tt_call *call)
-{
-    return (uint64_t)call->coll | (uint64_t)call->dtype << 5 | (uint64_t)call->op << 10 |
-           (uint64_t)call->algo << 14 | (uint64_t)call->window_algo << 19 |
-           (uint64_t)(call->n_threads != TT_TEAM_NONE) << 24 | (uint64_t)(uint32_t)call->root << 25;
-}
-
 void tt_what_text(uint64_t what, char *text, size_t bytes)
 {
     const unsigned coll = what & 31, dtype = what >> 5 & 31, op = what >> 10 & 15;

@@ -15,8 +15,8 @@
 #include "cpu/pages.h"
 #include "cpu/stall.h"
 
-#define TT_CHUNK (256u << 10)  /* what an algorithm handles at a time: a part of a core's L2 cache */
-#define TT_TIMED_BYTES 8192u   /* smaller calls are timed one in TT_TIMED_EVERY */
+#define TT_CHUNK       (256u << 10) /* what an algorithm handles at a time: a part of a core's L2 cache */
+#define TT_TIMED_BYTES 8192u        /* smaller calls are timed one in TT_TIMED_EVERY */
 #define TT_TIMED_EVERY 16u
 
 /* What one rank sends to and receives from each peer in a call, cut into chunks by the movers. */
@@ -37,6 +37,8 @@ struct tt_lane {
     size_t scratch_offset; /* within an area, of half 0 */
     size_t half_bytes;
     int index;
+    uint64_t what;           /* the call that runs, see tt_what() */
+    uint64_t bytes_to_note;  /* 1 + bytes of a call that is not in the counters yet; 0: it is */
     uint32_t weight;         /* 0: this call is not timed; else what its times count for */
     uint64_t mark;           /* tick at which the current stretch of time began */
     struct tt_block *blocks; /* [n_ranks]: workspace of the movers */
@@ -60,15 +62,15 @@ struct tutti_window {
     struct {
         unsigned char *at; /* NULL: one's own, or not mapped */
         size_t bytes;
-    } *maps; /* [n_ranks]: what to unmap */
+    } * maps;              /* [n_ranks]: what to unmap */
     struct tt_parts parts; /* of this rank's memory */
 };
 
 struct tt_engine {
     int rank, n_ranks;
     struct tt_segment *segment;
-    struct tt_peer *peers;       /* [n_ranks] */
-    struct tt_rank_area *mine;   /* peers[rank].area */
+    struct tt_peer *peers;     /* [n_ranks] */
+    struct tt_rank_area *mine; /* peers[rank].area */
     const struct tt_kernels *kernels;
     void *workspace; /* blocks, sources and bounce buffers of all lanes */
     struct tt_lane lanes[TT_N_LANES];
@@ -89,17 +91,23 @@ struct tt_engine {
 
     tutti_window **windows; /* [n_windows_max], by index; NULL where deregistered */
     uint32_t n_windows, n_windows_max;
-    uint32_t n_registered;    /* 0: collectives pay one branch for the feature */
-    tutti_window *recent[64]; /* what tutti_window_find() found last, by address */
+    uint32_t n_registered;           /* 0: collectives pay one branch for the feature */
+    tutti_window *recent[64];        /* what tutti_window_find() found last, by address */
     struct tt_p2p_channel *channels; /* [n_ranks] (p2p.c) */
 };
 
 /* ---- what a call is (call.c) ---- */
 
 /* A call in 64 bits, for the arrival line: ranks whose words differ made calls that do not match. */
-uint64_t tt_what(const struct tt_call *call);
+static inline uint64_t tt_what(const struct tt_call *call)
+{
+    /* coll:5 dtype:5 op:4 algo:5 window_algo:5 team:1 root:32, from the lowest bit up */
+    return (uint64_t)call->coll | (uint64_t)call->dtype << 5 | (uint64_t)call->op << 10 |
+           (uint64_t)call->algo << 14 | (uint64_t)call->window_algo << 19 |
+           (uint64_t)(call->n_threads != TT_TEAM_NONE) << 24 | (uint64_t)(uint32_t)call->root << 25;
+}
 void tt_stats_read(const struct tt_stats_area *area, tutti_stats *stats); /* live.c */
-void tt_what_text(uint64_t what, char *text, size_t bytes); /* "all_reduce f32 sum" */
+void tt_what_text(uint64_t what, char *text, size_t bytes);               /* "all_reduce f32 sum" */
 uint64_t tt_counts_hash(const size_t *counts, size_t n);
 
 /* ---- waiting and failing (wait.c) ---- */
@@ -156,18 +164,16 @@ struct tt_meeting {
     uint64_t longest;
 };
 
-/* Begin a call on this lane: the next epoch, whose half of the scratch is free from here on. */
-void tt_lane_begin(struct tt_lane *ln, size_t bytes);
-void tt_lane_arrive(struct tt_lane *ln, const struct tt_ticket *t);
+void tt_lane_note(struct tt_lane *ln); /* count the call of bytes_to_note */
 
 /* Wait for everybody's arrival and compare tickets. */
 tutti_result tt_lane_meet(struct tt_lane *ln, const struct tt_ticket *t, struct tt_meeting *m);
 
+/* Rank r's arrival does not match: the end of the communicator. */
+tutti_result tt_lane_mismatch(struct tt_lane *ln, int r);
+
 /* All ranks reach this before any leaves: the end of calls that touch the peers' own buffers. */
 tutti_result tt_lane_barrier(struct tt_lane *ln);
-
-/* End a call: counters to the stats. `bytes` as given to tt_lane_begin(). */
-void tt_lane_end(struct tt_lane *ln, uint64_t what, size_t bytes);
 
 static inline struct tt_lane_area *tt_lane_of(const struct tt_lane *ln, int r)
 {
@@ -198,10 +204,66 @@ static inline void tt_time_add(struct tt_lane *ln, _Atomic uint64_t *sum)
     if (ln->weight) {
         const uint64_t now = tt_ticks();
 
-        tt_store_relaxed(sum, tt_load_relaxed(sum) + (uint64_t)((double)(now - ln->mark) *
-                                                                ln->e->ns_per_tick) * ln->weight);
+        tt_store_relaxed(sum, tt_load_relaxed(sum) +
+                                  (uint64_t)((double)(now - ln->mark) * ln->e->ns_per_tick) *
+                                      ln->weight);
         ln->mark = now;
     }
+}
+
+/* Begin a meeting on this lane: the next epoch, whose half of the scratch is free from here on. */
+static inline void tt_lane_begin(struct tt_lane *ln, size_t bytes)
+{
+    ln->epoch++;
+    ln->weight = bytes >= TT_TIMED_BYTES ? 1 : ln->epoch % TT_TIMED_EVERY ? 0 : TT_TIMED_EVERY;
+    tt_time_start(ln);
+}
+
+static inline void tt_lane_arrive(struct tt_lane *ln, const struct tt_ticket *t)
+{
+    struct tt_arrival *a = &ln->mine->arrival[ln->epoch & 1];
+
+    tt_store_relaxed(&a->what, t->what);
+    tt_store_relaxed(&a->count, t->count);
+    tt_store_relaxed(&a->can, t->can);
+    tt_store_relaxed(&a->send, t->send);
+    tt_store_relaxed(&a->recv, t->recv);
+    tt_store_relaxed(&a->longest, t->longest);
+    tt_post(ln->e, &a->epoch, ln->epoch);
+}
+
+/* The same for calls that offer nothing and have no blocks: fewer fields, no meeting to look at. */
+static inline void tt_lane_arrive_plain(struct tt_lane *ln, uint64_t count)
+{
+    struct tt_arrival *a = &ln->mine->arrival[ln->epoch & 1];
+
+    tt_store_relaxed(&a->what, ln->what);
+    tt_store_relaxed(&a->count, count);
+    tt_store_relaxed(&a->can, 0);
+    tt_post(ln->e, &a->epoch, ln->epoch);
+}
+
+/* TUTTI_IN_PROGRESS if some rank offered to be reached: all run again. */
+static inline tutti_result tt_lane_meet_plain(struct tt_lane *ln, uint64_t count)
+{
+    struct tt_engine *e = ln->e;
+    uint64_t any = 0;
+
+    if (ln->bytes_to_note)
+        tt_lane_note(ln);
+    for (int d = 1, r = e->rank + 1; d < e->n_ranks; d++, r++) {
+        const struct tt_arrival *a;
+
+        r = r < e->n_ranks ? r : 0;
+        a = tt_arrival_of(ln, r);
+        TT_TRY(tt_await(e, r, &a->epoch, ln->epoch));
+        if (__builtin_expect(
+                tt_load_relaxed(&a->what) != ln->what || tt_load_relaxed(&a->count) != count, 0))
+            return tt_lane_mismatch(ln, r);
+        any |= tt_load_relaxed(&a->can);
+    }
+    tt_time_add(ln, &e->mine->stats.wait_ns);
+    return any ? TUTTI_IN_PROGRESS : TUTTI_OK;
 }
 
 /* ---- algorithms, one file each ----
@@ -237,7 +299,7 @@ tutti_result tt_move_reach(struct tt_lane *ln, const struct tt_call *call, struc
 
 /* The rest of an all_to_allv whose ranks have met and written notes: fetch across memories. */
 tutti_result tt_move_pull(struct tt_lane *ln, const struct tt_call *call);
-tutti_result tt_cpu_barrier(struct tt_lane *ln, const struct tt_call *call);
+tutti_result tt_cpu_barrier(struct tt_lane *ln);
 tutti_result tt_cpu_run(struct tt_engine *e, const struct tt_call *call); /* run.c */
 
 struct tt_ticket tt_move_ticket(const struct tt_lane *ln, const struct tt_call *call);

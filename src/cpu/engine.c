@@ -9,9 +9,9 @@
 #include "base/env.h"
 #include "cpu/cpu.h"
 
-#define BOUNCE_BYTES ((size_t)1 << 20)
+#define BOUNCE_BYTES      ((size_t)1 << 20)
 #define TEAM_BOUNCE_BYTES ((size_t)128 << 10)
-#define MAX_CPUS 2048
+#define MAX_CPUS          2048
 
 /* What the ranks tell each other before they share memory. */
 struct card {
@@ -88,7 +88,8 @@ static int crowded(const struct card *cards, int n)
     return popcount(all, sizeof(all)) < n;
 }
 
-static tutti_result exchange(const struct tt_exchange *x, const void *send, void *recv, size_t bytes)
+static tutti_result exchange(const struct tt_exchange *x, const void *send, void *recv,
+                             size_t bytes)
 {
     return x->all_gather(x->context, send, recv, bytes);
 }
@@ -112,8 +113,8 @@ static tutti_result workspace_new(struct tt_engine *e)
         ln->e = e;
         ln->index = i;
         ln->mine = &e->mine->lanes[i];
-        ln->scratch_offset = i == 0 ? s->scratch_offset
-                                    : s->team_offset + (uint64_t)(i - 1) * 2 * TT_TEAM_SCRATCH;
+        ln->scratch_offset =
+            i == 0 ? s->scratch_offset : s->team_offset + (uint64_t)(i - 1) * 2 * TT_TEAM_SCRATCH;
         ln->half_bytes = i == 0 ? s->half_bytes : TT_TEAM_SCRATCH;
         ln->blocks = (struct tt_block *)(void *)at;
         ln->sources = (const void **)(void *)(at + n * sizeof(struct tt_block));
@@ -169,8 +170,9 @@ static tutti_result xmem_agree(struct tt_engine *e, const struct tt_exchange *x,
     for (size_t r = 0; r < n; r++)
         e->xmem = e->xmem && proofs[r].xmem;
     if (wanted && !e->xmem)
-        return TT_FAIL(TUTTI_E_UNSUPPORTED, "TUTTI_CPU_XMEM=on, but process_vm_readv between the "
-                                            "ranks is refused: allow ptrace (--cap-add SYS_PTRACE)");
+        return TT_FAIL(TUTTI_E_UNSUPPORTED,
+                       "TUTTI_CPU_XMEM=on, but process_vm_readv between the "
+                       "ranks is refused: allow ptrace (--cap-add SYS_PTRACE)");
     return TUTTI_OK;
 }
 

@@ -123,8 +123,8 @@ void tt_fp_leave(uint64_t saved)
 
 #elif defined(__aarch64__)
 
-/* Everything that changes a result: alternative half precision, default NaN, flush to zero, rounding
- * direction, flush fp16, the exception traps, and the alternative behaviours of FEAT_AFP. */
+/* Everything that changes a result: alternative half precision, default NaN, flush to zero,
+ * rounding direction, flush fp16, the exception traps, and what FEAT_AFP adds. */
 #define FPCR_MODES UINT64_C(0x07c89f07)
 
 uint64_t tt_fp_enter(void)

@@ -9,9 +9,10 @@
 #include <tutti/tutti.h>
 
 /*
- * dst[i] = round(src[0][i] op src[1][i] op ... op src[n_src-1][i]), in that order, fp32 inside (fp64
- * for F64, 64-bit integers for I64/U64, wrapping 32-bit ones for the smaller integers), AVG divided
- * by n_src at the end. Rounded once; NaN canonical.
+ * dst[i] = round(src[0][i] op src[1][i] op ... op src[n_src-1][i]), in that order, n_src >= 1, fp32
+ * inside (fp64 for F64; integers wrap, but averages of those below 64 bits do not wrap before the
+ * division), AVG divided by n_src at the end. Rounded once; NaN canonical, also for one source:
+ * 0x7fc00000, f64 0x7ff8000000000000, bf16 0x7fc0, f16 0x7e00, e4m3 and e5m2 0x7f.
  *
  * dst may be exactly one of the sources; no other overlap. dst2 is NULL or a second place for the
  * same result (a peer's copy), stored in the same pass; it may be exactly one of the sources too.

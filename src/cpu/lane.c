@@ -6,26 +6,31 @@
  */
 #include "cpu/cpu.h"
 
-void tt_lane_begin(struct tt_lane *ln, size_t bytes)
+static void add(_Atomic uint64_t *sum, uint64_t n)
 {
-    ln->epoch++;
-    ln->weight = bytes >= TT_TIMED_BYTES        ? 1
-                 : ln->epoch % TT_TIMED_EVERY ? 0
-                                              : TT_TIMED_EVERY;
-    tt_time_start(ln);
+    tt_store_relaxed(sum, tt_load_relaxed(sum) + n);
 }
 
-void tt_lane_arrive(struct tt_lane *ln, const struct tt_ticket *t)
+/* Count the call. Done once this rank has posted its arrival, while the peers' are on the way. */
+void tt_lane_note(struct tt_lane *ln)
 {
-    struct tt_arrival *a = &ln->mine->arrival[ln->epoch & 1];
+    struct tt_stats_area *st = &ln->e->mine->stats;
+    const uint64_t bytes = ln->bytes_to_note - 1;
 
-    tt_store_relaxed(&a->what, t->what);
-    tt_store_relaxed(&a->count, t->count);
-    tt_store_relaxed(&a->can, t->can);
-    tt_store_relaxed(&a->send, t->send);
-    tt_store_relaxed(&a->recv, t->recv);
-    tt_store_relaxed(&a->longest, t->longest);
-    tt_post(ln->e, &a->epoch, ln->epoch);
+    ln->bytes_to_note = 0;
+    add(&st->sequence, 1);
+    add(&st->n_calls, 1);
+    add(&st->n_bytes, bytes);
+    tt_store_relaxed(&st->last_what, ln->what);
+    tt_store_relaxed(&st->last_bytes, bytes);
+}
+
+tutti_result tt_lane_mismatch(struct tt_lane *ln, int r)
+{
+    const struct tt_arrival *a = tt_arrival_of(ln, r);
+
+    return tt_engine_fail(ln->e, TT_MISMATCH, r, tt_load_relaxed(&a->what),
+                          tt_load_relaxed(&a->count));
 }
 
 tutti_result tt_lane_meet(struct tt_lane *ln, const struct tt_ticket *t, struct tt_meeting *m)
@@ -33,6 +38,8 @@ tutti_result tt_lane_meet(struct tt_lane *ln, const struct tt_ticket *t, struct 
     struct tt_engine *e = ln->e;
     uint64_t all = t->can, any = t->can, longest = t->longest;
 
+    if (ln->bytes_to_note)
+        tt_lane_note(ln);
     for (int d = 1; d < e->n_ranks; d++) {
         const int r = e->rank + d < e->n_ranks ? e->rank + d : e->rank + d - e->n_ranks;
         const struct tt_arrival *a = tt_arrival_of(ln, r);
@@ -40,8 +47,7 @@ tutti_result tt_lane_meet(struct tt_lane *ln, const struct tt_ticket *t, struct 
 
         TT_TRY(tt_await(e, r, &a->epoch, ln->epoch));
         if (tt_load_relaxed(&a->what) != t->what || tt_load_relaxed(&a->count) != t->count)
-            return tt_engine_fail(e, TT_MISMATCH, r, tt_load_relaxed(&a->what),
-                                  tt_load_relaxed(&a->count));
+            return tt_lane_mismatch(ln, r);
         can = tt_load_relaxed(&a->can);
         all &= can;
         any |= can;
@@ -72,12 +78,9 @@ tutti_result tt_lane_barrier(struct tt_lane *ln)
     return TUTTI_OK;
 }
 
-tutti_result tt_cpu_barrier(struct tt_lane *ln, const struct tt_call *call)
+tutti_result tt_cpu_barrier(struct tt_lane *ln)
 {
-    const struct tt_ticket t = {.what = tt_what(call)};
-    struct tt_meeting m;
-
     tt_lane_begin(ln, 0);
-    tt_lane_arrive(ln, &t);
-    return tt_lane_meet(ln, &t, &m);
+    tt_lane_arrive_plain(ln, 0);
+    return tt_lane_meet_plain(ln, 0);
 }

@@ -10,14 +10,14 @@
 
 #include "base/atomic.h"
 
-#define TT_SEGMENT_MAGIC 0x3169747475743a31u
+#define TT_SEGMENT_MAGIC  0x3169747475743a31u
 #define TT_SEGMENT_LAYOUT 1 /* changes with this file: `tutti info --live` reads other processes */
-#define TT_SEGMENT_NAME "tutti-comm"
+#define TT_SEGMENT_NAME   "tutti-comm"
 
-#define TT_TEAM_LANES 16               /* lanes for thread teams; lane 0 is for ordinary calls */
-#define TT_N_LANES (1 + TT_TEAM_LANES) /* lanes of a rank */
-#define TT_TEAM_SCRATCH (64u << 10)    /* bytes of each half of a team lane's scratch */
-#define TT_PAGE 4096u
+#define TT_TEAM_LANES   16 /* lanes for thread teams; lane 0 is for ordinary calls */
+#define TT_N_LANES      (1 + TT_TEAM_LANES) /* lanes of a rank */
+#define TT_TEAM_SCRATCH (64u << 10)         /* bytes of each half of a team lane's scratch */
+#define TT_PAGE         4096u
 
 /*
  * "I have come to call `epoch`, here is what it is, and my data (if any) is in scratch." One line,
@@ -35,7 +35,7 @@ struct tt_arrival {
     _Atomic uint64_t longest; /* bytes of this rank's longest outgoing block */
 };
 
-#define TT_CAN_XMEM 1u   /* peers may read send and write recv across memories */
+#define TT_CAN_XMEM   1u /* peers may read send and write recv across memories */
 #define TT_CAN_WINDOW 2u /* send and recv lie in windows */
 
 struct tt_lane_area {
@@ -55,8 +55,8 @@ struct tt_stats_area {
 
 struct tt_rank_area {
     _Alignas(TT_LINE) _Atomic uint32_t doorbell; /* futex: changes when a sleeper may look again */
-    _Atomic uint32_t left;                       /* 1 once the rank has destroyed its communicator */
-    _Atomic uint64_t token;                      /* random: proves that a cross-memory read works */
+    _Atomic uint32_t left;  /* 1 once the rank has destroyed its communicator */
+    _Atomic uint64_t token; /* random: proves that a cross-memory read works */
     _Alignas(TT_LINE) _Atomic uint32_t sleepers; /* written by waiting peers */
     struct tt_stats_area stats;
     struct tt_lane_area lanes[TT_N_LANES];

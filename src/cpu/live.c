@@ -46,7 +46,8 @@ static int rank_from_fdinfo(int pid, const char *fd)
         unsigned long from, to;
         const char *at = strstr(line, "WRITE");
 
-        if (strncmp(line, "lock:", 5) == 0 && at && sscanf(at, "WRITE %*s %*s %lu %lu", &from, &to) == 2)
+        if (strncmp(line, "lock:", 5) == 0 && at &&
+            sscanf(at, "WRITE %*s %*s %lu %lu", &from, &to) == 2)
             rank = (int)from;
     }
     if (f)

@@ -4,7 +4,7 @@
  */
 #include "cpu/cpu.h"
 
-#define PREFETCH_FROM 8192u
+#define PREFETCH_FROM  8192u
 #define PREFETCH_AHEAD 2048u
 
 struct reach {
@@ -185,8 +185,8 @@ static tutti_result reduce_from(struct tt_lane *ln, const struct reach *x, const
 {
     struct tt_engine *e = ln->e;
     const struct tt_call *call = x->call;
-    const size_t piece = x->windows ? SIZE_MAX
-                                    : ln->bounce_bytes / (size_t)e->n_ranks & ~(size_t)63;
+    const size_t piece =
+        x->windows ? SIZE_MAX : ln->bounce_bytes / (size_t)e->n_ranks & ~(size_t)63;
 
     for (size_t done = 0; done < bytes;) {
         const size_t n = bytes - done < piece ? bytes - done : piece;

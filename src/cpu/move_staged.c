@@ -5,9 +5,9 @@
  */
 #include "cpu/cpu.h"
 
-#define PREFETCH_FROM 8192u
+#define PREFETCH_FROM  8192u
 #define PREFETCH_AHEAD 2048u
-#define XMEM_FROM 131072u /* all_to_allv: when some block is longer, fetch from memory to memory */
+#define XMEM_FROM      131072u /* all_to_allv: when some block is longer, fetch from memory to memory */
 
 struct stage {
     const struct tt_call *call;
@@ -29,8 +29,8 @@ static size_t ahead_for(size_t bytes)
 }
 
 /* Copy bytes [at, at + bytes) of rank r's rows between scratch and the tensors that they make up. */
-static void copy_rows(struct tt_lane *ln, const struct tt_call *call, int r, size_t at, size_t bytes,
-                      unsigned char *scratch, int out)
+static void copy_rows(struct tt_lane *ln, const struct tt_call *call, int r, size_t at,
+                      size_t bytes, unsigned char *scratch, int out)
 {
     size_t before = 0;
 
@@ -49,8 +49,8 @@ static void copy_rows(struct tt_lane *ln, const struct tt_call *call, int r, siz
         if (out)
             ln->e->kernels->copy(scratch, (const unsigned char *)part->send + at, n, ahead_for(n));
         else
-            ln->e->kernels->copy((unsigned char *)part->recv + before * part->row_bytes + at, scratch,
-                                 n, ahead_for(n));
+            ln->e->kernels->copy((unsigned char *)part->recv + before * part->row_bytes + at,
+                                 scratch, n, ahead_for(n));
         scratch += n;
         bytes -= n;
         at = 0;
@@ -171,7 +171,8 @@ tutti_result tt_notes_check(struct tt_lane *ln)
         const uint64_t sent = tt_load_relaxed(&note_of(ln, r, e->rank)->bytes);
 
         if (sent != ln->blocks[r].in_bytes)
-            return tt_engine_fail(e, TT_MISMATCH, r, TT_COLL_ALL_TO_ALL | TUTTI_DTYPE_U8 << 5, sent);
+            return tt_engine_fail(e, TT_MISMATCH, r, TT_COLL_ALL_TO_ALL | TUTTI_DTYPE_U8 << 5,
+                                  sent);
     }
     return TUTTI_OK;
 }
@@ -183,7 +184,7 @@ uint64_t tt_note_address(const struct tt_lane *ln, int from)
 
 struct tt_ticket tt_move_ticket(const struct tt_lane *ln, const struct tt_call *call)
 {
-    struct tt_ticket t = {.what = tt_what(call), .count = call->count};
+    struct tt_ticket t = {.what = ln->what, .count = call->count};
 
     if (call->counts)
         t.count = tt_counts_hash(call->counts, (size_t)ln->e->n_ranks);

@@ -9,7 +9,7 @@
 
 #include "cpu/cpu.h"
 
-#define LINE ((uint64_t)64)
+#define LINE      ((uint64_t)64)
 #define XMEM_FROM 65536u /* shorter messages are faster through the ring */
 
 struct header {
@@ -28,7 +28,8 @@ struct tt_p2p_channel {
     int busy[2]; /* an earlier operation of this sweep is under way: receives, sends */
 };
 
-static void *area_at(const struct tt_engine *e, int owner, uint64_t offset, int peer, uint64_t stride)
+static void *area_at(const struct tt_engine *e, int owner, uint64_t offset, int peer,
+                     uint64_t stride)
 {
     return (unsigned char *)e->peers[owner].area + offset + (uint64_t)peer * stride;
 }
@@ -127,8 +128,8 @@ static tutti_result recv_header(struct tt_engine *e, struct tt_p2p *op, int *mov
         return TUTTI_OK;
     memcpy(&h, c->in_ring + (tail & (ring - 1)), sizeof(h));
     if (h.bytes != op->bytes || h.dtype != (uint32_t)op->dtype)
-        return tt_engine_fail(e, TT_MISMATCH, op->peer,
-                              TT_COLL_SEND_RECV | (uint64_t)h.dtype << 5, h.bytes);
+        return tt_engine_fail(e, TT_MISMATCH, op->peer, TT_COLL_SEND_RECV | (uint64_t)h.dtype << 5,
+                              h.bytes);
     if (h.address)
         TT_TRY(tt_xmem_read(e, op->peer, op->buf, h.address, op->bytes));
     op->started = 1;

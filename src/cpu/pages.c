@@ -39,7 +39,8 @@ static tutti_result file_new(size_t bytes, int *fd_out)
 
     if (fd < 0)
         return TT_FAIL_SYS("memfd_create");
-    if (ftruncate(fd, (off_t)bytes) != 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0) {
+    if (ftruncate(fd, (off_t)bytes) != 0 ||
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0) {
         const tutti_result res = TT_FAIL_SYS("memfd of %zu bytes", bytes);
 
         close(fd);
@@ -234,8 +235,8 @@ static tutti_result adopt(uintptr_t start, uintptr_t end, struct tt_pages **page
         close(fd);
         return res;
     }
-    if (mmap((void *)start, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_POPULATE, fd,
-             0) == MAP_FAILED) {
+    if (mmap((void *)start, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_POPULATE,
+             fd, 0) == MAP_FAILED) {
         res = TT_FAIL_SYS("cannot map %zu shared bytes over the buffer", bytes);
         pages_drop(*pages_out);
         return res;

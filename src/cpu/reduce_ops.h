@@ -1,7 +1,7 @@
 /*
- * The arithmetic of one vector: first() takes in a source, next() adds another one, last() makes the
- * result, but for its NaNs: nans() finds them in two results and clean() makes them canonical. `op`
- * is a constant wherever these are used, so the branches vanish.
+ * The arithmetic of one vector: first() takes in a source, next() adds another one, last() makes
+ * the result, but for its NaNs: nans() finds them in two results and clean() makes them canonical.
+ * `op` is a constant wherever these are used, so the branches vanish.
  *
  * MAX and MIN of floats work on the bits as integers that sort like the numbers (-0 below +0), with
  * every NaN turned into the integer that wins: fewer rules than any floating-point maximum has.

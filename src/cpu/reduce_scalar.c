@@ -93,8 +93,8 @@ static inline double min_of_f64(double a, double b)
     return a < b ? a : b;
 }
 
-/* Integers add and multiply as u64, where overflow is defined; that is the other member of the union
- * and has the same bits. */
+/* Integers add and multiply as u64, where overflow is defined; that is the other member of the
+ * union and has the same bits. */
 #define COMBINE(name, kind, expression)                                                            \
     static void name(block *acc, const block *v, size_t n)                                         \
     {                                                                                              \

@@ -8,16 +8,19 @@
 
 #define TEAM_LANE_BYTES 16384u /* a lane is worth waking a thread for from here on */
 
-static tutti_result all_reduce(struct tt_lane *ln, const struct tt_call *call, struct tt_share share)
+static tutti_result all_reduce(struct tt_lane *ln, const struct tt_call *call,
+                               struct tt_share share)
 {
     const size_t size = tt_dtype_bytes(call->dtype);
     const unsigned char *send = call->send;
     unsigned char *recv = call->recv;
-    size_t first, n;
+    size_t first = 0, n = call->count;
 
-    tt_share_of(share, call->count, size, &first, &n);
-    send = n ? send + first * size : send;
-    recv = n ? recv + first * size : recv;
+    if (share.parts > 1) { /* the sums below cost a small call more than its data */
+        tt_share_of(share, call->count, size, &first, &n);
+        send = n ? send + first * size : send;
+        recv = n ? recv + first * size : recv;
+    }
     if (share.windows || share.xmem)
         return tt_all_reduce_reach(ln, call, send, recv, n, share);
     if (call->algo == TT_ALGO_TWO_SHOT)
@@ -31,6 +34,8 @@ static tutti_result run_alone(struct tt_lane *ln, const struct tt_call *call, st
     const struct tt_block *own = &ln->blocks[0];
     const size_t size = tt_dtype_bytes(call->dtype);
 
+    if (ln->bytes_to_note)
+        tt_lane_note(ln);
     if (call->coll == TT_COLL_BARRIER)
         return TUTTI_OK;
     if (call->coll == TT_COLL_ALL_REDUCE || call->coll == TT_COLL_REDUCE ||
@@ -57,10 +62,11 @@ static tutti_result run_lane(struct tt_lane *ln, const struct tt_call *call, str
     struct tt_engine *e = ln->e;
     tutti_result res = TUTTI_IN_PROGRESS;
 
+    ln->what = tt_what(call);
     if (e->n_ranks == 1)
         return run_alone(ln, call, share);
     if (call->coll == TT_COLL_BARRIER)
-        return tt_cpu_barrier(ln, call);
+        return tt_cpu_barrier(ln);
     share.xmem = e->xmem && call->algo == TT_ALGO_XMEM;
     share.windows = e->n_registered && call->window_algo == TT_ALGO_DIRECT;
     for (int attempt = 0; attempt < 3 && res == TUTTI_IN_PROGRESS; attempt++) {
@@ -90,35 +96,27 @@ static tutti_result run_team(struct tt_engine *e, const struct tt_call *call)
     return TUTTI_OK;
 }
 
-static void add(_Atomic uint64_t *sum, uint64_t n)
-{
-    tt_store_relaxed(sum, tt_load_relaxed(sum) + n);
-}
-
-static void note(struct tt_engine *e, const struct tt_call *call)
-{
-    struct tt_stats_area *st = &e->mine->stats;
-    const uint64_t bytes = call->count * tt_dtype_bytes(call->dtype);
-
-    add(&st->sequence, 1);
-    add(&st->n_calls, 1);
-    add(&st->n_bytes, bytes);
-    tt_store_relaxed(&st->last_what, tt_what(call));
-    tt_store_relaxed(&st->last_bytes, bytes);
-}
-
 tutti_result tt_cpu_run(struct tt_engine *e, const struct tt_call *call)
 {
     const struct tt_share whole = {0, 1, 0, 0};
     tutti_result res;
     uint64_t fp;
 
-    TT_TRY(tt_engine_failed(e));
+    if (__builtin_expect(tt_load_relaxed(&e->segment->failure) != 0, 0))
+        return tt_engine_failed(e);
     if (call->thread == 0)
-        note(e, call);
+        e->lanes[call->n_threads != TT_TEAM_NONE].bytes_to_note =
+            1 + call->count * tt_dtype_bytes(call->dtype);
     fp = tt_fp_enter();
-    res = call->n_threads != TT_TEAM_NONE ? run_team(e, call)
-                                          : run_lane(&e->lanes[0], call, whole);
+    if (call->coll == TT_COLL_ALL_REDUCE && call->algo == TT_ALGO_ONE_SHOT &&
+        call->window_algo == TT_ALGO_ONE_SHOT && call->n_threads == TT_TEAM_NONE &&
+        e->n_ranks > 1) { /* the short way of the smallest calls */
+        e->lanes[0].what = tt_what(call);
+        res = tt_all_reduce_one_shot(&e->lanes[0], call, call->send, call->recv, call->count);
+        tt_fp_leave(fp);
+        return res;
+    }
+    res = call->n_threads != TT_TEAM_NONE ? run_team(e, call) : run_lane(&e->lanes[0], call, whole);
     tt_fp_leave(fp);
     return res;
 }

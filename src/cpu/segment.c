@@ -9,6 +9,7 @@
 
 #include "base/random.h"
 #include "cpu/cpu.h"
+#include "cpu/mapping.h"
 
 #define POPULATE_UP_TO ((size_t)128 << 20)
 
@@ -54,8 +55,7 @@ static tutti_result fill(int fd, uint64_t offset, uint64_t bytes)
         err = posix_fallocate(fd, (off_t)offset, (off_t)bytes);
     while (err == EINTR);
     errno = err;
-    return err ? TT_FAIL_SYS("no memory for %llu bytes of shared memory",
-                             (unsigned long long)bytes)
+    return err ? TT_FAIL_SYS("no memory for %llu bytes of shared memory", (unsigned long long)bytes)
                : TUTTI_OK;
 }
 
@@ -111,9 +111,10 @@ static tutti_result map(struct tt_engine *e, int fd)
     if (pread(fd, &head, sizeof(head), 0) != (ssize_t)sizeof(head) ||
         head.magic != TT_SEGMENT_MAGIC || head.layout != TT_SEGMENT_LAYOUT ||
         head.n_ranks != (uint32_t)e->n_ranks)
-        return TT_FAIL(TUTTI_E_VERSION, "rank 0's shared segment has another layout: all ranks must "
-                                        "run the same version of tutti");
-    at = mmap(NULL, head.total_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        return TT_FAIL(TUTTI_E_VERSION,
+                       "rank 0's shared segment has another layout: all ranks must "
+                       "run the same version of tutti");
+    at = tt_mapping_open(fd, head.total_bytes);
     if (at == MAP_FAILED)
         return TT_FAIL_SYS("cannot map %llu bytes of shared memory",
                            (unsigned long long)head.total_bytes);
@@ -157,7 +158,7 @@ tutti_result tt_segment_open(struct tt_engine *e, const struct tt_engine_config 
 void tt_segment_close(struct tt_engine *e)
 {
     if (e->segment)
-        munmap(e->segment, e->segment->total_bytes);
+        tt_mapping_close(e->segment, e->segment->total_bytes);
     if (e->fd >= 0)
         close(e->fd);
     e->segment = NULL;

@@ -1,4 +1,4 @@
-/* Primitives for AVX-512 F, BW, VL, DQ. Needs nothing newer: every server with AVX-512 has these. */
+/* Primitives for AVX-512 F, BW, VL and DQ, which every server with AVX-512 has. */
 #ifndef TT_CPU_SIMD_AVX512_H
 #define TT_CPU_SIMD_AVX512_H
 

@@ -40,8 +40,8 @@ typedef struct {
     vu16 p[2];
 } vu16x2;
 
-/* fp32 bits rounded to nearest even at bit 16. In integers, because vcvtneps2bf16 flushes denormals;
- * carries go into the exponent, up to infinity. Not for NaNs with other bits than the canonical. */
+/* fp32 bits rounded to nearest even at bit 16. In integers, because vcvtneps2bf16 flushes
+ * denormals; carries go into the exponent, up to infinity. NaNs must be canonical. */
 V_INLINE vu32 v_rounded_bf16_plainly(vf32 v)
 {
     vu32 bits = (vu32)v;

@@ -20,10 +20,10 @@ void tt_stall_seed(uint64_t seed); /* 0: no delays. This process, all its thread
 void tt_break(enum tt_break what);
 void tt_stall_here(void);
 extern enum tt_break tt_broken;
-#define TT_STALL() tt_stall_here()
+#define TT_STALL()      tt_stall_here()
 #define TT_BROKEN(what) (tt_broken == TT_BREAK_##what)
 #else
-#define TT_STALL() ((void)0)
+#define TT_STALL()      ((void)0)
 #define TT_BROKEN(what) 0
 #endif
 

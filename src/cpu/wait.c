@@ -15,7 +15,8 @@
 
 #include "cpu/cpu.h"
 
-#define FIRST_NAP_NS UINT64_C(1000000)
+#define TIGHT_POLLS    200u /* without a pause: it would cost more than the flag takes to come */
+#define FIRST_NAP_NS   UINT64_C(1000000)
 #define LONGEST_NAP_NS UINT64_C(20000000)
 
 static long futex(_Atomic uint32_t *word, int op, uint32_t value, const struct timespec *timeout)
@@ -75,8 +76,8 @@ static tutti_result failure_text(const struct tt_engine *e, char *text, size_t b
     case TT_FAILURE_NONE: *rank_out = -1; return TUTTI_OK;
     case TT_DIED:
         snprintf(text, bytes,
-                 "communicator %s: rank %d (pid %d) died; this rank %d was in %s, call %llu", e->name,
-                 rank, (int)e->peers[rank].pid, e->rank, mine, epoch);
+                 "communicator %s: rank %d (pid %d) died; this rank %d was in %s, call %llu",
+                 e->name, rank, (int)e->peers[rank].pid, e->rank, mine, epoch);
         return TUTTI_E_PEER;
     case TT_LEFT:
         snprintf(text, bytes,
@@ -85,10 +86,11 @@ static tutti_result failure_text(const struct tt_engine *e, char *text, size_t b
                  e->name, rank, e->rank, mine, epoch);
         return TUTTI_E_PEER;
     case TT_LATE:
-        snprintf(text, bytes,
-                 "communicator %s: rank %d did not arrive within %llu ms; rank %d waited in %s, call "
-                 "%llu. It is stopped, busy or in another call",
-                 e->name, rank, (unsigned long long)(e->timeout_ns / 1000000), e->rank, mine, epoch);
+        snprintf(
+            text, bytes,
+            "communicator %s: rank %d did not arrive within %llu ms; rank %d waited in %s, call "
+            "%llu. It is stopped, busy or in another call",
+            e->name, rank, (unsigned long long)(e->timeout_ns / 1000000), e->rank, mine, epoch);
         return TUTTI_E_TIMEOUT;
     case TT_MISMATCH:
         tt_what_text(tt_load_relaxed(&s->failure_detail), other, sizeof(other));
@@ -100,9 +102,9 @@ static tutti_result failure_text(const struct tt_engine *e, char *text, size_t b
                  (unsigned long long)tt_load_relaxed(&st->last_bytes));
         return TUTTI_E_MISMATCH;
     case TT_ABORT:
-        snprintf(text, bytes, "communicator %s: aborted by rank %d; this rank %d was in %s, call %llu",
-                 e->name, rank, e->rank, mine,
-                 (unsigned long long)tt_load_relaxed(&st->sequence));
+        snprintf(text, bytes,
+                 "communicator %s: aborted by rank %d; this rank %d was in %s, call %llu", e->name,
+                 rank, e->rank, mine, (unsigned long long)tt_load_relaxed(&st->sequence));
         return TUTTI_E_ABORTED;
     }
     return TUTTI_E_INTERNAL;
@@ -166,7 +168,8 @@ static tutti_result check_peer(struct tt_engine *e, int r, const _Atomic uint64_
 }
 
 /* Sleep until rank r rings, at most `ns`. */
-static void nap(struct tt_engine *e, int r, const _Atomic uint64_t *flag, uint64_t value, uint64_t ns)
+static void nap(struct tt_engine *e, int r, const _Atomic uint64_t *flag, uint64_t value,
+                uint64_t ns)
 {
     struct tt_rank_area *area = e->peers[r].area;
     const struct timespec t = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
@@ -212,7 +215,8 @@ tutti_result tt_wait_slow(struct tt_engine *e, int r, const _Atomic uint64_t *fl
     uint64_t start;
 
     for (unsigned i = 0; i < e->spins; i++) {
-        tt_pause();
+        if (i >= TIGHT_POLLS)
+            tt_pause();
         if (tt_load_acquire(flag) >= value)
             return TUTTI_OK;
     }

@@ -30,8 +30,7 @@ tutti_window *tt_cpu_window_find(struct tt_engine *e, const void *ptr, size_t by
     tutti_window **slot = &e->recent[(at >> 12 ^ at >> 21) % TT_LEN(e->recent)];
     tutti_window *w = *slot;
 
-    if (w && at - (uintptr_t)w->mine < w->bytes &&
-        bytes <= w->bytes - (at - (uintptr_t)w->mine))
+    if (w && at - (uintptr_t)w->mine < w->bytes && bytes <= w->bytes - (at - (uintptr_t)w->mine))
         return w;
     for (uint32_t i = 0; i < e->n_windows; i++) {
         w = e->windows[i];
@@ -48,6 +47,7 @@ tutti_window *tt_cpu_window_find(struct tt_engine *e, const void *ptr, size_t by
 struct offer {
     uint64_t bytes;
     uint64_t map_bytes;
+    uint64_t address;
     uint32_t page_offset; /* of the window in its first page */
     uint32_t n_parts;
     struct {
@@ -91,14 +91,22 @@ static tutti_result window_new(struct tt_engine *e, void *ptr, size_t bytes, tut
     return TUTTI_OK;
 }
 
+/* A thread of this process needs no mapping: its memory is here already. */
+static int same_process(const struct tt_engine *e, int r)
+{
+    return r == e->rank || e->peers[r].pid == getpid();
+}
+
 /* Room for the whole of every peer's buffer; its parts are then mapped into it. */
 static tutti_result reserve(tutti_window *w, const struct offer *offers)
 {
     for (int r = 0; r < w->e->n_ranks; r++) {
         void *at;
 
-        if (r == w->e->rank)
+        if (same_process(w->e, r)) {
+            w->base[r] = (unsigned char *)(uintptr_t)offers[r].address;
             continue;
+        }
         at = mmap(NULL, offers[r].map_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
                   -1, 0);
         if (at == MAP_FAILED)
@@ -120,12 +128,16 @@ static tutti_result map_part(tutti_window *w, const struct offer *offers, uint32
 
         if (fds[r] < 0)
             continue;
+        if (!at) {
+            close(fds[r]);
+            fds[r] = -1;
+            continue;
+        }
         for (uint32_t p = 0; p < part; p++)
             at += offers[r].part[p].bytes;
-        if (res == TUTTI_OK &&
-            mmap(at, offers[r].part[part].bytes, PROT_READ | PROT_WRITE,
-                 MAP_SHARED | MAP_FIXED | MAP_POPULATE, fds[r],
-                 (off_t)offers[r].part[part].file_offset) == MAP_FAILED)
+        if (res == TUTTI_OK && mmap(at, offers[r].part[part].bytes, PROT_READ | PROT_WRITE,
+                                    MAP_SHARED | MAP_FIXED | MAP_POPULATE, fds[r],
+                                    (off_t)offers[r].part[part].file_offset) == MAP_FAILED)
             res = TT_FAIL_SYS("cannot map %llu bytes that rank %d registered",
                               (unsigned long long)offers[r].part[part].bytes, r);
         close(fds[r]);
@@ -145,8 +157,8 @@ static tutti_result map_peers(tutti_window *w, const struct offer *offers, int f
         rounds = offers[r].n_parts > rounds ? offers[r].n_parts : rounds;
     for (uint32_t p = 0; p < rounds; p++) {
         const int fd = p < w->parts.n ? tt_pages_fd(&w->parts.part[p]) : -1;
-        tutti_result one = tt_fd_mesh_exchange(e->mesh, ++e->mesh_round, fd, fds,
-                                               tt_now_ns() + e->timeout_ns);
+        tutti_result one =
+            tt_fd_mesh_exchange(e->mesh, ++e->mesh_round, fd, fds, tt_now_ns() + e->timeout_ns);
 
         if (one != TUTTI_OK)
             return one;
@@ -201,6 +213,7 @@ static tutti_result exchange_offers(tutti_window *w, struct offer *offers)
     struct tt_engine *e = w->e;
     struct offer mine = {.bytes = w->bytes,
                          .map_bytes = w->parts.bytes,
+                         .address = (uint64_t)(uintptr_t)w->mine,
                          .page_offset = w->parts.page_offset,
                          .n_parts = w->parts.n};
 

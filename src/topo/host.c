@@ -49,8 +49,8 @@ void tt_host_text(const struct tt_host_card cards[], const int host_of[], int n_
             n = snprintf(text + used, bytes - used, "%srank %d on %.63s", r ? ", " : "", r,
                          cards[r].name);
         else
-            n = snprintf(text + used, bytes - used, "%sranks %d-%d on %.63s", r ? ", " : "", r, last,
-                         cards[r].name);
+            n = snprintf(text + used, bytes - used, "%sranks %d-%d on %.63s", r ? ", " : "", r,
+                         last, cards[r].name);
         if (n < 0)
             break;
         used += (size_t)n;
