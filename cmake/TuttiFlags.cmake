@@ -11,7 +11,7 @@ set(CMAKE_C_FLAGS_RELWITHDEBINFO "-O2 -g") # no NDEBUG: assertions count while d
 add_library(tutti_flags INTERFACE)
 target_compile_definitions(tutti_flags INTERFACE _GNU_SOURCE)
 target_compile_options(tutti_flags INTERFACE
-    -Wall -Wextra -Wshadow -Wvla -Wwrite-strings -Wformat=2 -Wundef
+    -Wall -Wextra -Wshadow -Wvla -Wformat=2 -Wundef
     -Wno-missing-field-initializers   # TUTTI_COMM_CONFIG_INIT sets `size` and leaves the rest 0
     $<$<C_COMPILER_ID:GNU>:-Wno-format-truncation> # texts for people are cut on purpose
     -ffp-contract=off                 # a * b + c rounds twice everywhere: the same bits everywhere

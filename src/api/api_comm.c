@@ -7,7 +7,7 @@
 #include "base/log.h"
 #include "boot/boot.h"
 #include "coll/comm.h"
-#include "cpu/engine.h"
+#include "cpu/cpu_engine.h"
 
 #define NEED(pointer)                                                                              \
     do {                                                                                           \

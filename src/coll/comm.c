@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "boot/boot.h"
-#include "cpu/engine.h"
+#include "cpu/cpu_engine.h"
 #include "topo/host.h"
 
 #define MAX_SCRATCH ((uint64_t)1 << 32)

@@ -270,7 +270,7 @@ static inline tutti_result tt_lane_meet_plain(struct tt_lane *ln, uint64_t count
  *
  * Each carries out one call on one lane, and returns TUTTI_IN_PROGRESS when the ranks, having met,
  * find that some offered to be reached and some did not: all of them then run again, offering less
- * (run.c).
+ * (cpu_run.c).
  */
 
 /* The part of a call that a lane handles: the part'th of `parts` equal shares of every block. */
@@ -300,7 +300,7 @@ tutti_result tt_move_reach(struct tt_lane *ln, const struct tt_call *call, struc
 /* The rest of an all_to_allv whose ranks have met and written notes: fetch across memories. */
 tutti_result tt_move_pull(struct tt_lane *ln, const struct tt_call *call);
 tutti_result tt_cpu_barrier(struct tt_lane *ln);
-tutti_result tt_cpu_run(struct tt_engine *e, const struct tt_call *call); /* run.c */
+tutti_result tt_cpu_run(struct tt_engine *e, const struct tt_call *call); /* cpu_run.c */
 
 struct tt_ticket tt_move_ticket(const struct tt_lane *ln, const struct tt_call *call);
 

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "cpu/cpu.h"
-#include "cpu/engine.h"
+#include "cpu/cpu_engine.h"
 
 void tt_stats_read(const struct tt_stats_area *area, tutti_stats *stats)
 {

@@ -53,7 +53,7 @@ tutti_result tt_xmem_write(struct tt_engine *e, int r, uint64_t dst, const void 
 }
 
 /* Read each peer's random token through its own memory. Under Yama's ptrace_scope 1 a process must
- * allow that first; TUTTI_CPU_XMEM=off never does (engine.c). */
+ * allow that first; TUTTI_CPU_XMEM=off never does (cpu_engine.c). */
 int tt_xmem_probe(struct tt_engine *e, const uint64_t token_addresses[], const uint64_t tokens[])
 {
     for (int r = 0; r < e->n_ranks; r++) {

@@ -68,7 +68,7 @@ static void test_text_is_per_thread(void **state)
 
     (void)state;
     TT_FAIL(TUTTI_E_ARG, "mine");
-    assert_int_equal(pthread_create(&thread, NULL, fail_elsewhere, &thread), 0);
+    assert_int_equal(pthread_create(&thread, NULL, fail_elsewhere, &problem), 0);
     pthread_join(thread, &problem);
     assert_null(problem);
     assert_string_equal(tt_error_text(), "mine");

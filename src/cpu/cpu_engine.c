@@ -1,5 +1,5 @@
 /* The CPU engine: ranks are processes (or threads) of one host, tensors lie in host memory. */
-#include "cpu/engine.h"
+#include "cpu/cpu_engine.h"
 
 #include <sched.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /* The CPU engine as the rooms above see it. */
-#ifndef TT_CPU_ENGINE_H
-#define TT_CPU_ENGINE_H
+#ifndef TT_CPU_CPU_ENGINE_H
+#define TT_CPU_CPU_ENGINE_H
 
 #include "base/engine.h"
 
