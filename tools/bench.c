@@ -1,0 +1,189 @@
+#include "bench.h"
+#include "commands.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char about[] =
+    "Ranks are processes, one a core. Every collective is timed from the last rank's arrival to "
+    "the\n"
+    "last one's completion, with fresh data, and every element of its result is compared with what "
+    "it\n"
+    "must be. Ordinary buffers and registered ones (windows) are measured in turn.\n"
+    "\n"
+    "  tutti bench                               all collectives: what this machine does\n"
+    "  tutti bench all_reduce -b 1K -e 64M -f 2  one of them in detail\n"
+    "  tutti bench all_reduce --against mpi      the same calls by the MPI that is installed\n"
+    "  tutti bench all_reduce --json r.json --plot r.svg\n"
+    "  tutti bench all_reduce --algorithm all    its algorithms side by side\n"
+    "  tutti bench all_to_all --dtype bf16,e4m3 -n 4\n"
+    "  tutti bench reduce_scatter --dtype f16 --op max --in-place\n"
+    "\n"
+    "Collectives: all_reduce reduce_scatter reduce_scatterv all_gather all_gatherv "
+    "all_gatherv_rows\n"
+    "all_to_all all_to_allv broadcast reduce gather scatter sendrecv barrier, or all.\n"
+    "\n"
+    "bytes is the larger side of the call (as in nccl-tests). algbw is bytes / p50; busbw is "
+    "algbw\n"
+    "times 2(n-1)/n for all_reduce, (n-1)/n for reduce_scatter, all_gather, all_to_all, gather "
+    "and\n"
+    "scatter, 1 for broadcast, reduce and sendrecv: what each rank's link has to carry.\n"
+    "Exit status: 0, 1 if an element was wrong or a rank failed, 2 for a mistake in the options.\n";
+
+static struct bench_options options;
+
+static const struct cli_option option_table[] = {
+    {'n', "ranks", CLI_NUMBER, &options.n_ranks, "N", "ranks; default: one a core, at least 2"},
+    {'b', "min-bytes", CLI_BYTES, &options.min_bytes, "SIZE", "smallest size; default 64"},
+    {'e', "max-bytes", CLI_BYTES, &options.max_bytes, "SIZE", "largest size; default 16M"},
+    {'f', "factor", CLI_NUMBER, &options.factor, "N",
+     "from one size to the next; default 16 for all, else 4"},
+    {'d', "dtype", CLI_TEXT, &options.dtypes, "LIST",
+     "f32 f16 bf16 f64 i8 u8 i32 u32 i64 u64 e4m3 e5m2;\ndefault f32, and bf16 for what reduces"},
+    {'o', "op", CLI_TEXT, &options.ops, "LIST", "sum prod max min avg; default sum"},
+    {0, "root", CLI_NUMBER, &options.root, "RANK", "of broadcast, reduce, gather, scatter"},
+    {0, "in-place", CLI_FLAG, &options.in_place, NULL, "send and receive in the same buffer"},
+    {0, "ordinary", CLI_FLAG, &options.only_ordinary, NULL, "ordinary buffers only"},
+    {0, "registered", CLI_FLAG, &options.only_registered, NULL, "registered buffers only"},
+    {'a', "algorithm", CLI_TEXT, &options.algorithm, "NAME",
+     "force an algorithm; all: compare those that the collective has"},
+    {'t', "threads", CLI_NUMBER, &options.n_threads, "N", "ranks are teams of N threads"},
+    {0, "time", CLI_SECONDS, &options.seconds, "TIME",
+     "for the whole run; default 0.25 s a line,\nmore for sizes from 4M on"},
+    {0, "end-to-end", CLI_FLAG, &options.end_to_end, NULL,
+     "time writing the input and reading the result too"},
+    {0, "no-pin", CLI_FLAG, &options.no_pin, NULL, "leave it to the scheduler where ranks run"},
+    {0, "against", CLI_TEXT, &options.against, "mpi", "measure that too, interleaved"},
+    {0, "json", CLI_TEXT, &options.json, "FILE", "all figures; - for standard output"},
+    {0, "plot", CLI_TEXT, &options.plot, "FILE",
+     "microseconds over bytes, .svg (or .png: gnuplot)"},
+    {0, "csv", CLI_FLAG, &options.csv, NULL, "print lines for a spreadsheet instead of the table"},
+    {0, "joined", CLI_TEXT, &options.joined, "PATH", NULL},
+    {0, NULL, CLI_FLAG, NULL, NULL, NULL},
+};
+
+const struct cli_command command_bench = {"bench", "[COLLECTIVE ...] [options]",
+                                          "time every collective and check every element", about,
+                                          option_table};
+
+static int ends_with(const char *text, const char *end)
+{
+    const size_t n = strlen(text);
+
+    return n >= strlen(end) && strcmp(text + n - strlen(end), end) == 0;
+}
+
+static int check_options(const struct place *place, char **words)
+{
+    int n = 0;
+
+    for (; words[n]; n++) {
+        if (n >= BENCH_N_COLLECTIVES)
+            return cli_error("too many collectives; `all` is all of them");
+        options.collectives[n] = words[n];
+    }
+    if (n == 0)
+        options.collectives[0] = "all";
+    if (options.n_ranks == 0)
+        options.n_ranks = place_fit(place) < 2 ? 2 : place_fit(place);
+    if (options.factor == 0)
+        options.factor = strcmp(options.collectives[0], "all") == 0 ? 16 : 4;
+    if (options.n_ranks < 1 || options.n_ranks > 1024)
+        return cli_error("-n %d: 1 to 1024 ranks", options.n_ranks);
+    if (options.factor < 2)
+        return cli_error("-f %d: sizes must grow, so at least 2", options.factor);
+    if (options.min_bytes < 1 || options.min_bytes > options.max_bytes)
+        return cli_error("-b %zu -e %zu: the smallest size is above the largest, or 0",
+                         options.min_bytes, options.max_bytes);
+    if (options.algorithm && strcmp(options.algorithm, "all") == 0 &&
+        (n != 1 || strcmp(options.collectives[0], "all") == 0))
+        return cli_error("--algorithm all compares the algorithms of one collective: name it");
+    if (options.n_threads < 1 || options.n_threads > 256)
+        return cli_error("--threads %d: 1 to 256", options.n_threads);
+    if (options.root < 0 || options.root >= options.n_ranks)
+        return cli_error("--root %d: ranks are 0 to %d", options.root, options.n_ranks - 1);
+    if (options.only_ordinary && options.only_registered)
+        return cli_error("--ordinary and --registered exclude each other; both is the default");
+    if (options.against && strcmp(options.against, "mpi") != 0)
+        return cli_error("--against %s: only mpi is known", options.against);
+    if (options.plot && !ends_with(options.plot, ".svg") && !ends_with(options.plot, ".png"))
+        return cli_error("--plot %s: name a file that ends in .svg or .png", options.plot);
+    return 0;
+}
+
+/* Six buffers a rank must fit in memory. */
+static int check_memory(const struct bench_plan *plan)
+{
+    const double need = 6.0 * (double)bench_buffer_bytes(plan) * options.n_ranks;
+    const double have = (double)sysconf(_SC_AVPHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    char text[32];
+
+    if (need < have * 0.9)
+        return 0;
+    return cli_error("%d ranks with buffers of %s need %.1f GiB, and %.1f GiB are free; use a "
+                     "smaller -e or -n",
+                     options.n_ranks, cli_bytes_text(options.max_bytes, text, sizeof(text)),
+                     need / 1073741824.0, have / 1073741824.0);
+}
+
+static void print_row(const struct bench_report *report, int index)
+{
+    if (index == 0)
+        bench_print_head(report);
+    bench_print_row(report, index);
+}
+
+static int run_all(struct bench_report *report, struct ranks *ranks)
+{
+    struct bench_totals totals;
+    int status = bench_follow(report, ranks);
+
+    bench_print_end(report, &totals);
+    if (options.json && bench_write_json(report, options.json) != 0)
+        status = 1;
+    if (options.plot && bench_write_plot(report, options.plot) != 0)
+        status = 1;
+    return status || totals.n_wrong ? 1 : 0;
+}
+
+int command_bench_run(int argc, char **argv)
+{
+    char **words = cli_alloc((size_t)(argc + 1) * sizeof(*words));
+    struct bench_plan plan;
+    struct place place;
+    struct bench_board board;
+    struct bench_report report = {&options, &plan, &place, &board, print_row, bench_print_progress};
+    struct ranks ranks = {0};
+    int status;
+
+    options.min_bytes = 64;
+    options.max_bytes = 16 << 20;
+    options.ops = "sum";
+    options.n_threads = 1;
+    status = cli_parse(&command_bench, argc, argv, 0, words);
+    if (status != CLI_GO)
+        return status;
+    place_read(&place);
+    status = check_options(&place, words);
+    if (status == 0)
+        status = bench_plan_make(&options, &plan);
+    if (status == 0)
+        status = bench_board_open(&board, options.joined, options.n_ranks, plan.n_cells);
+    if (status)
+        return status;
+    if (options.joined)
+        return bench_joined(&report);
+    status = check_memory(&plan);
+    if (status)
+        return status;
+    status = bench_start(&report, argc, argv, &ranks);
+    if (status == 0)
+        status = run_all(&report, &ranks);
+    ranks_free(&ranks);
+    bench_board_close(&board);
+    free(plan.cells);
+    free(words);
+    place_free(&place);
+    return status;
+}

@@ -1,0 +1,62 @@
+/* The contract between `tutti bench` and tutti_bench_mpi.so, which holds all that knows MPI. */
+#ifndef TUTTI_TOOLS_BENCH_PEER_H
+#define TUTTI_TOOLS_BENCH_PEER_H
+
+#include <tutti/tutti.h>
+
+enum bench_id {
+    BENCH_ALL_REDUCE,
+    BENCH_REDUCE_SCATTER,
+    BENCH_REDUCE_SCATTERV,
+    BENCH_ALL_GATHER,
+    BENCH_ALL_GATHERV,
+    BENCH_ALL_GATHERV_ROWS,
+    BENCH_ALL_TO_ALL,
+    BENCH_ALL_TO_ALLV,
+    BENCH_BROADCAST,
+    BENCH_REDUCE,
+    BENCH_GATHER,
+    BENCH_SCATTER,
+    BENCH_SENDRECV, /* a ring: to the next rank, from the previous one */
+    BENCH_BARRIER,
+    BENCH_N_COLLECTIVES
+};
+
+#define BENCH_N_PARTS 4 /* of all_gatherv_rows */
+
+/* One call, ready to be made. Arrays have n_ranks entries and outlive the call. */
+struct bench_call {
+    enum bench_id id;
+    tutti_dtype dtype;
+    tutti_op op;
+    const void *send;
+    void *recv;
+    size_t count; /* as the tutti function of that name takes it */
+    int root;
+    int rank;
+    int n_ranks;
+    int in_place;
+    const size_t *counts;      /* reduce_scatterv, all_gatherv; rows of all_gatherv_rows */
+    const size_t *send_counts; /* all_to_allv */
+    const size_t *recv_counts;
+    const size_t *displs; /* of both sides */
+    tutti_rows parts[BENCH_N_PARTS];
+};
+
+struct bench_peer {
+    uint32_t size;
+    const char *(*name)(void); /* "Open MPI 4.1.4" */
+    int (*init)(void);
+    void (*finalize)(void);
+    int (*rank)(void);
+    int (*n_ranks)(void);
+    /* 0 if it can do such calls; may keep what it derives from the counts. Not timed. */
+    int (*prepare)(const struct bench_call *call);
+    int (*run)(const struct bench_call *call);
+};
+
+/* The module's one symbol. */
+#define BENCH_PEER_SYMBOL "tutti_bench_peer"
+typedef const struct bench_peer *(*bench_peer_fn)(void);
+
+#endif

@@ -1,0 +1,95 @@
+/* The program `tutti`: picks the subcommand. */
+#include "commands.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <tutti/tutti.h>
+
+struct command {
+    const struct cli_command *text;
+    int (*run)(int argc, char **argv);
+};
+
+#define COMMAND_ROW_(name) {&command_##name, command_##name##_run},
+static const struct command commands[] = {COMMANDS(COMMAND_ROW_)};
+#undef COMMAND_ROW_
+
+#define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
+
+static const struct cli_option no_options[] = {{0, NULL, CLI_FLAG, NULL, NULL, NULL}};
+
+const struct cli_command command_version = {"version", "", "print the version of the library",
+                                            "The version of the library that this program holds.\n",
+                                            no_options};
+
+int command_version_run(int argc, char **argv)
+{
+    const uint32_t version = tutti_version();
+    char *words[64];
+    const int status =
+        argc < 63 ? cli_parse(&command_version, argc, argv, 0, words) : cli_error("what?");
+
+    if (status != CLI_GO)
+        return status;
+    printf("tutti %u.%u.%u\n", version >> 16, version >> 8 & 255, version & 255);
+    return 0;
+}
+
+static const struct command *find(const char *name)
+{
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        if (strcmp(commands[i].text->name, name) == 0)
+            return &commands[i];
+    return NULL;
+}
+
+static int overview(FILE *out)
+{
+    fprintf(out, "tutti: collective communication for LLM inference\n\n"
+                 "Usage: tutti COMMAND [options]\n\n");
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        fprintf(out, "  %-9s %s\n", commands[i].text->name, commands[i].text->summary);
+    fprintf(out,
+            "\n  tutti help COMMAND   options and examples of one of them\n\n"
+            "Begin with `tutti hello`, then `tutti bench`; `tutti info` if something is odd.\n");
+    return 0;
+}
+
+static int unknown(const char *name)
+{
+    const char *names[N_COMMANDS];
+    const char *near;
+
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        names[i] = commands[i].text->name;
+    near = cli_nearest(name, names, N_COMMANDS);
+    if (near)
+        return cli_error("no command %s; did you mean `tutti %s`?", name, near);
+    return cli_error("no command %s; `tutti help` lists them", name);
+}
+
+int main(int argc, char **argv)
+{
+    const struct command *command;
+    const char *name = argc > 1 ? argv[1] : NULL;
+
+    if (!name) {
+        overview(stderr);
+        return 2;
+    }
+    if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
+        if (argc < 3)
+            return overview(stdout);
+        command = find(argv[2]);
+        if (!command)
+            return unknown(argv[2]);
+        cli_help(command->text);
+        return 0;
+    }
+    if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0)
+        name = "version";
+    command = find(name);
+    if (!command)
+        return unknown(name);
+    return command->run(argc - 1, argv + 1);
+}
