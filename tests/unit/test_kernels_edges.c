@@ -95,7 +95,7 @@ static void copy_one(const struct tt_kernels *set, int kind, char *dst, const ch
     if (kind == 2)
         set->copy_stream(dst, src, bytes);
     else
-        set->copy(dst, src, bytes, kind ? 2048 : 0);
+        (bytes % 2 ? set->put : set->take)(dst, src, bytes, kind ? 2048 : 0);
 }
 
 static void check_copy(const struct tt_kernels *set, int kind, char *dst, const char *src,

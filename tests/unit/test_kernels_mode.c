@@ -49,7 +49,8 @@ static void test_sets_are_whole(void **state)
         for (int t = 0; t < TUTTI_N_DTYPES; t++)
             for (int op = 0; op < TUTTI_N_OPS; op++)
                 assert_true(ref_set(i)->reduce[t][op] != NULL);
-        assert_true(ref_set(i)->copy && ref_set(i)->copy_stream && ref_set(i)->demote);
+        assert_true(ref_set(i)->put && ref_set(i)->take && ref_set(i)->copy_stream &&
+                    ref_set(i)->demote);
     }
 }
 

@@ -1,0 +1,250 @@
+/* ctest: timeout=120 */
+/* Windows over any private memory: contents kept, neighbours untouched, results right, and nothing
+ * left when they are gone. */
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "support/cases.h"
+#include "support/proc.h"
+
+static void fill(unsigned char *p, size_t bytes, unsigned seed)
+{
+    for (size_t i = 0; i < bytes; i++)
+        p[i] = (unsigned char)(i * 7 + seed + (i >> 9));
+}
+
+static void check_filled(const unsigned char *p, size_t bytes, unsigned seed, const char *when)
+{
+    for (size_t i = 0; i < bytes; i++)
+        T_CHECK(p[i] == (unsigned char)(i * 7 + seed + (i >> 9)), "%s: byte %zu of %zu changed",
+                when, i, bytes);
+}
+
+static void reduce_in(struct t_rank *t, int32_t *x, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        x[i] = (int32_t)i + t->rank;
+    T_OK(tutti_all_reduce(t->comm, x, x, count, TUTTI_DTYPE_I32, TUTTI_OP_SUM, NULL));
+    for (size_t i = 0; i < count; i++)
+        T_CHECK(x[i] == t->n_ranks * (int32_t)i + t->n_ranks * (t->n_ranks - 1) / 2,
+                "element %zu is %d", i, x[i]);
+}
+
+T_RANKS(memory_of_the_library, 3)
+{
+    static const size_t sizes[] = {1, 4096, 4097, 100000, 3 << 20, 5 << 20};
+
+    for (size_t i = 0; i < T_LEN(sizes); i++) {
+        tutti_window *w;
+        void *p;
+
+        T_OK(tutti_mem_alloc(t->comm, sizes[i], &p));
+        T_CHECK((uintptr_t)p % 4096 == 0, "%p is not page-aligned", p);
+        T_CHECK(t_first_not(p, sizes[i], 0) == sizes[i], "not zeroed");
+        fill(p, sizes[i], 1);
+        T_OK(tutti_window_register(t->comm, p, sizes[i], &w));
+        check_filled(p, sizes[i], 1, "after registering");
+        reduce_in(t, p, sizes[i] / 4);
+        T_IS(TUTTI_E_ARG, tutti_mem_free(t->comm, p)); /* still registered */
+        T_OK(tutti_window_deregister(t->comm, w));
+        T_OK(tutti_mem_free(t->comm, p));
+    }
+    T_OK(tutti_mem_free(t->comm, NULL));
+    T_IS(TUTTI_E_ARG, tutti_mem_free(t->comm, (void *)sizes));
+    T_OK(tutti_barrier(t->comm, NULL));
+}
+
+/* malloc's memory, misaligned within its pages; what lies around it on the same pages stays. */
+T_RANKS(memory_of_malloc_and_its_neighbours, 3)
+{
+    static const size_t sizes[] = {8, 100, 4096, 5000, 100004, 3 << 20};
+
+    for (size_t i = 0; i < T_LEN(sizes); i++) {
+        const size_t around = 600 + 4 * (size_t)t->rank; /* unlike offsets on the ranks */
+        unsigned char *room = malloc(sizes[i] + 2 * around);
+        int32_t *x = (int32_t *)(void *)(room + around);
+        tutti_window *w;
+
+        fill(room, sizes[i] + 2 * around, 9);
+        T_OK(tutti_window_register(t->comm, x, sizes[i], &w));
+        check_filled(room, sizes[i] + 2 * around, 9, "after registering");
+        reduce_in(t, x, sizes[i] / 4);
+        fill((unsigned char *)x, sizes[i], 3);
+        T_OK(tutti_window_deregister(t->comm, w));
+        check_filled((unsigned char *)x, sizes[i], 3, "after deregistering");
+        check_filled(room, around, 9, "before the window");
+        free(room);
+    }
+}
+
+/* Replacing a stack under the thread that runs on it cannot work, so it is refused. */
+T_RANKS(memory_on_the_stack_is_refused, 2)
+{
+    int32_t x[3000] = {7};
+    tutti_window *w;
+
+    T_IS(TUTTI_E_ARG, tutti_window_register(t->comm, x, sizeof(x), &w));
+    T_CONTAINS(tutti_last_error(), "stack");
+    T_CHECK(x[0] == 7, "changed");
+    T_OK(tutti_barrier(t->comm, NULL));
+}
+
+static int32_t in_bss[5000];
+static int32_t in_data[5000] = {1};
+
+T_RANKS(static_memory, 2)
+{
+    tutti_window *a, *b;
+
+    T_OK(tutti_window_register(t->comm, in_bss, sizeof(in_bss), &a));
+    T_OK(tutti_window_register(t->comm, in_data, sizeof(in_data), &b));
+    reduce_in(t, in_bss, T_LEN(in_bss));
+    reduce_in(t, in_data, T_LEN(in_data));
+    T_OK(tutti_window_deregister(t->comm, a));
+    T_OK(tutti_window_deregister(t->comm, b));
+}
+
+T_RANKS(huge_pages, 2)
+{
+    const size_t bytes = 8 << 20;
+    unsigned char *p =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    tutti_window *w;
+
+    T_CHECK(p != MAP_FAILED, "no memory");
+    madvise(p, bytes, MADV_HUGEPAGE);
+    fill(p, bytes, 4);
+    T_OK(tutti_window_register(t->comm, p + 3 * 4096 + 8, bytes / 2, &w)); /* splits huge pages */
+    check_filled(p, bytes, 4, "after registering");
+    reduce_in(t, (int32_t *)(void *)(p + 3 * 4096 + 8), bytes / 8);
+    T_OK(tutti_window_deregister(t->comm, w));
+    munmap(p, bytes);
+}
+
+/* Two tensors that share a page, one inside another, the same one twice: each is a window. */
+T_RANKS(overlapping_windows, 3)
+{
+    const struct t_memory m = t_memory_new(100000);
+    int32_t *x = (int32_t *)(void *)m.base;
+    tutti_window *w[4];
+
+    fill(m.base, 100000, 6);
+    T_OK(tutti_window_register(t->comm, x, 6000, &w[0]));
+    T_OK(tutti_window_register(t->comm, x + 1500, 60000, &w[1])); /* begins where the first ends */
+    T_OK(tutti_window_register(t->comm, x + 500, 20000, &w[2]));  /* across both */
+    T_OK(tutti_window_register(t->comm, x, 6000, &w[3]));
+    check_filled(m.base, 100000, 6, "after registering");
+    T_CHECK(w[0] != NULL && w[0] != w[3], "the same window twice");
+    for (int round = 0; round < 3; round++) {
+        reduce_in(t, x, 1500);
+        reduce_in(t, x + 1500, 15000);
+        reduce_in(t, x + 500, 5000);
+        reduce_in(t, x + 1000, 16000);
+    }
+    T_OK(tutti_window_deregister(t->comm, w[0]));
+    reduce_in(t, x, 1500);
+    T_OK(tutti_window_deregister(t->comm, w[2]));
+    reduce_in(t, x + 500, 5000);
+    T_OK(tutti_window_deregister(t->comm, w[1]));
+    T_OK(tutti_window_deregister(t->comm, w[3]));
+    reduce_in(t, x, 16000);
+}
+
+T_RANKS(the_same_memory_with_two_communicators, 2)
+{
+    int32_t *x = calloc(50000, sizeof(*x));
+    tutti_window *a, *b;
+    tutti_comm *other;
+
+    T_OK(t_comm_create(t, 2, NULL, &other));
+    T_OK(tutti_window_register(t->comm, x, 200000, &a));
+    T_OK(tutti_window_register(other, x, 200000, &b));
+    reduce_in(t, x, 50000);
+    T_OK(tutti_all_reduce(other, x, x, 50000, TUTTI_DTYPE_I32, TUTTI_OP_MAX, NULL));
+    T_IS(TUTTI_E_ARG, tutti_window_deregister(other, a));
+    T_OK(tutti_window_deregister(t->comm, a));
+    T_OK(tutti_all_reduce(other, x, x, 50000, TUTTI_DTYPE_I32, TUTTI_OP_MAX, NULL));
+    tutti_comm_destroy(other); /* takes its window with it */
+    reduce_in(t, x, 50000);
+    free(x);
+}
+
+T_RANKS(windows_are_found_by_address, 2)
+{
+    const struct t_memory m = t_memory_new(40000);
+    tutti_window *w;
+
+    T_CHECK(tutti_window_find(t->comm, m.base, 1) == NULL, "found before registering");
+    T_OK(tutti_window_register(t->comm, m.base + 100, 30000, &w));
+    T_CHECK(tutti_window_find(t->comm, m.base + 100, 30000) == w, "all of it");
+    T_CHECK(tutti_window_find(t->comm, m.base + 100, 1) == w, "first");
+    T_CHECK(tutti_window_find(t->comm, m.base + 30099, 1) == w, "last");
+    T_CHECK(tutti_window_find(t->comm, m.base + 99, 1) == NULL, "before");
+    T_CHECK(tutti_window_find(t->comm, m.base + 30100, 1) == NULL, "after");
+    T_CHECK(tutti_window_find(t->comm, m.base + 100, 30001) == NULL, "too long");
+    T_CHECK(tutti_window_find(t->comm, m.base + 200, SIZE_MAX) == NULL, "wraps");
+    T_OK(tutti_window_deregister(t->comm, w));
+    T_CHECK(tutti_window_find(t->comm, m.base + 100, 1) == NULL, "found after deregistering");
+}
+
+/* What was registered before a fork is shared with the child afterwards, as tutti.h says; memory
+ * that was not is private as ever. */
+T_RANKS(a_child_shares_what_was_registered, 2)
+{
+    volatile int32_t *x = calloc(20000, sizeof(*x));
+    volatile int32_t *plain = calloc(20000, sizeof(*plain));
+    tutti_window *w;
+    int status;
+
+    T_OK(tutti_window_register(t->comm, (void *)(uintptr_t)(x + 5000), 20000, &w));
+    const pid_t child = fork();
+    if (child == 0) {
+        x[6000] = 42;
+        plain[6000] = 42;
+        _exit(0);
+    }
+    T_SYS(waitpid(child, &status, 0));
+    T_CHECK(x[6000] == 42, "the registered page is not shared");
+    T_CHECK(plain[6000] == 0, "a private page is shared");
+    reduce_in(t, (int32_t *)(uintptr_t)(x + 5000), 5000);
+    T_OK(tutti_window_deregister(t->comm, w));
+}
+
+T_RANKS(many_registrations_leave_nothing, 2)
+{
+    struct t_holdings before = {0};
+    const struct t_memory m = t_memory_new(300000);
+
+    for (unsigned i = 0; i < t_times(100, 3000); i++) {
+        tutti_window *w;
+
+        T_OK(tutti_window_register(t->comm, m.base + i % 4096, 200000, &w));
+        T_OK(tutti_window_deregister(t->comm, w));
+        if (i == 2)
+            before = t_holdings_now();
+    }
+    /* adopted pages stay adopted: a descriptor for the memory's whole life at the most */
+    T_CHECK(t_count_fds() <= before.fds + 2, "%zu descriptors, were %zu", t_count_fds(),
+            before.fds);
+    T_CHECK(t_count_maps() <= before.maps + 4, "%zu mappings, were %zu", t_count_maps(),
+            before.maps);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(memory_of_the_library),
+        cmocka_unit_test(memory_of_malloc_and_its_neighbours),
+        cmocka_unit_test(memory_on_the_stack_is_refused),
+        cmocka_unit_test(static_memory),
+        cmocka_unit_test(huge_pages),
+        cmocka_unit_test(overlapping_windows),
+        cmocka_unit_test(the_same_memory_with_two_communicators),
+        cmocka_unit_test(windows_are_found_by_address),
+        cmocka_unit_test(a_child_shares_what_was_registered),
+        cmocka_unit_test(many_registrations_leave_nothing),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,125 @@
+/* tutti_comm_abort() from another thread ends what every rank is doing within 100 ms. */
+#include <pthread.h>
+
+#include "support/job.h"
+
+enum { N = 3 };
+
+struct scene {
+    _Atomic uint64_t aborted_ns;
+};
+
+static void *abort_later(void *context)
+{
+    struct t_rank *t = context;
+
+    t_sleep_us(150000);
+    ((struct scene *)(void *)t->shared)->aborted_ns = t_now_ns();
+    tutti_comm_abort(t->comm);
+    return NULL;
+}
+
+/* Calls that none of the ranks can finish. */
+static tutti_result blocked(struct t_rank *t, const char *which)
+{
+    static int32_t x[300000], y[300000];
+    const int next = (t->rank + 1) % N;
+
+    if (strcmp(which, "recv") == 0)
+        return tutti_recv(t->comm, x, 10, TUTTI_DTYPE_I32, next, NULL);
+    if (strcmp(which, "send") == 0) /* too large to be taken without a receiver */
+        return tutti_send(t->comm, x, 300000, TUTTI_DTYPE_I32, next, NULL);
+    if (strcmp(which, "group") == 0) {
+        T_OK(tutti_group_begin(t->comm));
+        T_OK(tutti_recv(t->comm, x, 10, TUTTI_DTYPE_I32, next, NULL));
+        T_OK(tutti_recv(t->comm, y, 10, TUTTI_DTYPE_I32, (next + 1) % N, NULL));
+        return tutti_group_end(t->comm);
+    }
+    if (t->rank == 2) { /* never comes */
+        t_sleep_us(400000);
+        return tutti_barrier(t->comm, NULL);
+    }
+    return tutti_all_reduce(t->comm, x, y, 300000, TUTTI_DTYPE_I32, TUTTI_OP_SUM, NULL);
+}
+
+static void wait_and_abort(struct t_rank *t)
+{
+    struct scene *scene = (struct scene *)(void *)t->shared;
+    tutti_comm_state state = TUTTI_COMM_STATE_INIT;
+    const char *which = t->arg;
+    pthread_t thread;
+
+    if (t->rank == 0)
+        T_CHECK(pthread_create(&thread, NULL, abort_later, t) == 0, "no thread");
+    T_IS(TUTTI_E_ABORTED, blocked(t, which));
+    const uint64_t ms = (t_now_ns() - scene->aborted_ns) / 1000000;
+    if (t->rank != 2 || strcmp(which, "all_reduce") != 0)
+        T_CHECK(scene->aborted_ns != 0 && ms < 100 * t_scale(), "returned after %llu ms",
+                (unsigned long long)ms);
+    T_OK(tutti_comm_status(t->comm, &state));
+    T_CHECK(state.result == TUTTI_E_ABORTED, "status %s", tutti_result_name(state.result));
+    T_IS(TUTTI_E_ABORTED, tutti_barrier(t->comm, NULL));
+    if (t->rank == 0)
+        pthread_join(thread, NULL);
+}
+
+static void run(const char *which, const char *wait)
+{
+    char name[16];
+    const struct t_job job = {.n_ranks = N, .body = wait_and_abort, .arg = name};
+
+    snprintf(name, sizeof(name), "%s", which);
+    if (wait != NULL)
+        setenv("TUTTI_CPU_WAIT", wait, 1);
+    t_run(&job);
+    unsetenv("TUTTI_CPU_WAIT");
+}
+
+static void ends_a_collective(void **state)
+{
+    (void)state;
+    run("all_reduce", NULL);
+    run("all_reduce", "sleep");
+    run("all_reduce", "spin");
+}
+
+static void ends_a_recv(void **state)
+{
+    (void)state;
+    run("recv", NULL);
+    run("recv", "sleep");
+}
+
+static void ends_a_send(void **state)
+{
+    (void)state;
+    run("send", NULL);
+}
+
+static void ends_a_group(void **state)
+{
+    (void)state;
+    run("group", NULL);
+}
+
+T_RANKS(before_any_call_it_fails_the_next, 2)
+{
+    if (t->rank == 0)
+        tutti_comm_abort(t->comm);
+    T_IS(TUTTI_E_ABORTED, tutti_barrier(t->comm, NULL));
+    tutti_comm_abort(t->comm); /* again: nothing */
+    tutti_comm_abort(NULL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(ends_a_collective),
+        cmocka_unit_test(ends_a_recv),
+        cmocka_unit_test(ends_a_send),
+        cmocka_unit_test(ends_a_group),
+        cmocka_unit_test(before_any_call_it_fails_the_next),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

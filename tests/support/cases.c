@@ -1,0 +1,263 @@
+/* Running and checking one collective call: see cases.h. The calls themselves are in calls.c. */
+#include "support/cases.h"
+
+#include "support/calls.h"
+
+const struct t_coll_facts t_colls[T_N_COLLS] = {
+#define T_COLL_FACTS_(name, reduces, rooted, team) {#name, reduces, rooted, team},
+    T_COLL_MAP(T_COLL_FACTS_)
+#undef T_COLL_FACTS_
+};
+
+size_t t_case_room(int n_ranks, size_t max_count, size_t element)
+{
+    /* v-calls: up to 2 * count elements and a gap of up to 8 for each rank */
+    return (size_t)n_ranks * (2 * max_count + 16) * element + 3 * 4096;
+}
+
+size_t t_case_fit(enum t_coll coll, int n_ranks, size_t room, size_t element, size_t count)
+{
+    const int whole = coll == T_all_reduce || coll == T_broadcast || coll == T_reduce ||
+                      coll == T_ring || coll == T_barrier;
+    const size_t elements = (room - 3 * 4096) / element;
+    const size_t blocks = elements / (size_t)n_ranks / 2;
+    const size_t most = whole ? elements : blocks > 16 ? blocks - 16 : 0;
+
+    return count < most ? count : most;
+}
+
+void t_stage_open(struct t_stage *s, struct t_rank *t, tutti_comm *comm, size_t room,
+                  int with_windows)
+{
+    tutti_comm_info info = TUTTI_COMM_INFO_INIT;
+
+    *s = (struct t_stage){.t = t, .comm = comm, .rank = t->rank, .n_ranks = t->n_ranks};
+    if (comm != NULL) {
+        T_OK(tutti_comm_query(comm, &info));
+        s->rank = info.rank;
+        s->n_ranks = info.n_ranks;
+    }
+    s->room = room;
+    for (int side = 0; side < 2; side++) {
+        s->memory[0][side] = t_memory_new(room);
+        if (!with_windows)
+            continue;
+        s->memory[1][side] = t_memory_new(room);
+        T_OK(tutti_window_register(comm, s->memory[1][side].base, s->memory[1][side].bytes,
+                                   &s->windows[side]));
+    }
+    s->want = malloc(room);
+    s->inputs = calloc((size_t)s->n_ranks, sizeof(*s->inputs));
+    s->result = calloc(1, sizeof(*s->result));
+    s->counts = calloc(4 * (size_t)s->n_ranks, sizeof(*s->counts));
+    T_CHECK(s->want && s->inputs && s->result && s->counts, "no memory for a stage");
+}
+
+void t_stage_close(struct t_stage *s)
+{
+    for (int side = 0; side < 2; side++) {
+        if (s->windows[side] != NULL)
+            T_OK(tutti_window_deregister(s->comm, s->windows[side]));
+        t_memory_free(&s->memory[0][side]);
+        t_memory_free(&s->memory[1][side]);
+    }
+    free(s->want);
+    free(s->inputs);
+    free(s->result);
+    free(s->counts);
+}
+
+/* --- where the buffers of this rank are --- */
+
+static int in_window(const struct t_stage *s, const struct t_case *c, int side)
+{
+    if (c->windows == T_ORDINARY || s->memory[1][0].base == NULL)
+        return 0;
+    if (c->windows != T_MIXED)
+        return 1;
+    return (int)(t_hash(c->seed + 77 + (uint64_t)side, (uint64_t)s->rank) & 1);
+}
+
+static enum t_place place_of(const struct t_stage *s, const struct t_case *c, int side)
+{
+    const uint64_t shift = t_hash(c->seed + 5 + (uint64_t)side, (uint64_t)s->rank);
+
+    if (c->windows == T_REGISTERED || c->windows == T_ORDINARY)
+        return c->place;
+    return (enum t_place)(shift % T_N_PLACES);
+}
+
+static struct t_side side_of(const struct t_stage *s, const struct t_case *c, int side,
+                             size_t elements)
+{
+    const size_t element = tutti_dtype_bytes(c->dtype);
+    struct t_side a = {.elements = elements, .bytes = elements * element};
+
+    a.memory = &s->memory[in_window(s, c, side)][side];
+    T_CHECK(a.bytes + 4096 <= s->room, "%s: stage too small", t_case_text(c));
+    a.buf = t_place(a.memory, place_of(s, c, side), a.bytes, element);
+    return a;
+}
+
+/* In place: the smaller side is part of the larger one, at the offset that the call prescribes. */
+static void overlay(const struct t_call *call, struct t_side *send, struct t_side *recv)
+{
+    const size_t shift = call->in_place_offset * tutti_dtype_bytes(call->c->dtype);
+
+    if (send->elements >= recv->elements)
+        recv->buf = send->buf + shift;
+    else
+        send->buf = recv->buf + shift;
+    if (send->elements >= recv->elements)
+        recv->memory = send->memory;
+    else
+        send->memory = recv->memory;
+}
+
+/* --- inputs, results --- */
+
+static void make_patterns(struct t_stage *s, const struct t_case *c)
+{
+    const size_t reach = ((size_t)s->n_ranks * (2 * c->count + 16)) * 8 + 400;
+
+    for (int r = 0; r < s->n_ranks; r++)
+        t_pattern_input(&s->inputs[r], reach, c->dtype, c->inputs, c->seed, r);
+    if (t_colls[c->coll].reduces)
+        t_pattern_reduce(s->result, s->inputs, s->n_ranks, reach, c->dtype, c->op);
+}
+
+static void explain(const struct t_stage *s, const struct t_case *c, const char *what, size_t i,
+                    const unsigned char *got, const unsigned char *want)
+{
+    const size_t element = tutti_dtype_bytes(c->dtype);
+    const size_t at = i / element * element;
+    uint64_t got_bits = 0, want_bits = 0;
+
+    memcpy(&got_bits, got + at, element);
+    memcpy(&want_bits, want + at, element);
+    t_fail(__FILE__, __LINE__, "%s, rank %d of %d: %s element %zu is %#llx (%g), want %#llx (%g)",
+           t_case_text(c), s->rank, s->n_ranks, what, at / element, (unsigned long long)got_bits,
+           t_value(got + at, c->dtype), (unsigned long long)want_bits,
+           t_value(want + at, c->dtype));
+}
+
+static size_t first_difference(const unsigned char *a, const unsigned char *b, size_t bytes)
+{
+    size_t i = 0;
+
+    while (i < bytes && a[i] == b[i])
+        i++;
+    return i;
+}
+
+/* 1 if the side holds what is in s->want. */
+static int is_right(const struct t_stage *s, const struct t_case *c, const struct t_side *a,
+                    const char *what)
+{
+    if (a->buf == NULL || a->bytes == 0 || memcmp(a->buf, s->want, a->bytes) == 0)
+        return 1;
+    if (!s->expect_failure)
+        explain(s, c, what, first_difference(a->buf, s->want, a->bytes), a->buf, s->want);
+    return 0;
+}
+
+static int check(struct t_stage *s, struct t_call *call)
+{
+    const struct t_case *c = call->c;
+    int right;
+
+    memset(s->want, T_POISON, call->recv.bytes);
+    t_call_result(s, call, s->want);
+    right = is_right(s, c, &call->recv, "recv");
+    if (!call->in_place) {
+        memset(s->want, T_POISON, call->send.bytes);
+        t_call_input(s, call, s->want);
+        right &= is_right(s, c, &call->send, "send");
+    }
+    if (s->expect_failure)
+        return right;
+    if (call->send.buf != NULL && (!call->in_place || call->send.bytes >= call->recv.bytes))
+        t_check_canaries(call->send.memory, call->send.buf, call->send.bytes, t_case_text(c));
+    if (call->recv.buf != NULL && (!call->in_place || call->recv.bytes >= call->send.bytes))
+        t_check_canaries(call->recv.memory, call->recv.buf, call->recv.bytes, t_case_text(c));
+    return right;
+}
+
+static void prepare(struct t_stage *s, struct t_call *call)
+{
+    make_patterns(s, call->c);
+    call->send = side_of(s, call->c, 0, call->send_elements);
+    call->recv = side_of(s, call->c, 1, call->recv_elements);
+    if (call->in_place)
+        overlay(call, &call->send, &call->recv);
+    if (call->null_send)
+        call->send = (struct t_side){0};
+    if (call->null_recv)
+        call->recv = (struct t_side){0};
+    if (call->recv.buf != NULL)
+        t_poison(call->recv.memory, call->recv.buf, call->recv.bytes);
+    if (call->send.buf != NULL) {
+        if (!call->in_place || call->send.bytes >= call->recv.bytes)
+            t_poison(call->send.memory, call->send.buf, call->send.bytes);
+        t_call_input(s, call, call->send.buf);
+    }
+}
+
+tutti_result t_case_try(struct t_stage *s, const struct t_case *c)
+{
+    struct t_call call = {.c = c};
+    tutti_result result;
+
+    t_call_shape(s, &call);
+    prepare(s, &call);
+    t_at(__FILE__, __LINE__, t_colls[c->coll].name);
+    result = t_call_make(s, &call);
+    t_at(__FILE__, __LINE__, NULL);
+    if (result != TUTTI_OK)
+        return result;
+    return check(s, &call) ? TUTTI_OK : TUTTI_E_INTERNAL;
+}
+
+void t_case_run(struct t_stage *s, const struct t_case *c)
+{
+    const tutti_result result = t_case_try(s, c);
+
+    T_CHECK(result == TUTTI_OK, "%s, rank %d of %d: %s: %s", t_case_text(c), s->rank, s->n_ranks,
+            tutti_result_name(result), tutti_last_error());
+}
+
+struct t_case t_case_random(uint64_t seed, int n_ranks, size_t max_count)
+{
+    struct t_rng rng = {seed};
+    struct t_case c = {.seed = t_random(&rng)};
+    const size_t limit = max_count >> t_random_below(&rng, 20);
+
+    c.coll = (enum t_coll)t_random_below(&rng, T_N_COLLS);
+    c.dtype = (tutti_dtype)t_random_below(&rng, TUTTI_N_DTYPES);
+    c.op = (tutti_op)t_random_below(&rng, TUTTI_N_OPS);
+    c.count = t_random_below(&rng, limit + 2);
+    if (c.count > max_count)
+        c.count = max_count;
+    c.root = (int)t_random_below(&rng, (uint64_t)n_ranks);
+    c.in_place = (int)t_random_below(&rng, 2);
+    c.team = t_colls[c.coll].has_team && t_random_below(&rng, 8) == 0 ? 3 : 0;
+    c.place = (enum t_place)t_random_below(&rng, T_N_PLACES);
+    c.windows = (enum t_windows)t_random_below(&rng, 4);
+    c.inputs = (enum t_inputs)t_random_below(&rng, 3);
+    return c;
+}
+
+const char *t_case_text(const struct t_case *c)
+{
+    static const char *const places[] = {"at start", "at end", "aligned", "odd"};
+    static const char *const windows[] = {"ordinary", "registered", "skewed", "mixed"};
+    static const char *const inputs[] = {"small", "near", "bits"};
+    static _Thread_local char text[256];
+
+    snprintf(text, sizeof(text),
+             "%s %s %s count %zu root %d%s team %d, %s, %s, inputs %s, seed %#llx",
+             t_colls[c->coll].name, tutti_dtype_name(c->dtype), tutti_op_name(c->op), c->count,
+             c->root, c->in_place ? " in place" : "", c->team, places[c->place],
+             windows[c->windows], inputs[c->inputs], (unsigned long long)c->seed);
+    return text;
+}
