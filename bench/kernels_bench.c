@@ -192,7 +192,7 @@ static void bench_copies(void)
 
         if (!set)
             continue;
-        jobs[1].copy = set->copy;
+        jobs[1].copy = set->put;
         jobs[2].copy = copy_past_caches;
         stream = set->copy_stream;
         for (size_t s = 0; s < N_SIZES; s++) {

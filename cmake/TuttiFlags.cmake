@@ -14,6 +14,7 @@ target_compile_options(tutti_flags INTERFACE
     -Wall -Wextra -Wshadow -Wvla -Wformat=2 -Wundef
     -Wno-missing-field-initializers   # TUTTI_COMM_CONFIG_INIT sets `size` and leaves the rest 0
     $<$<C_COMPILER_ID:GNU>:-Wno-format-truncation> # texts for people are cut on purpose
+    -Wno-format-nonliteral            # our printf-like functions carry the attribute
     -ffp-contract=off                 # a * b + c rounds twice everywhere: the same bits everywhere
     -fmacro-prefix-map=${PROJECT_SOURCE_DIR}/=) # __FILE__ is "src/...", wherever it was built
 if(TUTTI_WERROR)

@@ -82,7 +82,7 @@ function(tutti_add_one_test name target default_processors words)
     add_test(NAME ${name} COMMAND ${launcher} $<TARGET_FILE:${target}> ${args})
     set_tests_properties(${name} PROPERTIES LABELS "${labels}" TIMEOUT ${timeout}
         SKIP_RETURN_CODE 77 RUN_SERIAL ${serial} PROCESSORS ${processors}
-        ENVIRONMENT "TUTTI_TEST_TIMEOUT_SCALE=${TUTTI_TEST_TIMEOUT_SCALE}")
+        ENVIRONMENT "T_TIMEOUT_SCALE=${TUTTI_TEST_TIMEOUT_SCALE}")
 endfunction()
 
 # All entries of one source file.

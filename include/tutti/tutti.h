@@ -29,13 +29,14 @@
  * Unless its comment says otherwise, every collective obeys these rules:
  *   Order       All ranks call the same collectives in the same order with matching arguments; a
  *               call that does not match ends with TUTTI_E_MISMATCH on every rank, not with a hang.
- *   Memory      Buffers are element-aligned (64 bytes is fastest) and borrowed until the call returns.
+ *   Memory      Any alignment (64 bytes is fastest). Buffers are borrowed until the call returns.
  *               send == recv is in place; any other overlap is TUTTI_E_ARG where it can be seen.
  *   Completion  Host buffers: when the call returns, recv is complete and send may be reused.
  *   Numerics    Floating sums and products accumulate in fp32 (fp64 for F64) in rank order
  *               0..n-1 and are rounded once, to nearest even; a NaN result is the canonical quiet
  *               NaN. So all ranks, algorithms, runs and instruction sets give the same bits.
- *               Integers wrap; AVG divides the sum by the number of ranks (integers: towards 0).
+ *               Integers wrap, those of 8 to 32 bits after being summed in 64. AVG divides the sum
+ *               by the number of ranks before it is rounded or wraps (integers: towards 0).
  *               The caller's flush-to-zero and rounding modes are ignored and left as they were.
  *   Threads     One call at a time per communicator; communicators are independent of each other.
  *   Errors      TUTTI_E_ARG, TUTTI_E_UNSUPPORTED, TUTTI_E_MEMORY: nothing happened on this rank.
@@ -62,6 +63,16 @@ extern "C" {
 #else
 #define TUTTI_API
 #endif
+
+/* Structs that may grow begin with their size; each has an _INIT macro that sets it, and zeroes all
+ * else. (Spelled so that neither C nor C++ compilers warn of fields that are left out.) */
+/* clang-format off */
+#ifdef __cplusplus
+#define TUTTI_INIT_(type) {sizeof(type)}
+#else
+#define TUTTI_INIT_(type) {.size = sizeof(type)}
+#endif
+/* clang-format on */
 
 /* ------------------------------------------------------------------ results and errors ------- */
 
@@ -215,9 +226,9 @@ typedef struct tutti_comm_config {
     uint64_t scratch_bytes;     /* shared memory for staging, per rank; 4 MiB on CPU */
     const char *name;           /* for logs, errors and `tutti info --live`; up to 31 bytes */
     const char *algorithm;      /* force one by name (TUTTI_ALGO), else chosen by table */
-    const char *tune_file;      /* table written by `tutti tune` (TUTTI_TUNE_FILE); rank 0's counts */
+    const char *tune_file; /* table written by `tutti tune` (TUTTI_TUNE_FILE); rank 0's counts */
 } tutti_comm_config;
-#define TUTTI_COMM_CONFIG_INIT {sizeof(tutti_comm_config)}
+#define TUTTI_COMM_CONFIG_INIT TUTTI_INIT_(tutti_comm_config)
 
 /**
  * Create a communicator. Collective: returns on all ranks or fails on all that are there.
@@ -275,13 +286,13 @@ typedef struct tutti_comm_info {
     int32_t n_ranks;
     int32_t n_hosts;
     tutti_device device;
-    const char *engine;    /* "cpu"; lives as long as the library */
-    const char *name;      /* lives as long as the communicator */
+    const char *engine; /* "cpu"; lives as long as the library */
+    const char *name;   /* lives as long as the communicator */
     uint64_t timeout_ms;
     uint64_t memory_bytes; /* shared memory of this rank, windows left out */
     const char *details;   /* one line: instruction set, waiting, cross-memory copies ... */
 } tutti_comm_info;
-#define TUTTI_COMM_INFO_INIT {sizeof(tutti_comm_info)}
+#define TUTTI_COMM_INFO_INIT TUTTI_INIT_(tutti_comm_info)
 
 /** Describe a communicator. Any thread. TUTTI_E_ARG if info->size is not set. */
 TUTTI_API tutti_result tutti_comm_query(const tutti_comm *comm, tutti_comm_info *info);
@@ -293,7 +304,7 @@ typedef struct tutti_comm_state {
     uint64_t sequence;   /* number of the collective that failed, or that runs now, from 1 */
     char text[256];      /* the whole story in a line */
 } tutti_comm_state;
-#define TUTTI_COMM_STATE_INIT {sizeof(tutti_comm_state)}
+#define TUTTI_COMM_STATE_INIT TUTTI_INIT_(tutti_comm_state)
 
 /** Is the communicator good, and if not, why? Any thread, also while a call is running. */
 TUTTI_API tutti_result tutti_comm_status(const tutti_comm *comm, tutti_comm_state *state);
@@ -435,7 +446,7 @@ TUTTI_API tutti_result tutti_broadcast_team(tutti_comm *comm, void *buf, size_t 
 /**
  * Allocate memory that is made to be registered: page-aligned, zeroed, on huge pages where the
  * system offers them. Local: other ranks need not call it. Until it is registered it behaves like
- * any other memory. TUTTI_E_MEMORY when there is none (never a signal later).
+ * any other memory, but a fork() shares it. TUTTI_E_MEMORY when there is none (never a signal later).
  */
 TUTTI_API tutti_result tutti_mem_alloc(tutti_comm *comm, size_t bytes, void **ptr_out);
 
@@ -448,11 +459,11 @@ TUTTI_API tutti_result tutti_mem_free(tutti_comm *comm, void *ptr);
  * same role, with equal bytes, in the same order. A collective whose buffers all lie in windows, at
  * the same offset on all ranks, copies nothing that it need not; mixing is legal and correct.
  *
- * Memory   Any private writable memory: tutti_mem_alloc(), malloc, a tensor. The pages that hold it
- *          are replaced, at their address and with their contents, by pages that the peers map. So
- *          no other thread may write to those pages (they may reach up to a page beyond both ends)
- *          during the call, and after a fork() parent and child share them. About 0.5 ms per MiB,
- *          once. The memory must stay mapped until the window is deregistered.
+ * Memory   Any private writable memory but a stack: tutti_mem_alloc(), malloc, a tensor. The pages
+ *          that hold it are replaced, at their address and with their contents, by pages that the
+ *          peers map. So no other thread may write to those pages (they may reach up to a page
+ *          beyond both ends) during the call, and after a fork() parent and child share them. About
+ *          0.5 ms per MiB, once. It must stay mapped until the window is deregistered.
  * Twice    The same pages may be registered again, with this or another communicator.
  * Errors   TUTTI_E_ARG (not mapped, read-only, file-backed: nothing changed), TUTTI_E_MEMORY,
  *          TUTTI_E_MISMATCH (unequal bytes).
@@ -473,18 +484,18 @@ TUTTI_API tutti_window *tutti_window_find(tutti_comm *comm, const void *ptr, siz
 typedef struct tutti_stats {
     uint32_t size; /* sizeof(tutti_stats), set by the caller */
     int32_t rank;
-    uint64_t n_calls;      /* collectives, sends and receives */
-    uint64_t n_bytes;      /* bytes of the larger side of each call */
-    uint64_t wait_ns;      /* until the last peer arrived: skew of the ranks, not speed of tutti */
-    uint64_t copy_ns;      /* moving data */
-    uint64_t reduce_ns;    /* reducing it, loads from the peers included */
-    uint64_t sync_ns;      /* waiting for peers in the middle and at the end of calls */
-    uint64_t n_sleeps;     /* waits so long that the rank went to sleep */
-    uint64_t sequence;     /* of the last collective begun */
-    char last_call[32];    /* "all_reduce f32 sum" */
+    uint64_t n_calls;   /* collectives, sends and receives */
+    uint64_t n_bytes;   /* bytes of the larger side of each call */
+    uint64_t wait_ns;   /* until the last peer arrived: skew of the ranks, not speed of tutti */
+    uint64_t copy_ns;   /* moving data */
+    uint64_t reduce_ns; /* reducing it, loads from the peers included */
+    uint64_t sync_ns;   /* waiting for peers in the middle and at the end of calls */
+    uint64_t n_sleeps;  /* waits so long that the rank went to sleep */
+    uint64_t sequence;  /* of the last collective begun */
+    char last_call[32]; /* "all_reduce f32 sum" */
     uint64_t last_bytes;
 } tutti_stats;
-#define TUTTI_STATS_INIT {sizeof(tutti_stats)}
+#define TUTTI_STATS_INIT TUTTI_INIT_(tutti_stats)
 
 /** Counters of any rank of `comm`, as last published. Any thread. */
 TUTTI_API tutti_result tutti_comm_stats(const tutti_comm *comm, int rank, tutti_stats *stats);
@@ -517,7 +528,7 @@ typedef struct tutti_env_entry {
     const char *source;        /* "default" or "environment" */
     const char *help;
 } tutti_env_entry;
-#define TUTTI_ENV_ENTRY_INIT {sizeof(tutti_env_entry)}
+#define TUTTI_ENV_ENTRY_INIT TUTTI_INIT_(tutti_env_entry)
 
 /** The index'th variable, from 0. TUTTI_E_ARG past the last. The strings live until the next call in
  *  this thread. */
@@ -534,7 +545,7 @@ typedef struct tutti_capability {
     const char *value;  /* "available" */
     const char *remedy; /* NULL, or what to do */
 } tutti_capability;
-#define TUTTI_CAPABILITY_INIT {sizeof(tutti_capability)}
+#define TUTTI_CAPABILITY_INIT TUTTI_INIT_(tutti_capability)
 TUTTI_API tutti_result tutti_capability_describe(size_t index, tutti_capability *capability);
 
 /**

@@ -5,14 +5,10 @@
 tutti_result tutti_all_reduce(tutti_comm *comm, const void *send, void *recv, size_t count,
                               tutti_dtype dtype, tutti_op op, tutti_stream stream)
 {
-    struct tt_call call = {.coll = TT_COLL_ALL_REDUCE,
-                           .dtype = dtype,
-                           .op = op,
-                           .send = send,
-                           .recv = recv,
-                           .count = count};
+    struct tt_call call = tt_call_even(TT_COLL_ALL_REDUCE, dtype, send, recv, count);
     size_t bytes;
 
+    call.op = op;
     if (tt_plainly_right(comm, send, recv, count, dtype, op, stream))
         return tt_coll_run(comm, &call);
     TT_TRY(tt_check_call("all_reduce", comm, dtype, stream));
@@ -27,14 +23,10 @@ tutti_result tutti_all_reduce(tutti_comm *comm, const void *send, void *recv, si
 tutti_result tutti_reduce_scatter(tutti_comm *comm, const void *send, void *recv, size_t recv_count,
                                   tutti_dtype dtype, tutti_op op, tutti_stream stream)
 {
-    struct tt_call call = {.coll = TT_COLL_REDUCE_SCATTER,
-                           .dtype = dtype,
-                           .op = op,
-                           .send = send,
-                           .recv = recv,
-                           .count = recv_count};
+    struct tt_call call = tt_call_even(TT_COLL_REDUCE_SCATTER, dtype, send, recv, recv_count);
     size_t all, one;
 
+    call.op = op;
     TT_TRY(tt_check_call("reduce_scatter", comm, dtype, stream));
     TT_TRY(tt_check_op("reduce_scatter", op));
     TT_TRY(tt_check_bytes("reduce_scatter", recv_count, (size_t)comm->n_ranks, dtype, &all));
@@ -72,11 +64,7 @@ tutti_result tutti_reduce_scatterv(tutti_comm *comm, const void *send, void *rec
 tutti_result tutti_all_gather(tutti_comm *comm, const void *send, void *recv, size_t send_count,
                               tutti_dtype dtype, tutti_stream stream)
 {
-    struct tt_call call = {.coll = TT_COLL_ALL_GATHER,
-                           .dtype = dtype,
-                           .send = send,
-                           .recv = recv,
-                           .count = send_count};
+    struct tt_call call = tt_call_even(TT_COLL_ALL_GATHER, dtype, send, recv, send_count);
     size_t all, one;
 
     TT_TRY(tt_check_call("all_gather", comm, dtype, stream));
@@ -213,27 +201,19 @@ static tutti_result rooted(const char *function, tutti_comm *comm, struct tt_cal
 tutti_result tutti_broadcast(tutti_comm *comm, void *buf, size_t count, tutti_dtype dtype, int root,
                              tutti_stream stream)
 {
-    struct tt_call call = {.coll = TT_COLL_BROADCAST,
-                           .dtype = dtype,
-                           .root = root,
-                           .send = buf,
-                           .recv = buf,
-                           .count = count};
+    struct tt_call call = tt_call_even(TT_COLL_BROADCAST, dtype, buf, buf, count);
 
+    call.root = root;
     return rooted("broadcast", comm, &call, stream);
 }
 
 tutti_result tutti_reduce(tutti_comm *comm, const void *send, void *recv, size_t count,
                           tutti_dtype dtype, tutti_op op, int root, tutti_stream stream)
 {
-    struct tt_call call = {.coll = TT_COLL_REDUCE,
-                           .dtype = dtype,
-                           .op = op,
-                           .root = root,
-                           .send = send,
-                           .recv = recv,
-                           .count = count};
+    struct tt_call call = tt_call_even(TT_COLL_REDUCE, dtype, send, recv, count);
 
+    call.op = op;
+    call.root = root;
     TT_TRY(tt_check_op("reduce", op));
     return rooted("reduce", comm, &call, stream);
 }
@@ -241,32 +221,24 @@ tutti_result tutti_reduce(tutti_comm *comm, const void *send, void *recv, size_t
 tutti_result tutti_gather(tutti_comm *comm, const void *send, void *recv, size_t count,
                           tutti_dtype dtype, int root, tutti_stream stream)
 {
-    struct tt_call call = {.coll = TT_COLL_GATHER,
-                           .dtype = dtype,
-                           .root = root,
-                           .send = send,
-                           .recv = recv,
-                           .count = count};
+    struct tt_call call = tt_call_even(TT_COLL_GATHER, dtype, send, recv, count);
 
+    call.root = root;
     return rooted("gather", comm, &call, stream);
 }
 
 tutti_result tutti_scatter(tutti_comm *comm, const void *send, void *recv, size_t count,
                            tutti_dtype dtype, int root, tutti_stream stream)
 {
-    struct tt_call call = {.coll = TT_COLL_SCATTER,
-                           .dtype = dtype,
-                           .root = root,
-                           .send = send,
-                           .recv = recv,
-                           .count = count};
+    struct tt_call call = tt_call_even(TT_COLL_SCATTER, dtype, send, recv, count);
 
+    call.root = root;
     return rooted("scatter", comm, &call, stream);
 }
 
 tutti_result tutti_barrier(tutti_comm *comm, tutti_stream stream)
 {
-    struct tt_call call = {.coll = TT_COLL_BARRIER};
+    struct tt_call call = tt_call_even(TT_COLL_BARRIER, TUTTI_DTYPE_U8, NULL, NULL, 0);
 
     TT_TRY(tt_check_call("barrier", comm, TUTTI_DTYPE_U8, stream));
     return tt_coll_run(comm, &call);

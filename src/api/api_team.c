@@ -30,13 +30,9 @@ static tutti_result team(const char *function, tutti_comm *comm, struct tt_call 
 tutti_result tutti_all_reduce_team(tutti_comm *comm, const void *send, void *recv, size_t count,
                                    tutti_dtype dtype, tutti_op op, int thread, int n_threads)
 {
-    struct tt_call call = {.coll = TT_COLL_ALL_REDUCE,
-                           .dtype = dtype,
-                           .op = op,
-                           .send = send,
-                           .recv = recv,
-                           .count = count};
+    struct tt_call call = tt_call_even(TT_COLL_ALL_REDUCE, dtype, send, recv, count);
 
+    call.op = op;
     TT_TRY(tt_check_call("all_reduce_team", comm, dtype, NULL));
     TT_TRY(tt_check_op("all_reduce_team", op));
     return team("all_reduce_team", comm, &call, 1, 1, thread, n_threads);
@@ -46,13 +42,9 @@ tutti_result tutti_reduce_scatter_team(tutti_comm *comm, const void *send, void 
                                        size_t recv_count, tutti_dtype dtype, tutti_op op,
                                        int thread, int n_threads)
 {
-    struct tt_call call = {.coll = TT_COLL_REDUCE_SCATTER,
-                           .dtype = dtype,
-                           .op = op,
-                           .send = send,
-                           .recv = recv,
-                           .count = recv_count};
+    struct tt_call call = tt_call_even(TT_COLL_REDUCE_SCATTER, dtype, send, recv, recv_count);
 
+    call.op = op;
     TT_TRY(tt_check_call("reduce_scatter_team", comm, dtype, NULL));
     TT_TRY(tt_check_op("reduce_scatter_team", op));
     return team("reduce_scatter_team", comm, &call, (size_t)comm->n_ranks, 1, thread, n_threads);
@@ -61,11 +53,7 @@ tutti_result tutti_reduce_scatter_team(tutti_comm *comm, const void *send, void 
 tutti_result tutti_all_gather_team(tutti_comm *comm, const void *send, void *recv,
                                    size_t send_count, tutti_dtype dtype, int thread, int n_threads)
 {
-    struct tt_call call = {.coll = TT_COLL_ALL_GATHER,
-                           .dtype = dtype,
-                           .send = send,
-                           .recv = recv,
-                           .count = send_count};
+    struct tt_call call = tt_call_even(TT_COLL_ALL_GATHER, dtype, send, recv, send_count);
 
     TT_TRY(tt_check_call("all_gather_team", comm, dtype, NULL));
     return team("all_gather_team", comm, &call, 1, (size_t)comm->n_ranks, thread, n_threads);
@@ -85,13 +73,9 @@ tutti_result tutti_all_to_all_team(tutti_comm *comm, const void *send, void *rec
 tutti_result tutti_broadcast_team(tutti_comm *comm, void *buf, size_t count, tutti_dtype dtype,
                                   int root, int thread, int n_threads)
 {
-    struct tt_call call = {.coll = TT_COLL_BROADCAST,
-                           .dtype = dtype,
-                           .root = root,
-                           .send = buf,
-                           .recv = buf,
-                           .count = count};
+    struct tt_call call = tt_call_even(TT_COLL_BROADCAST, dtype, buf, buf, count);
 
+    call.root = root;
     TT_TRY(tt_check_call("broadcast_team", comm, dtype, NULL));
     TT_TRY(tt_check_rank("broadcast_team", comm, "root", root));
     return team("broadcast_team", comm, &call, 1, 1, thread, n_threads);

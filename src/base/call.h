@@ -52,6 +52,8 @@ enum tt_algo {
 };
 
 #define TT_TEAM_NONE 0 /* n_threads of an ordinary call */
+#define TT_CALL_UNCOUNTED                                                                          \
+    (-1) /* thread of a call that is the library's own: not in the statistics */
 
 struct tt_call {
     enum tt_coll coll;
@@ -75,6 +77,32 @@ struct tt_call {
 
     int thread, n_threads; /* team calls; else 0, TT_TEAM_NONE */
 };
+
+/* A call with even blocks. Field by field, because compilers clear a struct of this size with string
+ * instructions that take longer than the smallest calls. */
+static inline struct tt_call tt_call_even(enum tt_coll coll, tutti_dtype dtype, const void *send,
+                                          void *recv, size_t count)
+{
+    struct tt_call call;
+
+    call.coll = coll;
+    call.algo = call.window_algo = TT_ALGO_AUTO;
+    call.dtype = dtype;
+    call.op = TUTTI_OP_SUM;
+    call.root = 0;
+    call.send = send;
+    call.recv = recv;
+    call.count = count;
+    call.counts = NULL;
+    call.send_counts = call.send_displs = NULL;
+    call.recv_counts = call.recv_displs = NULL;
+    call.parts = NULL;
+    call.n_parts = 0;
+    call.recv_blocks = NULL;
+    call.thread = 0;
+    call.n_threads = TT_TEAM_NONE;
+    return call;
+}
 
 /* One send or receive of a group. */
 struct tt_p2p {

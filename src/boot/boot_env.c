@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/sha256.h"
 #include "boot/boot.h"
+#include "boot/boot_address.h"
 #include "boot/boot_launcher.h"
 
 #define MAX_JOB_NAMES 5
@@ -210,7 +211,13 @@ static tutti_result find_address(const struct launcher *launcher, int one_host, 
                                  char *out, size_t bytes)
 {
     if (tt_env_is_set(TT_ENV_TUTTI_BOOT_ADDR)) {
+        struct tt_boot_address parsed;
+        uint16_t port;
+
         snprintf(out, bytes, "%s", tt_env_text(TT_ENV_TUTTI_BOOT_ADDR));
+        if (tt_boot_address_parse(out, &parsed, &port) != 0)
+            return TT_FAIL(TUTTI_E_ARG,
+                           "TUTTI_BOOT_ADDR=%s is not host:port, [ipv6]:port or unix:name", out);
         return TUTTI_OK;
     }
     if (one_host) {

@@ -139,7 +139,8 @@ static tutti_result agree_on_select(tutti_comm *comm, const tutti_comm_config *c
                            .dtype = TUTTI_DTYPE_U8,
                            .send = &word,
                            .recv = &word,
-                           .count = sizeof(word)};
+                           .count = sizeof(word),
+                           .thread = TT_CALL_UNCOUNTED};
     struct tt_engine_info info = {0};
 
     comm->ops->info(comm->engine, &info);
@@ -260,7 +261,7 @@ tutti_result tt_comm_create(const tutti_comm_config *given, tutti_comm **comm_ou
     tt_env_check_unknown();
     TT_TRY(tt_comm_config_read(given, &config));
     TT_TRY(config_check(&config));
-    if (config.n_ranks == 1)
+    if (config.n_ranks == 1 && !config.id)
         return create_alone(&config, comm_out);
     if (config.id)
         return create_with_id(&config, config.id, comm_out);

@@ -11,7 +11,8 @@
 #include "base/error.h"
 
 /* Small calls through windows gain nothing over scratch: their one exchange of flags is all. */
-#define DIRECT_FROM      1025u
+#define DIRECT_FROM_PAIR 1025u /* two ranks */
+#define DIRECT_FROM      512u  /* more */
 #define TUNE_FILE_HEADER "tutti-tune 1"
 
 static const struct {
@@ -113,7 +114,7 @@ static void built_in(struct tt_select *select, int n_ranks)
             select->row[c][0].max_bytes = UINT64_MAX;
             select->row[c][0].algo = TT_ALGO_ONE_SHOT;
         }
-        select->direct_from[c] = DIRECT_FROM;
+        select->direct_from[c] = n_ranks > 2 ? DIRECT_FROM : DIRECT_FROM_PAIR;
     }
 }
 

@@ -118,7 +118,8 @@ tutti_result tt_comm_split(tutti_comm *comm, int color, int key, tutti_comm **co
                            .dtype = TUTTI_DTYPE_U8,
                            .send = &mine,
                            .recv = members,
-                           .count = sizeof(mine)};
+                           .count = sizeof(mine),
+                           .thread = TT_CALL_UNCOUNTED};
     struct split s = {.parent = comm, .members = members};
     tutti_comm *child = NULL;
     tutti_result res;

@@ -57,7 +57,7 @@ static tutti_result store_result(struct tt_lane *ln, const struct reach *reach, 
         if (r == skip)
             continue;
         if (reach->windows)
-            e->kernels->copy(peer_recv(ln, r) + at, recv + at, bytes, ahead);
+            e->kernels->put(peer_recv(ln, r) + at, recv + at, bytes, ahead);
         else
             TT_TRY(tt_xmem_write(e, r, tt_load_relaxed(&tt_arrival_of(ln, r)->recv) + at, recv + at,
                                  bytes));

@@ -13,6 +13,8 @@
  */
 #include "cpu/cpu.h"
 
+#define STAGGER_FROM   256u /* bytes from which ranks begin to reduce at different places */
+#define FETCH_MOST     512u
 #define DEMOTE_BYTES   1024u /* up to here pushing lines out of the own cache saves time */
 #define PREFETCH_FROM  8192u /* from here on prefetching ahead does */
 #define PREFETCH_AHEAD 2048u
@@ -20,6 +22,26 @@
 static size_t ahead_for(size_t bytes)
 {
     return bytes >= PREFETCH_FROM ? PREFETCH_AHEAD : 0;
+}
+
+/* With one peer the reduction's own loads come soon enough. */
+static inline size_t fetch_of(const struct tt_engine *e, size_t bytes)
+{
+    return e->n_ranks == 2 ? 0 : bytes < FETCH_MOST ? bytes : FETCH_MOST;
+}
+
+/* Elements [first, first + n) of everybody's scratch, and of the own send, into recv. */
+static inline void reduce_all(struct tt_lane *ln, const struct tt_call *call,
+                              const unsigned char *send, unsigned char *recv, size_t first,
+                              size_t n, size_t ahead)
+{
+    struct tt_engine *e = ln->e;
+    const size_t at = first * tt_dtype_bytes(call->dtype);
+
+    for (int r = 0; r < e->n_ranks; r++)
+        ln->sources[r] = tt_scratch_of(ln, r) + at;
+    ln->sources[e->rank] = send + at;
+    e->kernels->reduce[call->dtype][call->op](recv + at, NULL, ln->sources, e->n_ranks, n, ahead);
 }
 
 /* Reduce one piece that fits scratch. The smallest calls are this and little else. */
@@ -39,19 +61,24 @@ static inline tutti_result one_shot_piece(struct tt_lane *ln, const struct tt_ca
     if (early)
         tt_lane_arrive_plain(ln, call->count);
     TT_STALL();
-    k->copy(mine, send, bytes, ahead);
+    k->put(mine, send, bytes, ahead);
     if (bytes <= DEMOTE_BYTES)
         k->demote(mine, bytes);
     tt_time_add(ln, &e->mine->stats.copy_ns);
     if (!early)
         tt_lane_arrive_plain(ln, call->count);
-    res = tt_lane_meet_plain(ln, call->count);
+    res = tt_lane_meet_plain(ln, call->count, fetch_of(e, bytes));
     if (res != TUTTI_OK)
         return res;
-    for (int r = 0; r < e->n_ranks; r++)
-        ln->sources[r] = tt_scratch_of(ln, r);
-    ln->sources[e->rank] = send;
-    k->reduce[call->dtype][call->op](recv, NULL, ln->sources, e->n_ranks, n, ahead);
+    if (bytes < STAGGER_FROM || e->n_ranks == 2) {
+        reduce_all(ln, call, send, recv, 0, n, ahead);
+    } else { /* each rank begins elsewhere, so that they do not all want the same lines at once */
+        const size_t lines = bytes / 64, per_line = 64 / tt_dtype_bytes(call->dtype);
+        const size_t middle = lines * (size_t)e->rank / (size_t)e->n_ranks * per_line;
+
+        reduce_all(ln, call, send, recv, middle, n - middle, ahead);
+        reduce_all(ln, call, send, recv, 0, middle, ahead);
+    }
     tt_time_add(ln, &e->mine->stats.reduce_ns);
     return TUTTI_OK;
 }
@@ -87,64 +114,114 @@ static void slice_of(size_t n, int n_ranks, size_t per_line, int r, size_t *firs
     *len = n - *first < each ? n - *first : each;
 }
 
-/* Scratch of a piece: the slices for the others at their place, the own result behind them. */
-static tutti_result two_shot_piece(struct tt_lane *ln, const struct tt_call *call,
-                                   const unsigned char *send, unsigned char *recv, size_t n)
+/*
+ * A piece: rank q puts slice r of its vector into its scratch for rank r, which reads it there and
+ * leaves the result in the same lines. So a line is only ever touched by q and r, and r writes it
+ * when it has just read it: storing to lines that other cores hold costs several times more.
+ */
+struct piece {
+    const unsigned char *send;
+    unsigned char *recv;
+    size_t n; /* elements */
+    size_t ahead;
+};
+
+static void put_slices(struct tt_lane *ln, const struct piece *p, size_t size)
 {
     struct tt_engine *e = ln->e;
-    const struct tt_kernels *k = e->kernels;
-    const size_t size = tt_dtype_bytes(call->dtype), per_line = 64 / size;
-    const size_t ahead = ahead_for(n * size / (size_t)e->n_ranks);
-    unsigned char *mine, *result;
-    size_t first, len, my_first, my_len;
-    tutti_result res;
+    unsigned char *mine = tt_scratch_of(ln, e->rank);
+    size_t first, len;
 
-    tt_lane_begin(ln, n * size);
-    mine = tt_scratch_of(ln, e->rank); /* of this epoch */
     for (int d = 1; d < e->n_ranks; d++) {
-        slice_of(n, e->n_ranks, per_line, (e->rank + d) % e->n_ranks, &first, &len);
-        k->copy(mine + first * size, send + first * size, len * size, ahead);
+        slice_of(p->n, e->n_ranks, 64 / size, (e->rank + d) % e->n_ranks, &first, &len);
+        e->kernels->put(mine + first * size, p->send + first * size, len * size, p->ahead);
     }
     tt_time_add(ln, &e->mine->stats.copy_ns);
-    tt_lane_arrive_plain(ln, call->count);
-    res = tt_lane_meet_plain(ln, call->count);
-    if (res != TUTTI_OK)
-        return res;
+}
 
-    slice_of(n, e->n_ranks, per_line, e->rank, &my_first, &my_len);
-    result = mine + my_first * size; /* the one slice that nothing was copied to */
-    for (int r = 0; r < e->n_ranks; r++)
-        ln->sources[r] = tt_scratch_of(ln, r) + my_first * size;
-    ln->sources[e->rank] = send + my_first * size;
-    k->reduce[call->dtype][call->op](recv + my_first * size, result, ln->sources, e->n_ranks,
-                                     my_len, ahead);
+/* Reduce the own slice, in bits that are still in the first-level cache when they are copied on. */
+static void reduce_slice(struct tt_lane *ln, const struct tt_call *call, const struct piece *p,
+                         size_t size)
+{
+    struct tt_engine *e = ln->e;
+    const int next = (e->rank + 1) % e->n_ranks;
+    const size_t bit = 16384 / size;
+    size_t first, len;
+
+    slice_of(p->n, e->n_ranks, 64 / size, e->rank, &first, &len);
+    for (size_t done = 0; done < len; done += bit) {
+        const size_t n = len - done < bit ? len - done : bit, at = (first + done) * size;
+
+        for (int r = 0; r < e->n_ranks; r++)
+            ln->sources[r] = tt_scratch_of(ln, r) + at;
+        ln->sources[e->rank] = p->send + at;
+        e->kernels->reduce[call->dtype][call->op](p->recv + at, tt_scratch_of(ln, next) + at,
+                                                  ln->sources, e->n_ranks, n, p->ahead);
+        for (int d = 2; d < e->n_ranks; d++)
+            e->kernels->put(tt_scratch_of(ln, (e->rank + d) % e->n_ranks) + at, p->recv + at,
+                            n * size, 0);
+    }
     tt_time_add(ln, &e->mine->stats.reduce_ns);
-    ln->produced++;
-    tt_post(e, &ln->mine->produced, ln->produced);
+}
+
+static tutti_result fetch_results(struct tt_lane *ln, const struct piece *p, size_t size)
+{
+    struct tt_engine *e = ln->e;
+    const unsigned char *mine = tt_scratch_of(ln, e->rank);
+    size_t first, len;
+
     for (int d = 1; d < e->n_ranks; d++) {
         const int r = (e->rank + d) % e->n_ranks;
 
-        slice_of(n, e->n_ranks, per_line, r, &first, &len);
         TT_TRY(tt_await(e, r, &tt_lane_of(ln, r)->produced, ln->produced));
         tt_time_add(ln, &e->mine->stats.sync_ns);
-        k->copy(recv + first * size, tt_scratch_of(ln, r) + first * size, len * size, ahead);
+        slice_of(p->n, e->n_ranks, 64 / size, r, &first, &len);
+        e->kernels->take(p->recv + first * size, mine + first * size, len * size, p->ahead);
         tt_time_add(ln, &e->mine->stats.copy_ns);
     }
     return TUTTI_OK;
+}
+
+static tutti_result two_shot_piece(struct tt_lane *ln, const struct tt_call *call,
+                                   const struct piece *p)
+{
+    const size_t size = tt_dtype_bytes(call->dtype);
+    const int early = TT_BROKEN(FENCE);
+    tutti_result res;
+
+    tt_lane_begin(ln, p->n * size);
+    if (early)
+        tt_lane_arrive_plain(ln, call->count);
+    TT_STALL();
+    put_slices(ln, p, size);
+    if (!early)
+        tt_lane_arrive_plain(ln, call->count);
+    res = tt_lane_meet_plain(ln, call->count, 0);
+    if (res != TUTTI_OK)
+        return res;
+    ln->produced++;
+    if (early)
+        tt_post(ln->e, &ln->mine->produced, ln->produced);
+    reduce_slice(ln, call, p, size);
+    if (!early)
+        tt_post(ln->e, &ln->mine->produced, ln->produced);
+    return fetch_results(ln, p, size);
 }
 
 tutti_result tt_all_reduce_two_shot(struct tt_lane *ln, const struct tt_call *call,
                                     const unsigned char *send, unsigned char *recv, size_t count)
 {
     const size_t size = tt_dtype_bytes(call->dtype);
-    const size_t limit = (size_t)TT_CHUNK * (ln->e->n_ranks > 2 ? 2 : 1);
-    const size_t piece = (ln->half_bytes < limit ? ln->half_bytes : limit) / size;
+    const size_t limit = (ln->half_bytes < TT_CHUNK ? ln->half_bytes : TT_CHUNK) / size;
     size_t done = 0;
 
     do {
-        const size_t n = count - done < piece ? count - done : piece;
-        const tutti_result res =
-            two_shot_piece(ln, call, send + done * size, recv + done * size, n);
+        const size_t n = count - done < limit ? count - done : limit;
+        const struct piece p = {.send = send + done * size,
+                                .recv = recv + done * size,
+                                .n = n,
+                                .ahead = ahead_for(n * size / (size_t)ln->e->n_ranks)};
+        const tutti_result res = two_shot_piece(ln, call, &p);
 
         if (res != TUTTI_OK)
             return res;

@@ -4,9 +4,11 @@
 void tt_share_of(struct tt_share share, size_t count, size_t element_bytes, size_t *first,
                  size_t *n)
 {
-    const size_t per_line = element_bytes < 64 ? 64 / element_bytes : 1;
-    const size_t lines = (count + per_line - 1) / per_line;
-    const size_t each = (lines + share.parts - 1) / share.parts * per_line;
+    /* sizes are powers of two, and two ranks are common: divisions would cost more than the rest */
+    const int shift = 6 - __builtin_ctzl(element_bytes);
+    const size_t lines = (count + ((size_t)1 << shift) - 1) >> shift;
+    const size_t each =
+        (share.parts == 2 ? (lines + 1) / 2 : (lines + share.parts - 1) / share.parts) << shift;
 
     *first = each * share.part < count ? each * share.part : count;
     *n = count - *first < each ? count - *first : each;

@@ -34,8 +34,10 @@ struct tt_lane {
     uint64_t epoch;    /* meetings begun on this lane; the same on all ranks */
     uint64_t produced; /* steps posted within calls; the same on all ranks between calls */
     struct tt_lane_area *mine;
-    size_t scratch_offset; /* within an area, of half 0 */
     size_t half_bytes;
+    /* By parity of the epoch, worked out beforehand: it is on the way of the smallest calls. */
+    const struct tt_arrival **arrivals[2]; /* [n_ranks - 1]: the peers', from the next rank on */
+    const void **halves[2];                /* [n_ranks]: everybody's half of scratch, by rank */
     int index;
     uint64_t what;           /* the call that runs, see tt_what() */
     uint64_t bytes_to_note;  /* 1 + bytes of a call that is not in the counters yet; 0: it is */
@@ -91,9 +93,9 @@ struct tt_engine {
 
     tutti_window **windows; /* [n_windows_max], by index; NULL where deregistered */
     uint32_t n_windows, n_windows_max;
-    uint32_t n_registered;           /* 0: collectives pay one branch for the feature */
-    tutti_window *recent[64];        /* what tutti_window_find() found last, by address */
-    struct tt_p2p_channel *channels; /* [n_ranks] (p2p.c) */
+    uint32_t n_registered;            /* 0: collectives pay one branch for the feature */
+    tutti_window *_Atomic recent[64]; /* what tutti_window_find() found last, by address */
+    struct tt_p2p_channel *channels;  /* [n_ranks] (p2p.c) */
 };
 
 /* ---- what a call is (call.c) ---- */
@@ -133,12 +135,16 @@ void tt_engine_state(const struct tt_engine *e, tutti_comm_state *state);
 int tt_peer_alive(struct tt_engine *e, int r);
 void tt_wait_configure(struct tt_engine *e, int crowded, int mode);
 
+/* Polls without a pause, which would cost more than most flags take to come. */
+#define TT_TIGHT_POLLS 100u
+
 static inline tutti_result tt_await(struct tt_engine *e, int r, const _Atomic uint64_t *flag,
                                     uint64_t value)
 {
     TT_STALL();
-    if (tt_load_acquire(flag) >= value || TT_BROKEN(EPOCH))
-        return TUTTI_OK;
+    for (unsigned i = 0; i < TT_TIGHT_POLLS; i++)
+        if (tt_load_acquire(flag) >= value || TT_BROKEN(EPOCH))
+            return TUTTI_OK;
     return tt_wait_slow(e, r, flag, value);
 }
 
@@ -187,8 +193,7 @@ static inline struct tt_arrival *tt_arrival_of(const struct tt_lane *ln, int r)
 
 static inline unsigned char *tt_scratch_of(const struct tt_lane *ln, int r)
 {
-    return (unsigned char *)ln->e->peers[r].area + ln->scratch_offset +
-           (ln->epoch & 1) * ln->half_bytes;
+    return (unsigned char *)(uintptr_t)ln->halves[ln->epoch & 1][r];
 }
 
 /* ---- time of a call, by what it went to ---- */
@@ -243,24 +248,26 @@ static inline void tt_lane_arrive_plain(struct tt_lane *ln, uint64_t count)
     tt_post(ln->e, &a->epoch, ln->epoch);
 }
 
-/* TUTTI_IN_PROGRESS if some rank offered to be reached: all run again. */
-static inline tutti_result tt_lane_meet_plain(struct tt_lane *ln, uint64_t count)
+/* TUTTI_IN_PROGRESS if some rank offered to be reached: all run again. The first `fetch` bytes of a
+ * rank's scratch are fetched as soon as it has arrived, while the others are waited for. */
+static inline tutti_result tt_lane_meet_plain(struct tt_lane *ln, uint64_t count, size_t fetch)
 {
     struct tt_engine *e = ln->e;
     uint64_t any = 0;
 
     if (ln->bytes_to_note)
         tt_lane_note(ln);
-    for (int d = 1, r = e->rank + 1; d < e->n_ranks; d++, r++) {
-        const struct tt_arrival *a;
+    for (int i = 0; i + 1 < e->n_ranks; i++) {
+        const struct tt_arrival *a = ln->arrivals[ln->epoch & 1][i];
+        const int r = e->rank + 1 + i < e->n_ranks ? e->rank + 1 + i : e->rank + 1 + i - e->n_ranks;
 
-        r = r < e->n_ranks ? r : 0;
-        a = tt_arrival_of(ln, r);
         TT_TRY(tt_await(e, r, &a->epoch, ln->epoch));
         if (__builtin_expect(
                 tt_load_relaxed(&a->what) != ln->what || tt_load_relaxed(&a->count) != count, 0))
             return tt_lane_mismatch(ln, r);
         any |= tt_load_relaxed(&a->can);
+        for (size_t at = 0; at < fetch; at += 64)
+            __builtin_prefetch(tt_scratch_of(ln, r) + at, 0, 3);
     }
     tt_time_add(ln, &e->mine->stats.wait_ns);
     return any ? TUTTI_IN_PROGRESS : TUTTI_OK;

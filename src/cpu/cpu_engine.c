@@ -94,10 +94,31 @@ static tutti_result exchange(const struct tt_exchange *x, const void *send, void
     return x->all_gather(x->context, send, recv, bytes);
 }
 
+/* Where lane i of every rank has its flags and its halves of scratch. */
+static void lane_place(struct tt_engine *e, struct tt_lane *ln, int i)
+{
+    const struct tt_segment *s = e->segment;
+    const uint64_t offset =
+        i == 0 ? s->scratch_offset : s->team_offset + (uint64_t)(i - 1) * 2 * TT_TEAM_SCRATCH;
+
+    ln->e = e;
+    ln->index = i;
+    ln->mine = &e->mine->lanes[i];
+    ln->half_bytes = i == 0 ? s->half_bytes : TT_TEAM_SCRATCH;
+    for (int p = 0; p < 2; p++) {
+        for (int r = 0; r < e->n_ranks; r++)
+            ln->halves[p][r] =
+                (unsigned char *)e->peers[r].area + offset + (uint64_t)p * ln->half_bytes;
+        for (int d = 1; d < e->n_ranks; d++)
+            ln->arrivals[p][d - 1] =
+                &e->peers[(e->rank + d) % e->n_ranks].area->lanes[i].arrival[p];
+    }
+}
+
 static tutti_result workspace_new(struct tt_engine *e)
 {
     const size_t n = (size_t)e->n_ranks;
-    const size_t list = n * (sizeof(struct tt_block) + sizeof(void *));
+    const size_t list = n * (sizeof(struct tt_block) + 5 * sizeof(void *));
     const size_t lists = (TT_N_LANES * list + TT_PAGE - 1) / TT_PAGE * TT_PAGE;
     const size_t bytes = lists + BOUNCE_BYTES + TT_TEAM_LANES * TEAM_BOUNCE_BYTES;
     unsigned char *at = aligned_alloc(TT_PAGE, bytes), *bounce;
@@ -108,16 +129,15 @@ static tutti_result workspace_new(struct tt_engine *e)
     bounce = at + lists;
     for (int i = 0; i < TT_N_LANES; i++) {
         struct tt_lane *ln = &e->lanes[i];
-        const struct tt_segment *s = e->segment;
+        const void **pointers = (const void **)(void *)(at + n * sizeof(struct tt_block));
 
-        ln->e = e;
-        ln->index = i;
-        ln->mine = &e->mine->lanes[i];
-        ln->scratch_offset =
-            i == 0 ? s->scratch_offset : s->team_offset + (uint64_t)(i - 1) * 2 * TT_TEAM_SCRATCH;
-        ln->half_bytes = i == 0 ? s->half_bytes : TT_TEAM_SCRATCH;
         ln->blocks = (struct tt_block *)(void *)at;
-        ln->sources = (const void **)(void *)(at + n * sizeof(struct tt_block));
+        ln->sources = pointers;
+        ln->halves[0] = pointers + n;
+        ln->halves[1] = pointers + 2 * n;
+        ln->arrivals[0] = (const struct tt_arrival **)(void *)(pointers + 3 * n);
+        ln->arrivals[1] = (const struct tt_arrival **)(void *)(pointers + 4 * n);
+        lane_place(e, ln, i);
         at += list;
         ln->bounce = bounce;
         ln->bounce_bytes = i == 0 ? BOUNCE_BYTES : TEAM_BOUNCE_BYTES;
@@ -180,9 +200,10 @@ static tutti_result set_up(struct tt_engine *e, const struct tt_engine_config *c
                            struct card *cards, struct proof *proofs)
 {
     const struct tt_exchange *x = config->exchange;
-    int wait_mode;
+    int wait_mode, isa;
     tutti_result res;
 
+    TT_TRY(tt_env_choice(TT_ENV_TUTTI_CPU_ISA, &isa)); /* a word that is none says so here */
     e->kernels = tt_kernels_get(tt_env_text(TT_ENV_TUTTI_CPU_ISA));
     if (!e->kernels)
         return TT_FAIL(TUTTI_E_UNSUPPORTED, "TUTTI_CPU_ISA=%s: this processor cannot run that",

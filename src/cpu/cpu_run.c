@@ -129,7 +129,8 @@ tutti_result tt_cpu_exchange(struct tt_engine *e, const void *send, void *recv, 
                                  .dtype = TUTTI_DTYPE_U8,
                                  .send = send,
                                  .recv = recv,
-                                 .count = bytes};
+                                 .count = bytes,
+                                 .thread = TT_CALL_UNCOUNTED};
 
     return tt_cpu_run(e, &call);
 }

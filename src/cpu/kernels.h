@@ -26,9 +26,13 @@ struct tt_kernels {
     const char *isa; /* "avx512", "avx2", "neon", "scalar" */
     tt_reduce_fn reduce[TUTTI_N_DTYPES][TUTTI_N_OPS];
 
-    /* memcpy for memory that a peer reads next or has just written; with `ahead`, the destination's
-     * lines are fetched for writing (prefetchw) and the source's for reading that far ahead. */
-    void (*copy)(void *dst, const void *src, size_t bytes, size_t ahead);
+    /* memcpy whose destination a peer has read last: with `ahead`, the destination's lines are
+     * fetched for writing (prefetchw) that many bytes ahead. */
+    void (*put)(void *dst, const void *src, size_t bytes, size_t ahead);
+
+    /* memcpy whose source a peer has written: with `ahead`, the source's lines are fetched. Each
+     * fetches on one side only, because a core has few line fetches to give. */
+    void (*take)(void *dst, const void *src, size_t bytes, size_t ahead);
 
     /* Copy past the caches, for large results that are not read soon. */
     void (*copy_stream)(void *dst, const void *src, size_t bytes);

@@ -82,5 +82,5 @@ tutti_result tt_cpu_barrier(struct tt_lane *ln)
 {
     tt_lane_begin(ln, 0);
     tt_lane_arrive_plain(ln, 0);
-    return tt_lane_meet_plain(ln, 0);
+    return tt_lane_meet_plain(ln, 0, 0);
 }

@@ -52,9 +52,17 @@ static void needs(const struct tt_lane *ln, const struct tt_call *call, size_t *
     case TT_COLL_ALL_GATHER:
     case TT_COLL_ALL_TO_ALL: *recv_bytes = all; break;
     case TT_COLL_REDUCE_SCATTER: *send_bytes = all; break;
-    case TT_COLL_BROADCAST: *send_bytes = at_root ? call->count * size : 0; break;
-    case TT_COLL_GATHER: *recv_bytes = at_root ? all : 0; break;
-    case TT_COLL_SCATTER: *recv_bytes = at_root ? 0 : call->count * size; break;
+    /* The side that nobody reaches into counts as well: where it lies in no window, the other
+     * ranks' buffers will not either, and to offer in vain costs a meeting. */
+    case TT_COLL_BROADCAST: *send_bytes = call->count * size; break;
+    case TT_COLL_GATHER:
+        *recv_bytes = at_root ? all : 0;
+        *send_bytes = at_root ? 0 : call->count * size;
+        break;
+    case TT_COLL_SCATTER:
+        *recv_bytes = at_root ? 0 : call->count * size;
+        *send_bytes = at_root ? all : 0;
+        break;
     default:
         *send_bytes = call->count * size;
         *recv_bytes = at_root ? call->count * size : 0;
@@ -129,7 +137,7 @@ static void push(struct tt_lane *ln, const struct reach *x)
         } else {
             at = (size_t)(ln->blocks[e->rank].in - (unsigned char *)call->recv);
         }
-        e->kernels->copy(recv_at(ln, r) + at, b->out, b->out_bytes, ahead_for(b->out_bytes));
+        e->kernels->put(recv_at(ln, r) + at, b->out, b->out_bytes, ahead_for(b->out_bytes));
     }
     tt_time_add(ln, &e->mine->stats.copy_ns);
 }
@@ -166,7 +174,7 @@ static tutti_result pull(struct tt_lane *ln, const struct reach *x)
         if (b->in_bytes == 0)
             continue;
         if (x->windows) {
-            e->kernels->copy(b->in, tt_window_at(e, r, send_word(ln, r)) + source_offset(ln, x, r),
+            e->kernels->take(b->in, tt_window_at(e, r, send_word(ln, r)) + source_offset(ln, x, r),
                              b->in_bytes, ahead_for(b->in_bytes));
         } else {
             const uint64_t from = x->call->send_counts ? tt_note_address(ln, r)

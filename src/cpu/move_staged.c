@@ -9,6 +9,10 @@
 #define PREFETCH_AHEAD 2048u
 #define XMEM_FROM      131072u /* all_to_allv: when some block is longer, fetch from memory to memory */
 
+#define ROOTED_PIECES 4u
+#define ROOTED_LEAST  ((size_t)8 << 10)
+#define ROOTED_MOST   ((size_t)64 << 10)
+
 struct stage {
     const struct tt_call *call;
     int same;     /* one block for all peers */
@@ -47,9 +51,9 @@ static void copy_rows(struct tt_lane *ln, const struct tt_call *call, int r, siz
         }
         n = whole - at < bytes ? whole - at : bytes;
         if (out)
-            ln->e->kernels->copy(scratch, (const unsigned char *)part->send + at, n, ahead_for(n));
+            ln->e->kernels->put(scratch, (const unsigned char *)part->send + at, n, ahead_for(n));
         else
-            ln->e->kernels->copy((unsigned char *)part->recv + before * part->row_bytes + at,
+            ln->e->kernels->take((unsigned char *)part->recv + before * part->row_bytes + at,
                                  scratch, n, ahead_for(n));
         scratch += n;
         bytes -= n;
@@ -72,8 +76,8 @@ static void put_out(struct tt_lane *ln, const struct stage *st)
         if (st->call->parts)
             copy_rows(ln, st->call, e->rank, st->at, n, scratch, 1);
         else
-            e->kernels->copy(scratch + (st->same ? 0 : (size_t)r * st->piece), b->out + st->at, n,
-                             ahead_for(n));
+            e->kernels->put(scratch + (st->same ? 0 : (size_t)r * st->piece), b->out + st->at, n,
+                            ahead_for(n));
         if (st->same)
             break;
     }
@@ -120,7 +124,7 @@ static void take_in(struct tt_lane *ln, const struct stage *st)
         if (st->call->parts)
             copy_rows(ln, st->call, r, st->at, n, tt_scratch_of(ln, r), 0);
         else
-            e->kernels->copy(b->in + st->at, tt_scratch_of(ln, r) + mine, n, ahead_for(n));
+            e->kernels->take(b->in + st->at, tt_scratch_of(ln, r) + mine, n, ahead_for(n));
     }
     tt_time_add(ln, &e->mine->stats.copy_ns);
 }
@@ -201,6 +205,22 @@ static int reduces(const struct tt_call *call)
     return call->coll == TT_COLL_REDUCE_SCATTER || call->coll == TT_COLL_REDUCE;
 }
 
+/* Bytes of a block per meeting: what scratch holds and the cache keeps. Where one side only gives and
+ * the other only takes, smaller pieces let the next go in while the last is taken out. */
+static size_t piece_of(const struct tt_lane *ln, const struct tt_call *call, int same)
+{
+    const size_t n = (size_t)ln->e->n_ranks;
+    const size_t room = same ? ln->half_bytes : ln->half_bytes / n & ~(size_t)63;
+    size_t piece = TT_CHUNK;
+
+    if (call->coll == TT_COLL_BROADCAST || call->coll == TT_COLL_GATHER ||
+        call->coll == TT_COLL_SCATTER) {
+        piece = (call->count * tt_dtype_bytes(call->dtype) / ROOTED_PIECES + 63) & ~(size_t)63;
+        piece = piece < ROOTED_LEAST ? ROOTED_LEAST : piece > ROOTED_MOST ? ROOTED_MOST : piece;
+    }
+    return piece < room ? piece : room;
+}
+
 tutti_result tt_move_staged(struct tt_lane *ln, const struct tt_call *call, struct tt_share share)
 {
     struct tt_engine *e = ln->e;
@@ -209,9 +229,7 @@ tutti_result tt_move_staged(struct tt_lane *ln, const struct tt_call *call, stru
     const int reducing = reduces(call);
     struct tt_meeting m = {.longest = t.longest};
 
-    st.piece = st.same ? ln->half_bytes : ln->half_bytes / (size_t)e->n_ranks & ~(size_t)63;
-    if (st.piece > TT_CHUNK)
-        st.piece = TT_CHUNK;
+    st.piece = piece_of(ln, call, st.same);
     do {
         const int early = TT_BROKEN(FENCE);
 

@@ -111,7 +111,7 @@ static int send_step(struct tt_engine *e, struct tt_p2p *op)
     n = op->bytes - op->moved < n ? op->bytes - op->moved : n;
     if (n == 0)
         return 0;
-    e->kernels->copy(c->out_ring + (head & (ring - 1)), (unsigned char *)op->buf + op->moved, n, 0);
+    e->kernels->put(c->out_ring + (head & (ring - 1)), (unsigned char *)op->buf + op->moved, n, 0);
     op->moved += n;
     op->done = op->moved == op->bytes;
     tt_post(e, c->out_head, head + round_up(n));
@@ -155,7 +155,7 @@ static tutti_result recv_step(struct tt_engine *e, struct tt_p2p *op, int *moved
         n = op->bytes - op->moved;
     if (n == 0)
         return TUTTI_OK;
-    e->kernels->copy((unsigned char *)op->buf + op->moved, c->in_ring + (tail & (ring - 1)), n, 0);
+    e->kernels->take((unsigned char *)op->buf + op->moved, c->in_ring + (tail & (ring - 1)), n, 0);
     op->moved += n;
     op->done = op->moved == op->bytes;
     tt_post(e, c->in_tail, tail + round_up(n));

@@ -11,9 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/memory.h"
 
 #define PAGE ((uintptr_t)4096)
 #define HUGE ((uintptr_t)2 << 20)
@@ -66,11 +68,15 @@ static struct tt_pages *pages_new(uintptr_t start, size_t bytes, int fd, int own
 {
     struct tt_pages *p = calloc(1, sizeof(*p));
 
-    if (p) {
-        *p = (struct tt_pages){start, start + bytes, fd, 0, owned, list};
-        list = p;
-    }
+    if (p)
+        *p = (struct tt_pages){start, start + bytes, fd, 0, owned, NULL};
     return p;
+}
+
+static void pages_add(struct tt_pages *p)
+{
+    p->next = list;
+    list = p;
 }
 
 static void pages_drop(struct tt_pages *p)
@@ -117,15 +123,15 @@ tutti_result tt_pages_alloc(size_t bytes, void **ptr_out)
 
     if (bytes == 0 || whole < bytes || whole > SIZE_MAX / 2)
         return TT_FAIL(TUTTI_E_ARG, "mem_alloc of %zu bytes", bytes);
-    res = file_new(whole, &fd);
+    res = tt_memory_check(whole);
+    if (res == TUTTI_OK)
+        res = file_new(whole, &fd);
     if (res == TUTTI_OK) {
         at = map_aligned(fd, whole);
         res = at == MAP_FAILED ? TT_FAIL_SYS("cannot map %zu bytes", whole) : file_fill(fd, whole);
     }
     if (res == TUTTI_OK) {
-        pthread_mutex_lock(&lock);
         p = pages_new((uintptr_t)at, whole, fd, 1);
-        pthread_mutex_unlock(&lock);
         if (!p)
             res = TT_FAIL(TUTTI_E_MEMORY, "no memory for the list of shared pages");
     }
@@ -136,6 +142,9 @@ tutti_result tt_pages_alloc(size_t bytes, void **ptr_out)
             close(fd);
         return res;
     }
+    pthread_mutex_lock(&lock);
+    pages_add(p);
+    pthread_mutex_unlock(&lock);
     *ptr_out = at;
     return TUTTI_OK;
 }
@@ -199,12 +208,13 @@ static tutti_result check_adoptable(uintptr_t start, uintptr_t end)
     return res;
 }
 
+/* By the system call itself: the pages hold red zones of other people's memory checkers. */
 static tutti_result copy_into(int fd, uintptr_t start, size_t bytes)
 {
     size_t done = 0;
 
     while (done < bytes) {
-        const ssize_t n = pwrite(fd, (const void *)(start + done), bytes - done, (off_t)done);
+        const long n = syscall(SYS_pwrite64, fd, start + done, bytes - done, (off_t)done);
 
         if (n < 0 && errno == EINTR)
             continue;
@@ -215,32 +225,33 @@ static tutti_result copy_into(int fd, uintptr_t start, size_t bytes)
     return TUTTI_OK;
 }
 
+/* Between the copy and the map nothing may be written to the pages. They may be the heap's own, so
+ * that includes malloc and free: all that allocates is done before. */
 static tutti_result adopt(uintptr_t start, uintptr_t end, struct tt_pages **pages_out)
 {
     const size_t bytes = end - start;
+    struct tt_pages *p;
     int fd = -1;
     tutti_result res;
 
     TT_TRY(check_adoptable(start, end));
+    TT_TRY(tt_memory_check(bytes));
     TT_TRY(file_new(bytes, &fd));
-    res = file_fill(fd, bytes);
+    p = pages_new(start, bytes, fd, 0);
+    res = p ? file_fill(fd, bytes)
+            : TT_FAIL(TUTTI_E_MEMORY, "no memory for the list of shared pages");
     if (res == TUTTI_OK)
         res = copy_into(fd, start, bytes);
-    if (res == TUTTI_OK) {
-        *pages_out = pages_new(start, bytes, fd, 0);
-        if (!*pages_out)
-            res = TT_FAIL(TUTTI_E_MEMORY, "no memory for the list of shared pages");
-    }
+    if (res == TUTTI_OK && mmap((void *)start, bytes, PROT_READ | PROT_WRITE,
+                                MAP_SHARED | MAP_FIXED | MAP_POPULATE, fd, 0) == MAP_FAILED)
+        res = TT_FAIL_SYS("cannot map %zu shared bytes over the buffer", bytes);
     if (res != TUTTI_OK) {
+        free(p);
         close(fd);
         return res;
     }
-    if (mmap((void *)start, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_POPULATE,
-             fd, 0) == MAP_FAILED) {
-        res = TT_FAIL_SYS("cannot map %zu shared bytes over the buffer", bytes);
-        pages_drop(*pages_out);
-        return res;
-    }
+    pages_add(p);
+    *pages_out = p;
     return TUTTI_OK;
 }
 

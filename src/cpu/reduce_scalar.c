@@ -208,7 +208,8 @@ const struct tt_kernels tt_kernels_scalar = {
     .reduce = {ROW(F32, f32), ROW(F16, f16), ROW(BF16, bf16), ROW(F64, f64), ROW(I8, i8),
                ROW(U8, u8), ROW(I32, i32), ROW(U32, u32), ROW(I64, i64), ROW(U64, u64),
                ROW(E4M3, e4m3), ROW(E5M2, e5m2)},
-    .copy = copy,
+    .put = copy,
+    .take = copy,
     .copy_stream = copy_stream,
     .demote = tt_demote_nothing,
 };

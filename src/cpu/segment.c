@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/memory.h"
 #include "base/random.h"
 #include "cpu/cpu.h"
 #include "cpu/mapping.h"
@@ -123,6 +124,7 @@ static tutti_result map(struct tt_engine *e, int fd)
         e->peers[r].area = (struct tt_rank_area *)((unsigned char *)at + head.area_offset +
                                                    (uint64_t)r * head.area_stride);
     e->mine = e->peers[e->rank].area;
+    TT_TRY(tt_memory_check(head.area_stride));
     return fill(fd, head.area_offset + (uint64_t)e->rank * head.area_stride, head.area_stride);
 }
 

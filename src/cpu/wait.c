@@ -15,7 +15,6 @@
 
 #include "cpu/cpu.h"
 
-#define TIGHT_POLLS    200u /* without a pause: it would cost more than the flag takes to come */
 #define FIRST_NAP_NS   UINT64_C(1000000)
 #define LONGEST_NAP_NS UINT64_C(20000000)
 
@@ -215,8 +214,7 @@ tutti_result tt_wait_slow(struct tt_engine *e, int r, const _Atomic uint64_t *fl
     uint64_t start;
 
     for (unsigned i = 0; i < e->spins; i++) {
-        if (i >= TIGHT_POLLS)
-            tt_pause();
+        tt_pause();
         if (tt_load_acquire(flag) >= value)
             return TUTTI_OK;
     }

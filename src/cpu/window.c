@@ -27,8 +27,8 @@ uint64_t tt_window_word(const tutti_window *w, const void *ptr)
 tutti_window *tt_cpu_window_find(struct tt_engine *e, const void *ptr, size_t bytes)
 {
     const uintptr_t at = (uintptr_t)ptr;
-    tutti_window **slot = &e->recent[(at >> 12 ^ at >> 21) % TT_LEN(e->recent)];
-    tutti_window *w = *slot;
+    tutti_window *_Atomic *slot = &e->recent[(at >> 12 ^ at >> 21) % TT_LEN(e->recent)];
+    tutti_window *w = atomic_load_explicit(slot, memory_order_relaxed); /* a team may ask at once */
 
     if (w && at - (uintptr_t)w->mine < w->bytes && bytes <= w->bytes - (at - (uintptr_t)w->mine))
         return w;
@@ -36,7 +36,7 @@ tutti_window *tt_cpu_window_find(struct tt_engine *e, const void *ptr, size_t by
         w = e->windows[i];
         if (w && at - (uintptr_t)w->mine < w->bytes &&
             bytes <= w->bytes - (at - (uintptr_t)w->mine)) {
-            *slot = w;
+            atomic_store_explicit(slot, w, memory_order_relaxed);
             return w;
         }
     }

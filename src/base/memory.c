@@ -1,0 +1,99 @@
+#include "base/memory.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+
+#define UNLIMITED (~0ull)
+
+unsigned long long tt_memory_left(unsigned long long limit, unsigned long long usage,
+                                  unsigned long long cache)
+{
+    const unsigned long long taken = usage > cache ? usage - cache : 0;
+
+    return limit > taken ? limit - taken : 0;
+}
+
+/* The number after `key` in a file of "key value" lines; UNLIMITED if it is not there. */
+static unsigned long long line_value(const char *path, const char *key)
+{
+    FILE *f = fopen(path, "re");
+    unsigned long long value = UNLIMITED;
+    char line[256], name[64];
+
+    while (f && value == UNLIMITED && fgets(line, sizeof(line), f))
+        if (sscanf(line, "%63s %llu", name, &value) != 2 || strcmp(name, key) != 0)
+            value = UNLIMITED;
+    if (f)
+        fclose(f);
+    return value;
+}
+
+/* A file of one number; UNLIMITED for "max" or no file. */
+static unsigned long long file_value(const char *folder, const char *name)
+{
+    char path[512];
+    unsigned long long value;
+    FILE *f;
+    int n;
+
+    snprintf(path, sizeof(path), "%s/%s", folder, name);
+    f = fopen(path, "re");
+    n = f ? fscanf(f, "%llu", &value) : 0;
+    if (f)
+        fclose(f);
+    return n == 1 ? value : UNLIMITED;
+}
+
+static unsigned long long left_in(const char *folder)
+{
+    const unsigned long long limit = file_value(folder, "memory.max");
+    const unsigned long long usage = file_value(folder, "memory.current");
+    char path[512];
+    unsigned long long cache;
+
+    if (limit == UNLIMITED || usage == UNLIMITED)
+        return UNLIMITED;
+    snprintf(path, sizeof(path), "%s/memory.stat", folder);
+    cache = line_value(path, "inactive_file");
+    return tt_memory_left(limit, usage, cache == UNLIMITED ? 0 : cache);
+}
+
+/* The tightest limit on the way from this process's cgroup (version 2) up to the root. */
+static unsigned long long left_in_cgroups(void)
+{
+    FILE *f = fopen("/proc/self/cgroup", "re");
+    unsigned long long least = UNLIMITED;
+    char line[384], folder[448] = "";
+
+    while (f && fgets(line, sizeof(line), f))
+        if (strncmp(line, "0::/", 4) == 0) {
+            line[strcspn(line, "\n")] = 0;
+            snprintf(folder, sizeof(folder), "/sys/fs/cgroup%s", line + 3);
+        }
+    if (f)
+        fclose(f);
+    while (strlen(folder) >= sizeof("/sys/fs/cgroup") - 1) {
+        const unsigned long long left = left_in(folder);
+
+        least = left < least ? left : least;
+        *strrchr(folder, '/') = 0;
+    }
+    return least;
+}
+
+tutti_result tt_memory_check(size_t bytes)
+{
+    const unsigned long long system = line_value("/proc/meminfo", "MemAvailable:");
+    unsigned long long left = left_in_cgroups();
+
+    if (system != UNLIMITED && system < left >> 10)
+        left = system << 10;
+    if (bytes <= left)
+        return TUTTI_OK;
+    return TT_FAIL(TUTTI_E_MEMORY,
+                   "%zu MiB of shared memory are wanted, but %llu MiB are left (of the "
+                   "system, or of this process's cgroup)",
+                   bytes >> 20, left >> 20);
+}
