@@ -13,8 +13,13 @@ tutti_result tt_fail(const char *file, int line, tutti_result code, const char *
 tutti_result tt_fail_errno(const char *file, int line, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+#ifdef __clang_analyzer__ /* which cannot see that these never return 0 */
+#define TT_FAIL(code, ...) (tt_fail(__FILE__, __LINE__, (code), __VA_ARGS__), (code))
+#define TT_FAIL_SYS(...)   (tt_fail_errno(__FILE__, __LINE__, __VA_ARGS__), TUTTI_E_SYSTEM)
+#else
 #define TT_FAIL(code, ...) tt_fail(__FILE__, __LINE__, (code), __VA_ARGS__)
-#define TT_FAIL_SYS(...) tt_fail_errno(__FILE__, __LINE__, __VA_ARGS__)
+#define TT_FAIL_SYS(...)   tt_fail_errno(__FILE__, __LINE__, __VA_ARGS__)
+#endif
 
 #define TT_TRY(expression)                                                                         \
     do {                                                                                           \

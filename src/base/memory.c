@@ -46,39 +46,63 @@ static unsigned long long file_value(const char *folder, const char *name)
     return n == 1 ? value : UNLIMITED;
 }
 
-static unsigned long long left_in(const char *folder)
+/* Where the two versions of cgroups keep their figures. `mark` is what /proc/self/cgroup has between
+ * the colons of the line that names this process's folder. */
+static const struct version {
+    const char *mark, *root, *limit, *usage, *cache;
+} versions[] = {
+    {"", "/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"},
+    {"memory", "/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
+     "total_inactive_file"},
+};
+
+static unsigned long long left_in(const struct version *v, const char *folder)
 {
-    const unsigned long long limit = file_value(folder, "memory.max");
-    const unsigned long long usage = file_value(folder, "memory.current");
+    const unsigned long long limit = file_value(folder, v->limit);
+    const unsigned long long usage = file_value(folder, v->usage);
     char path[512];
     unsigned long long cache;
 
     if (limit == UNLIMITED || usage == UNLIMITED)
         return UNLIMITED;
     snprintf(path, sizeof(path), "%s/memory.stat", folder);
-    cache = line_value(path, "inactive_file");
+    cache = line_value(path, v->cache);
     return tt_memory_left(limit, usage, cache == UNLIMITED ? 0 : cache);
 }
 
-/* The tightest limit on the way from this process's cgroup (version 2) up to the root. */
-static unsigned long long left_in_cgroups(void)
+/* This process's folder, below v->root; the root itself where the list does not say. */
+static void folder_of(const struct version *v, char *folder, size_t bytes)
 {
     FILE *f = fopen("/proc/self/cgroup", "re");
-    unsigned long long least = UNLIMITED;
-    char line[384], folder[448] = "";
+    char line[384], mark[64];
+    int end;
 
-    while (f && fgets(line, sizeof(line), f))
-        if (strncmp(line, "0::/", 4) == 0) {
-            line[strcspn(line, "\n")] = 0;
-            snprintf(folder, sizeof(folder), "/sys/fs/cgroup%s", line + 3);
-        }
+    snprintf(folder, bytes, "%s", v->root);
+    while (f && fgets(line, sizeof(line), f)) {
+        line[strcspn(line, "\n")] = 0;
+        snprintf(mark, sizeof(mark), ":%s:", v->mark);
+        end = 0;
+        if (sscanf(line, "%*d%n", &end) == 0 && strncmp(line + end, mark, strlen(mark)) == 0)
+            snprintf(folder, bytes, "%s%s", v->root, line + end + strlen(mark));
+    }
     if (f)
         fclose(f);
-    while (strlen(folder) >= sizeof("/sys/fs/cgroup") - 1) {
-        const unsigned long long left = left_in(folder);
+}
 
-        least = left < least ? left : least;
-        *strrchr(folder, '/') = 0;
+/* The tightest limit on the way from this process's cgroup up to the root. */
+static unsigned long long left_in_cgroups(void)
+{
+    unsigned long long least = UNLIMITED;
+    char folder[512];
+
+    for (size_t i = 0; i < TT_LEN(versions); i++) {
+        folder_of(&versions[i], folder, sizeof(folder));
+        while (strlen(folder) >= strlen(versions[i].root)) {
+            const unsigned long long left = left_in(&versions[i], folder);
+
+            least = left < least ? left : least;
+            *strrchr(folder, '/') = 0;
+        }
     }
     return least;
 }

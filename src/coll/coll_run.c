@@ -17,7 +17,7 @@ static uint64_t larger_side(const tutti_comm *comm, const struct tt_call *call)
         count = 0;
         for (uint64_t r = 0; r < n; r++)
             count += call->counts[r];
-        for (size_t p = 0; p < call->n_parts; p++)
+        for (size_t p = 0; call->parts && p < call->n_parts; p++)
             row_bytes += call->parts[p].row_bytes;
         return count * row_bytes;
     }

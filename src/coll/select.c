@@ -199,7 +199,8 @@ static tutti_result force_one(struct tt_select *select, int xmem, const char *na
 
     if (algo < 0)
         return TT_FAIL(TUTTI_E_ARG,
-                       "no algorithm \"%s\": there are one_shot, two_shot, xmem, direct (and auto)",
+                       "no algorithm \"%s\" (config.algorithm or TUTTI_ALGO): there are one_shot, "
+                       "two_shot, xmem, direct (and auto)",
                        name);
     if (algo == TT_ALGO_AUTO)
         return TUTTI_OK;

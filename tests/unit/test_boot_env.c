@@ -67,7 +67,7 @@ static const struct launch launches[] = {
      0,
      NULL,
      NULL,
-     "\"nowhere\" is not an address"},
+     "TUTTI_BOOT_ADDR=nowhere is not"},
     {"no size", {"TUTTI_RANK=0"}, TUTTI_E_ARG, 0, 0, NULL, NULL, "TUTTI_N_RANKS is not"},
     {"rank past size",
      {"RANK=4", "WORLD_SIZE=4"},
