@@ -54,7 +54,7 @@ static void needs(const struct tt_lane *ln, const struct tt_call *call, size_t *
     case TT_COLL_REDUCE_SCATTER: *send_bytes = all; break;
     /* The side that nobody reaches into counts as well: where it lies in no window, the other
      * ranks' buffers will not either, and to offer in vain costs a meeting. */
-    case TT_COLL_BROADCAST: *send_bytes = call->count * size; break;
+    case TT_COLL_BROADCAST: *send_bytes = *recv_bytes = call->count * size; break;
     case TT_COLL_GATHER:
         *recv_bytes = at_root ? all : 0;
         *send_bytes = at_root ? 0 : call->count * size;
@@ -260,9 +260,38 @@ static tutti_result reduce_to_root(struct tt_lane *ln, const struct reach *x)
     return TUTTI_OK;
 }
 
+/* broadcast between two: root gives the first half while the other takes the second, so that both
+ * cores copy. */
+static tutti_result share_broadcast(struct tt_lane *ln, const struct reach *x)
+{
+    struct tt_engine *e = ln->e;
+    const int other = 1 - e->rank, at_root = e->rank == x->call->root;
+    const struct tt_block *b = &ln->blocks[other];
+    const size_t bytes = at_root ? b->out_bytes : b->in_bytes, half = bytes / 2 & ~(size_t)63;
+    const size_t at = source_offset(ln, x, other);
+    const uint64_t there =
+        at_root ? tt_load_relaxed(&tt_arrival_of(ln, other)->recv) : send_word(ln, other);
+    tutti_result res = TUTTI_OK;
+
+    if (x->windows && at_root)
+        e->kernels->put(tt_window_at(e, other, there) + at, b->out, half, ahead_for(half));
+    else if (x->windows)
+        e->kernels->take(b->in + half, tt_window_at(e, other, there) + at + half, bytes - half,
+                         ahead_for(half));
+    else if (at_root)
+        res = tt_xmem_write(e, other, there + at, b->out, half);
+    else
+        res = tt_xmem_read(e, other, b->in + half, there + at + half, bytes - half);
+    tt_time_add(ln, &e->mine->stats.copy_ns);
+    return res;
+}
+
 static tutti_result move(struct tt_lane *ln, const struct reach *x)
 {
     const struct tt_block *own = &ln->blocks[ln->e->rank];
+
+    if (x->call->coll == TT_COLL_BROADCAST && ln->e->n_ranks == 2)
+        return share_broadcast(ln, x);
 
     if (x->call->coll == TT_COLL_REDUCE_SCATTER)
         return reduce_scatter(ln, x);
