@@ -122,24 +122,26 @@ static void built_in(struct tt_select *select, int n_ranks)
 
 int tt_tune_parse(const char *line, struct tt_tune_row *row)
 {
-    char op[24], bytes[24], algo[24], rest[2];
-    int ranks, coll, a;
+    char op[24], n_ranks[24], bytes[24], algo[24], rest[2];
+    uint64_t ranks;
+    int coll, a;
 
     while (*line == ' ' || *line == '\t')
         line++;
     if (*line == '#' || *line == '\n' || *line == 0)
         return 0;
-    if (sscanf(line, "%23s %d %23s %23s %1s", op, &ranks, bytes, algo, rest) != 4)
+    if (sscanf(line, "%23s %23s %23s %23s %1s", op, n_ranks, bytes, algo, rest) != 4 ||
+        tt_env_parse_number(n_ranks, &ranks) != 0 || ranks < 1 || ranks > INT_MAX)
         return -1;
     coll = tt_coll_from_name(op);
     a = tt_algo_from_name(algo);
-    if (coll < 0 || a <= TT_ALGO_AUTO || !knows((enum tt_coll)coll, (enum tt_algo)a) || ranks < 1)
+    if (coll < 0 || a <= TT_ALGO_AUTO || !knows((enum tt_coll)coll, (enum tt_algo)a))
         return -1;
     row->max_bytes = UINT64_MAX;
     if (strcmp(bytes, "inf") != 0 && tt_env_parse_bytes(bytes, &row->max_bytes) != 0)
         return -1;
     row->coll = (enum tt_coll)coll;
-    row->n_ranks = ranks;
+    row->n_ranks = (int)ranks;
     row->algo = (enum tt_algo)a;
     return 1;
 }

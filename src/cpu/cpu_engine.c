@@ -27,30 +27,39 @@ struct proof {
     uint64_t token, token_address;
 };
 
+/* Whole cores that the cgroup's quota allows; 0 where there is none. The files of both versions. */
 static uint32_t cgroup_quota(void)
 {
-    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "re");
-    unsigned long quota, period;
-    uint32_t cores = 0;
+    FILE *both = fopen("/sys/fs/cgroup/cpu.max", "re");
+    FILE *quota_file = fopen("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "re");
+    FILE *period_file = fopen("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "re");
+    long quota = -1, period = 0;
 
-    if (!f)
-        return 0;
-    if (fscanf(f, "%lu %lu", &quota, &period) == 2 && period > 0)
-        cores = (uint32_t)((quota + period - 1) / period);
-    fclose(f);
-    return cores;
+    if (both && fscanf(both, "%ld %ld", &quota, &period) != 2)
+        quota = -1; /* "max" */
+    else if (!both && quota_file && period_file &&
+             (fscanf(quota_file, "%ld", &quota) != 1 || fscanf(period_file, "%ld", &period) != 1))
+        quota = -1;
+    if (both)
+        fclose(both);
+    if (quota_file)
+        fclose(quota_file);
+    if (period_file)
+        fclose(period_file);
+    return quota > 0 && period > 0 ? (uint32_t)((quota + period - 1) / period) : 0;
 }
 
 static tutti_result card_fill(struct card *card)
 {
-    cpu_set_t *set = CPU_ALLOC(MAX_CPUS);
     const size_t bytes = CPU_ALLOC_SIZE(MAX_CPUS);
+    cpu_set_t *set;
     int mode;
 
     memset(card, 0, sizeof(*card));
     TT_TRY(tt_env_choice(TT_ENV_TUTTI_CPU_XMEM, &mode));
     card->xmem_mode = (uint32_t)mode;
     card->quota = cgroup_quota();
+    set = CPU_ALLOC(MAX_CPUS);
     if (!set)
         return TT_FAIL(TUTTI_E_MEMORY, "no memory for a set of cores");
     if (sched_getaffinity(0, bytes, set) == 0)
