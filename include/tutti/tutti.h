@@ -465,8 +465,8 @@ TUTTI_API tutti_result tutti_mem_free(tutti_comm *comm, void *ptr);
  *          beyond both ends) during the call, and after a fork() parent and child share them. About
  *          0.5 ms per MiB, once. It must stay mapped until the window is deregistered.
  * Twice    The same pages may be registered again, with this or another communicator.
- * Errors   TUTTI_E_ARG (not mapped, read-only, file-backed: nothing changed), TUTTI_E_MEMORY,
- *          TUTTI_E_MISMATCH (unequal bytes).
+ * Errors   TUTTI_E_ARG (not mapped, read-only, a shared mapping, a stack: nothing changed),
+ *          TUTTI_E_MEMORY, TUTTI_E_MISMATCH (unequal bytes).
  */
 TUTTI_API tutti_result tutti_window_register(tutti_comm *comm, void *ptr, size_t bytes,
                                              tutti_window **window_out);

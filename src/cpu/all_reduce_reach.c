@@ -29,7 +29,7 @@ static tutti_result load_sources(struct tt_lane *ln, const struct reach *reach, 
     unsigned char *bounce = ln->bounce;
 
     for (int d = 1; d < e->n_ranks; d++) {
-        const int r = (e->rank + d) % e->n_ranks;
+        const int r = tt_after(e, d);
         const uint64_t word = tt_load_relaxed(&tt_arrival_of(ln, r)->send);
 
         if (reach->windows) {
@@ -52,7 +52,7 @@ static tutti_result store_result(struct tt_lane *ln, const struct reach *reach, 
     struct tt_engine *e = ln->e;
 
     for (int d = 1; d < e->n_ranks; d++) {
-        const int r = (e->rank + d) % e->n_ranks;
+        const int r = tt_after(e, d);
 
         if (r == skip)
             continue;
@@ -88,7 +88,7 @@ static tutti_result reduce_slice(struct tt_lane *ln, const struct tt_call *call,
     const size_t size = tt_dtype_bytes(call->dtype);
     const size_t ahead = reach->bytes >= PREFETCH_FROM ? PREFETCH_AHEAD : 0;
     const size_t piece = piece_of(ln, reach->windows);
-    const int second = reach->windows ? (e->rank + 1) % e->n_ranks : -1;
+    const int second = reach->windows ? tt_after(e, 1) : -1;
 
     for (size_t done = 0; done < reach->bytes;) {
         const size_t at = reach->first + done;

@@ -133,7 +133,7 @@ static void put_slices(struct tt_lane *ln, const struct piece *p, size_t size)
     size_t first, len;
 
     for (int d = 1; d < e->n_ranks; d++) {
-        slice_of(p->n, e->n_ranks, 64 / size, (e->rank + d) % e->n_ranks, &first, &len);
+        slice_of(p->n, e->n_ranks, 64 / size, tt_after(e, d), &first, &len);
         e->kernels->put(mine + first * size, p->send + first * size, len * size, p->ahead);
     }
     tt_time_add(ln, &e->mine->stats.copy_ns);
@@ -144,7 +144,7 @@ static void reduce_slice(struct tt_lane *ln, const struct tt_call *call, const s
                          size_t size)
 {
     struct tt_engine *e = ln->e;
-    const int next = (e->rank + 1) % e->n_ranks;
+    const int next = tt_after(e, 1);
     const size_t bit = 16384 / size;
     size_t first, len;
 
@@ -158,8 +158,7 @@ static void reduce_slice(struct tt_lane *ln, const struct tt_call *call, const s
         e->kernels->reduce[call->dtype][call->op](p->recv + at, tt_scratch_of(ln, next) + at,
                                                   ln->sources, e->n_ranks, n, p->ahead);
         for (int d = 2; d < e->n_ranks; d++)
-            e->kernels->put(tt_scratch_of(ln, (e->rank + d) % e->n_ranks) + at, p->recv + at,
-                            n * size, 0);
+            e->kernels->put(tt_scratch_of(ln, tt_after(e, d)) + at, p->recv + at, n * size, 0);
     }
     tt_time_add(ln, &e->mine->stats.reduce_ns);
 }
@@ -171,7 +170,7 @@ static tutti_result fetch_results(struct tt_lane *ln, const struct piece *p, siz
     size_t first, len;
 
     for (int d = 1; d < e->n_ranks; d++) {
-        const int r = (e->rank + d) % e->n_ranks;
+        const int r = tt_after(e, d);
 
         TT_TRY(tt_await(e, r, &tt_lane_of(ln, r)->produced, ln->produced));
         tt_time_add(ln, &e->mine->stats.sync_ns);

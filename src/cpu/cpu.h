@@ -98,6 +98,12 @@ struct tt_engine {
     struct tt_p2p_channel *channels;  /* [n_ranks] (p2p.c) */
 };
 
+/* The d'th rank after this one, going round. (A division would take longer.) */
+static inline int tt_after(const struct tt_engine *e, int d)
+{
+    return e->rank + d < e->n_ranks ? e->rank + d : e->rank + d - e->n_ranks;
+}
+
 /* ---- what a call is (call.c) ---- */
 
 /* A call in 64 bits, for the arrival line: ranks whose words differ made calls that do not match. */
@@ -259,7 +265,7 @@ static inline tutti_result tt_lane_meet_plain(struct tt_lane *ln, uint64_t count
         tt_lane_note(ln);
     for (int i = 0; i + 1 < e->n_ranks; i++) {
         const struct tt_arrival *a = ln->arrivals[ln->epoch & 1][i];
-        const int r = e->rank + 1 + i < e->n_ranks ? e->rank + 1 + i : e->rank + 1 + i - e->n_ranks;
+        const int r = tt_after(e, 1 + i);
 
         TT_TRY(tt_await(e, r, &a->epoch, ln->epoch));
         if (__builtin_expect(

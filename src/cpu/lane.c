@@ -41,7 +41,7 @@ tutti_result tt_lane_meet(struct tt_lane *ln, const struct tt_ticket *t, struct 
     if (ln->bytes_to_note)
         tt_lane_note(ln);
     for (int d = 1; d < e->n_ranks; d++) {
-        const int r = e->rank + d < e->n_ranks ? e->rank + d : e->rank + d - e->n_ranks;
+        const int r = tt_after(e, d);
         const struct tt_arrival *a = tt_arrival_of(ln, r);
         uint64_t can, long_one;
 
@@ -70,7 +70,7 @@ tutti_result tt_lane_barrier(struct tt_lane *ln)
     if (TT_BROKEN(BARRIER))
         return TUTTI_OK;
     for (int d = 1; d < e->n_ranks; d++) {
-        const int r = e->rank + d < e->n_ranks ? e->rank + d : e->rank + d - e->n_ranks;
+        const int r = tt_after(e, d);
 
         TT_TRY(tt_await(e, r, &tt_lane_of(ln, r)->produced, ln->produced));
     }

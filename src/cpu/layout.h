@@ -90,8 +90,9 @@ struct tt_segment {
     uint64_t team_offset;
     uint64_t total_bytes;
     char name[32];
-    /* The first failure, written once by whoever sees it first (compare-exchange from 0). */
+    /* The first failure, written once, by the rank that takes the record (wait.c). */
     _Alignas(TT_LINE) _Atomic uint64_t failure;
+    _Atomic uint64_t failure_taken;
     _Atomic uint64_t failure_detail; /* what the rank at fault called, for mismatches */
     _Atomic uint64_t failure_count;
 };

@@ -122,7 +122,7 @@ static void push(struct tt_lane *ln, const struct reach *x)
     const int scatter = call->coll == TT_COLL_SCATTER;
 
     for (int d = 1; d < e->n_ranks; d++) {
-        const int r = (e->rank + d) % e->n_ranks;
+        const int r = tt_after(e, d);
         const struct tt_block *b = &ln->blocks[r];
         size_t at; /* where in the peer's recv */
 
@@ -168,7 +168,7 @@ static tutti_result pull(struct tt_lane *ln, const struct reach *x)
     struct tt_engine *e = ln->e;
 
     for (int d = 1; d < e->n_ranks; d++) {
-        const int r = (e->rank + d) % e->n_ranks;
+        const int r = tt_after(e, d);
         const struct tt_block *b = &ln->blocks[r];
 
         if (b->in_bytes == 0)
@@ -201,7 +201,7 @@ static tutti_result reduce_from(struct tt_lane *ln, const struct reach *x, const
         unsigned char *bounce = ln->bounce;
 
         for (int d = 1; d < e->n_ranks; d++) {
-            const int r = (e->rank + d) % e->n_ranks;
+            const int r = tt_after(e, d);
 
             if (x->windows) {
                 ln->sources[r] = tt_window_at(e, r, send_word(ln, r)) + at + done;

@@ -67,7 +67,7 @@ static void put_out(struct tt_lane *ln, const struct stage *st)
     unsigned char *scratch = tt_scratch_of(ln, e->rank);
 
     for (int d = 1; d < e->n_ranks; d++) {
-        const int r = (e->rank + d) % e->n_ranks;
+        const int r = tt_after(e, d);
         const struct tt_block *b = &ln->blocks[r];
         const size_t n = part_of(st, b->out_bytes);
 
@@ -115,7 +115,7 @@ static void take_in(struct tt_lane *ln, const struct stage *st)
     const size_t mine = st->same ? 0 : (size_t)e->rank * st->piece;
 
     for (int d = 1; d < e->n_ranks; d++) {
-        const int r = (e->rank + d) % e->n_ranks;
+        const int r = tt_after(e, d);
         const struct tt_block *b = &ln->blocks[r];
         const size_t n = part_of(st, b->in_bytes);
 

@@ -15,6 +15,7 @@
 
 #include "cpu/cpu.h"
 
+#define RECORD_NS      UINT64_C(50000000)
 #define FIRST_NAP_NS   UINT64_C(1000000)
 #define LONGEST_NAP_NS UINT64_C(20000000)
 
@@ -121,17 +122,27 @@ tutti_result tt_engine_failed(const struct tt_engine *e)
     return TT_FAIL(res, "%s", text);
 }
 
+/* The first to see a failure takes the record, describes it, and then makes it count. A rank that
+ * comes second waits for that, but not for ever: the first may be killed in between. */
 tutti_result tt_engine_fail(struct tt_engine *e, enum tt_failure why, int rank, uint64_t detail,
                             uint64_t count)
 {
-    uint64_t none = 0;
+    struct tt_segment *s = e->segment;
     const uint64_t word = failure_word(why, rank, tt_load_relaxed(&e->mine->stats.sequence));
+    uint64_t none = 0;
 
-    if (tt_load_relaxed(&e->segment->failure) == 0) {
-        tt_store_relaxed(&e->segment->failure_detail, detail);
-        tt_store_relaxed(&e->segment->failure_count, count);
+    if (atomic_compare_exchange_strong(&s->failure_taken, &none, 1)) {
+        tt_store_relaxed(&s->failure_detail, detail);
+        tt_store_relaxed(&s->failure_count, count);
+        tt_store_release(&s->failure, word);
+    } else {
+        const uint64_t start = tt_now_ns();
+
+        while (tt_load_acquire(&s->failure) == 0 && tt_now_ns() - start < RECORD_NS)
+            sched_yield();
+        none = 0;
+        atomic_compare_exchange_strong(&s->failure, &none, word);
     }
-    atomic_compare_exchange_strong(&e->segment->failure, &none, word);
     tt_wake_all(e);
     return tt_engine_failed(e);
 }

@@ -18,8 +18,10 @@ static tutti_result lost(struct tt_engine *e, int r, size_t bytes)
     if (!tt_peer_alive(e, r))
         return tt_engine_fail(e, TT_DIED, r, 0, 0);
     (void)tt_engine_fail(e, TT_ABORT, e->rank, 0, 0);
-    errno = why;
-    return TT_FAIL_SYS("copy of %zu bytes across memories with rank %d", bytes, r);
+    return TT_FAIL(TUTTI_E_ABORTED,
+                   "communicator %s: copying %zu bytes across memories with rank %d "
+                   "failed: %s",
+                   e->name, bytes, r, strerror(why));
 }
 
 static tutti_result transfer(struct tt_engine *e, int r, vm_fn call, unsigned char *local,

@@ -132,17 +132,20 @@ static int peer_n_ranks(void)
     return ranks;
 }
 
+/* The library that is loaded, which need not be the one that was compiled against. Open MPI says
+ * "Open MPI v4.1.6, package: ...", MPICH "MPICH Version:      4.0.2" and more lines. */
 static const char *peer_name(void)
 {
     static char name[40];
-#if defined(OMPI_MAJOR_VERSION)
-    snprintf(name, sizeof(name), "Open MPI %d.%d.%d", OMPI_MAJOR_VERSION, OMPI_MINOR_VERSION,
-             OMPI_RELEASE_VERSION);
-#elif defined(MPICH_VERSION)
-    snprintf(name, sizeof(name), "MPICH %s", MPICH_VERSION);
-#else
-    snprintf(name, sizeof(name), "MPI");
-#endif
+    char text[MPI_MAX_LIBRARY_VERSION_STRING] = "", version[24] = "";
+    int length;
+
+    if (MPI_Get_library_version(text, &length) == MPI_SUCCESS &&
+        (sscanf(text, "Open MPI v%23[^, ]", version) == 1 ||
+         sscanf(text, "MPICH Version: %23s", version) == 1))
+        snprintf(name, sizeof(name), "%s %s", text[0] == 'O' ? "Open MPI" : "MPICH", version);
+    else
+        snprintf(name, sizeof(name), "%.*s", (int)strcspn(text, ",\n"), text[0] ? text : "MPI");
     return name;
 }
 
