@@ -209,6 +209,8 @@ T_RANKS(a_child_shares_what_was_registered, 2)
     T_CHECK(plain[6000] == 0, "a private page is shared");
     reduce_in(t, (int32_t *)(uintptr_t)(x + 5000), 5000);
     T_OK(tutti_window_deregister(t->comm, w));
+    free((void *)(uintptr_t)x);
+    free((void *)(uintptr_t)plain);
 }
 
 T_RANKS(many_registrations_leave_nothing, 2)

@@ -121,7 +121,7 @@ static void must_be_noticed(const struct control *control)
 {
     static char text[8192];
 
-    for (unsigned attempt = 0; attempt < 20; attempt++) {
+    for (unsigned attempt = 0; attempt < 60; attempt++) {
         struct controlled plan = {control, 1 + attempt, attempt % 2 == 0 ? 2000 : 30000};
         struct t_job job = {.n_ranks = 2 + (int)(attempt % 3), .body = broken_calls, .arg = &plan};
 
@@ -140,8 +140,8 @@ static void must_be_noticed(const struct control *control)
             return;
         }
     }
-    T_FAIL("nothing was noticed with %s, %s %s; last report: %s", control->rule,
-           control->algorithm, t_colls[control->coll].name, text);
+    T_FAIL("nothing was noticed with %s, %s %s; last report: %s", control->rule, control->algorithm,
+           t_colls[control->coll].name, text);
 }
 
 static void controls_of(enum tt_break what)

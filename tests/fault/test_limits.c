@@ -1,0 +1,221 @@
+/* ctest: timeout=180 */
+/* Creation and registration where the system gives too little: descriptors, address space, /proc.
+ * On whichever rank it happens: an error or success on each, never a crash, nothing kept. */
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "support/job.h"
+#include "support/proc.h"
+
+enum { MORE_FDS = 10, AS_STEPS = 24, BYTES = 100000 };
+
+static void limit(int what, rlim_t value)
+{
+    struct rlimit r;
+
+    T_SYS(getrlimit(what, &r));
+    r.rlim_cur = value < r.rlim_max ? value : r.rlim_max;
+    T_SYS(setrlimit(what, &r));
+}
+
+static tutti_result create(struct t_rank *t, uint64_t key, tutti_comm **comm_out)
+{
+    tutti_comm_config config = TUTTI_COMM_CONFIG_INIT;
+
+    config.timeout_ms = 3000 * t_scale();
+    *comm_out = NULL;
+    return t_comm_create(t, key, &config, comm_out);
+}
+
+/* A rank 0 with a single descriptor to spare may drop each joiner for the next until the deadline. */
+static void check_error(struct t_rank *t, tutti_result result, int limited)
+{
+    T_CHECK(result == TUTTI_OK || *tutti_last_error(), "%s without a text",
+            tutti_result_name(result));
+    if (limited)
+        T_CHECK(result == TUTTI_OK || result == TUTTI_E_SYSTEM || result == TUTTI_E_MEMORY ||
+                    result == TUTTI_E_PEER || result == TUTTI_E_TIMEOUT ||
+                    result == TUTTI_E_UNSUPPORTED,
+                "rank %d: %s: %s", t->rank, tutti_result_name(result), tutti_last_error());
+    if (getenv("T_VERBOSE") && result != TUTTI_OK)
+        fprintf(stderr, "rank %d%s: %s: %s\n", t->rank, limited ? " (limited)" : "",
+                tutti_result_name(result), tutti_last_error());
+}
+
+static void use_and_destroy(struct t_rank *t, tutti_comm *comm)
+{
+    int x = 1;
+
+    T_OK(tutti_all_reduce(comm, &x, &x, 1, TUTTI_DTYPE_I32, TUTTI_OP_SUM, NULL));
+    T_CHECK(x == t->n_ranks, "sum %d", x);
+    T_OK(tutti_barrier(comm, NULL));
+    tutti_comm_destroy(comm);
+}
+
+/* The ranks in `who` (bits) get a limit, all try to create, and hold afterwards what they held. */
+static void create_within(struct t_rank *t, int what, rlim_t value, unsigned who, uint64_t key)
+{
+    const int limited = (int)(who >> t->rank & 1);
+    const struct t_holdings before = t_holdings_now();
+    struct rlimit old;
+    tutti_result result;
+    tutti_comm *comm;
+
+    T_SYS(getrlimit(what, &old));
+    if (limited)
+        limit(what, value);
+    result = create(t, key, &comm);
+    T_SYS(setrlimit(what, &old));
+    check_error(t, result, limited);
+    if (result == TUTTI_OK) /* a peer may have failed after this rank was done */
+        tutti_comm_destroy(comm);
+    t_meet(t);
+    t_check_holdings(&before, 3, "after a creation under a limit");
+    t_meet(t);
+}
+
+/* t_holdings_now() counts the descriptor that it counts with on every call alike. */
+static void few_descriptors(struct t_rank *t)
+{
+    tutti_comm *comm;
+    uint64_t key = 1;
+
+    T_OK(create(t, key++, &comm)); /* what the first one keeps for good */
+    use_and_destroy(t, comm);
+    for (unsigned who = 1; who < 4; who++)
+        for (unsigned more = 0; more <= MORE_FDS; more++)
+            create_within(t, RLIMIT_NOFILE, t_count_fds() + more, who, key++);
+    T_OK(create(t, key, &comm));
+    use_and_destroy(t, comm);
+}
+
+static void little_address_space(struct t_rank *t)
+{
+    const rlim_t now = (rlim_t)t_memory_kib("/proc/self/status", "VmSize:") << 10;
+    tutti_comm *comm;
+    uint64_t key = 1;
+
+    T_OK(create(t, key++, &comm));
+    use_and_destroy(t, comm);
+    for (unsigned who = 1; who < 4; who++)
+        for (rlim_t i = 0; i < AS_STEPS; i++)
+            create_within(t, RLIMIT_AS, now + (i << 20) - (1 << 20), who, key++);
+    T_OK(create(t, key, &comm));
+    use_and_destroy(t, comm);
+}
+
+/* Windows and memory of a communicator that exists: collective, so all fail or none. */
+static void windows_within(struct t_rank *t, tutti_comm *comm, int what, rlim_t value, unsigned who)
+{
+    const int limited = (int)(who >> t->rank & 1);
+    const struct t_holdings before = t_holdings_now();
+    unsigned char *mine = calloc(1, BYTES);
+    tutti_result of_memory, of_window;
+    tutti_window *w = NULL;
+    struct rlimit old;
+    void *p = NULL;
+
+    T_CHECK(mine, "no memory");
+    T_SYS(getrlimit(what, &old));
+    t_meet(t);
+    if (limited)
+        limit(what, value);
+    of_memory = tutti_mem_alloc(comm, BYTES, &p);
+    check_error(t, of_memory, limited);
+    of_window = tutti_window_register(comm, mine, BYTES, &w);
+    check_error(t, of_window, limited);
+    T_SYS(setrlimit(what, &old));
+    T_CHECK((of_window == TUTTI_OK) == (w != NULL), "%s with window %p",
+            tutti_result_name(of_window), (void *)w);
+    if (of_window == TUTTI_OK)
+        T_OK(tutti_window_deregister(comm, w));
+    if (of_memory == TUTTI_OK)
+        T_OK(tutti_mem_free(comm, p));
+    T_OK(tutti_barrier(comm, NULL)); /* it is still good */
+    free(mine);
+    t_meet(t);
+    t_check_holdings(&before, 8, "after a registration under a limit");
+    t_meet(t);
+}
+
+static void few_descriptors_for_windows(struct t_rank *t)
+{
+    tutti_comm *comm;
+
+    T_OK(create(t, 1, &comm));
+    windows_within(t, comm, RLIMIT_NOFILE, 1000, 0);
+    for (unsigned who = 1; who < 4; who++)
+        for (unsigned more = 0; more <= MORE_FDS; more++)
+            windows_within(t, comm, RLIMIT_NOFILE, t_count_fds() + more, who);
+    use_and_destroy(t, comm);
+}
+
+/* Without /proc nothing can be reopened: the error says so, on the rank itself. */
+static void no_proc(struct t_rank *t)
+{
+    tutti_result result;
+    tutti_comm *comm;
+
+    if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+        mount("none", "/proc", "tmpfs", 0, "size=4k") != 0)
+        t_skip("cannot hide /proc: %s", strerror(errno));
+    result = create(t, 1, &comm);
+    T_CHECK(result == TUTTI_E_SYSTEM, "%s: %s", tutti_result_name(result), tutti_last_error());
+    T_CONTAINS(tutti_last_error(), "/proc");
+    T_SYS(umount("/proc"));
+    T_OK(create(t, 2, &comm));
+    use_and_destroy(t, comm);
+}
+
+static void play(void (*body)(struct t_rank *t))
+{
+    const struct t_job job = {
+        .n_ranks = 2, .no_comm = 1, .body = body, .boot = T_BOOT_EXCHANGE, .limit_s = 120};
+    static char text[8192];
+
+    if (t_run_quietly(&job, text, sizeof(text)))
+        T_FAIL("%s", text);
+    if (strncmp(text, "skipped: ", 9) == 0)
+        t_skip("%s", text + 9);
+}
+
+static void creation_with_few_descriptors(void **state)
+{
+    (void)state;
+    play(few_descriptors);
+}
+
+static void creation_with_little_address_space(void **state)
+{
+    (void)state;
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+    t_skip("sanitizers need the address space");
+#endif
+    play(little_address_space);
+}
+
+static void windows_with_few_descriptors(void **state)
+{
+    (void)state;
+    play(few_descriptors_for_windows);
+}
+
+static void creation_without_proc(void **state)
+{
+    (void)state;
+    play(no_proc);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(creation_with_few_descriptors),
+        cmocka_unit_test(creation_with_little_address_space),
+        cmocka_unit_test(windows_with_few_descriptors),
+        cmocka_unit_test(creation_without_proc),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
