@@ -122,6 +122,12 @@ tutti_result tt_boot_all_gather(struct tt_boot *boot, const void *send, void *re
     return result;
 }
 
+void tt_boot_give_up(struct tt_boot *boot, tutti_result why)
+{
+    if (boot->rank == 0 && boot->failed == TUTTI_OK)
+        boot->failed = tt_boot_root_fail(boot, why);
+}
+
 void tt_boot_close(struct tt_boot *boot)
 {
     if (!boot)

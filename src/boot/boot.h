@@ -35,6 +35,10 @@ tutti_result tt_boot_open(const struct tt_boot_args *args, struct tt_boot **boot
 tutti_result tt_boot_all_gather(struct tt_boot *boot, const void *send, void *recv, size_t bytes);
 #define TT_BOOT_MAX_RECORD 4096
 
+/* This rank cannot go on, for the reason in its error text. Where it is rank 0 the others are told, so
+ * that they do not take its leaving for its death. */
+void tt_boot_give_up(struct tt_boot *boot, tutti_result why);
+
 void tt_boot_close(struct tt_boot *boot); /* NULL is fine */
 
 /* --- ids (boot_id.c) --- */

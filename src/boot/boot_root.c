@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,7 @@
 #define MAX_STRANGERS     256
 #define HANDSHAKE_MS      2000
 #define SWEEP_MS          50
+#define PATIENCE_NS       UINT64_C(200000000) /* of a new connection when descriptors run out */
 #define ACCEPTS_PER_ROUND 64
 #define EVENTS_PER_ROUND  256
 #define REMIND_S          10
@@ -158,6 +160,10 @@ static tutti_result accept_some(struct join *join)
 
             if (!s)
                 return fail_descriptors(join);
+            if (tt_now_ns() - s->since_ns < PATIENCE_NS) { /* it may be a rank about to prove it */
+                poll(NULL, 0, 1);
+                return TUTTI_OK;
+            }
             drop_stranger(join, s);
         } else if (errno == EINVAL || errno == EBADF || errno == ENOTSOCK) {
             return TT_FAIL_SYS("rank 0's listening socket was closed by somebody else");

@@ -237,6 +237,8 @@ static tutti_result create_with_id(const tutti_comm_config *config, const tutti_
     x.context = boot;
     tt_boot_derive_key(id, "tutti communicator", key);
     res = tt_comm_build(config, &x, key, comm_out);
+    if (res != TUTTI_OK)
+        tt_boot_give_up(boot, res);
     tt_boot_close(boot);
     return res;
 }

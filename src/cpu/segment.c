@@ -98,7 +98,8 @@ static tutti_result lock_own_byte(struct tt_engine *e, int fd)
     snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
     e->fd = open(path, O_RDWR | O_CLOEXEC);
     if (e->fd < 0)
-        return TT_FAIL_SYS("cannot reopen the shared segment through %s (is /proc mounted?)", path);
+        return TT_FAIL_SYS("cannot reopen the shared segment through %s (%s)", path,
+                           errno == EMFILE ? "raise ulimit -n" : "is /proc mounted?");
     if (fcntl(e->fd, F_OFD_SETLK, &lock) != 0)
         return TT_FAIL_SYS("cannot lock byte %d of the shared segment", e->rank);
     return TUTTI_OK;

@@ -29,15 +29,13 @@ static tutti_result create(struct t_rank *t, uint64_t key, tutti_comm **comm_out
     return t_comm_create(t, key, &config, comm_out);
 }
 
-/* A rank 0 with a single descriptor to spare may drop each joiner for the next until the deadline. */
 static void check_error(struct t_rank *t, tutti_result result, int limited)
 {
     T_CHECK(result == TUTTI_OK || *tutti_last_error(), "%s without a text",
             tutti_result_name(result));
     if (limited)
         T_CHECK(result == TUTTI_OK || result == TUTTI_E_SYSTEM || result == TUTTI_E_MEMORY ||
-                    result == TUTTI_E_PEER || result == TUTTI_E_TIMEOUT ||
-                    result == TUTTI_E_UNSUPPORTED,
+                    result == TUTTI_E_PEER || result == TUTTI_E_UNSUPPORTED,
                 "rank %d: %s: %s", t->rank, tutti_result_name(result), tutti_last_error());
     if (getenv("T_VERBOSE") && result != TUTTI_OK)
         fprintf(stderr, "rank %d%s: %s: %s\n", t->rank, limited ? " (limited)" : "",
