@@ -8,9 +8,6 @@
  */
 #include "cpu/cpu.h"
 
-#define PREFETCH_FROM  8192u
-#define PREFETCH_AHEAD 2048u
-
 struct reach {
     int windows;         /* else across memories */
     size_t first, bytes; /* this rank's slice */
@@ -86,7 +83,7 @@ static tutti_result reduce_slice(struct tt_lane *ln, const struct tt_call *call,
 {
     struct tt_engine *e = ln->e;
     const size_t size = tt_dtype_bytes(call->dtype);
-    const size_t ahead = reach->bytes >= PREFETCH_FROM ? PREFETCH_AHEAD : 0;
+    const size_t ahead = tt_ahead_for(reach->bytes);
     const size_t piece = piece_of(ln, reach->windows);
     const int second = reach->windows ? tt_after(e, 1) : -1;
 

@@ -13,16 +13,9 @@
  */
 #include "cpu/cpu.h"
 
-#define STAGGER_FROM   256u /* bytes from which ranks begin to reduce at different places */
-#define FETCH_MOST     512u
-#define DEMOTE_BYTES   1024u /* up to here pushing lines out of the own cache saves time */
-#define PREFETCH_FROM  8192u /* from here on prefetching ahead does */
-#define PREFETCH_AHEAD 2048u
-
-static size_t ahead_for(size_t bytes)
-{
-    return bytes >= PREFETCH_FROM ? PREFETCH_AHEAD : 0;
-}
+#define STAGGER_FROM 256u /* bytes from which ranks begin to reduce at different places */
+#define FETCH_MOST   512u
+#define DEMOTE_BYTES 1024u /* up to here pushing lines out of the own cache saves time */
 
 /* With one peer the reduction's own loads come soon enough. */
 static inline size_t fetch_of(const struct tt_engine *e, size_t bytes)
@@ -51,7 +44,7 @@ static inline tutti_result one_shot_piece(struct tt_lane *ln, const struct tt_ca
 {
     struct tt_engine *e = ln->e;
     const struct tt_kernels *k = e->kernels;
-    const size_t ahead = ahead_for(bytes);
+    const size_t ahead = tt_ahead_for(bytes);
     const int early = TT_BROKEN(FENCE);
     unsigned char *mine;
     tutti_result res;
@@ -172,7 +165,8 @@ static tutti_result fetch_results(struct tt_lane *ln, const struct piece *p, siz
     for (int d = 1; d < e->n_ranks; d++) {
         const int r = tt_after(e, d);
 
-        TT_TRY(tt_await(e, r, &tt_lane_of(ln, r)->produced, ln->produced));
+        if (!TT_BROKEN(BARRIER))
+            TT_TRY(tt_await(e, r, &tt_lane_of(ln, r)->produced, ln->produced));
         tt_time_add(ln, &e->mine->stats.sync_ns);
         slice_of(p->n, e->n_ranks, 64 / size, r, &first, &len);
         e->kernels->take(p->recv + first * size, mine + first * size, len * size, p->ahead);
@@ -219,7 +213,7 @@ tutti_result tt_all_reduce_two_shot(struct tt_lane *ln, const struct tt_call *ca
         const struct piece p = {.send = send + done * size,
                                 .recv = recv + done * size,
                                 .n = n,
-                                .ahead = ahead_for(n * size / (size_t)ln->e->n_ranks)};
+                                .ahead = tt_ahead_for(n * size / (size_t)ln->e->n_ranks)};
         const tutti_result res = two_shot_piece(ln, call, &p);
 
         if (res != TUTTI_OK)

@@ -98,6 +98,12 @@ struct tt_engine {
     struct tt_p2p_channel *channels;  /* [n_ranks] (p2p.c) */
 };
 
+/* How far ahead a kernel should fetch lines when it works on so many bytes: short ones gain nothing. */
+static inline size_t tt_ahead_for(size_t bytes)
+{
+    return bytes >= 8192 ? 2048 : 0;
+}
+
 /* The d'th rank after this one, going round. (A division would take longer.) */
 static inline int tt_after(const struct tt_engine *e, int d)
 {

@@ -4,19 +4,11 @@
  */
 #include "cpu/cpu.h"
 
-#define PREFETCH_FROM  8192u
-#define PREFETCH_AHEAD 2048u
-
 struct reach {
     const struct tt_call *call;
     struct tt_share share;
     int windows;
 };
-
-static size_t ahead_for(size_t bytes)
-{
-    return bytes >= PREFETCH_FROM ? PREFETCH_AHEAD : 0;
-}
 
 static uint64_t send_word(const struct tt_lane *ln, int r)
 {
@@ -137,7 +129,7 @@ static void push(struct tt_lane *ln, const struct reach *x)
         } else {
             at = (size_t)(ln->blocks[e->rank].in - (unsigned char *)call->recv);
         }
-        e->kernels->put(recv_at(ln, r) + at, b->out, b->out_bytes, ahead_for(b->out_bytes));
+        e->kernels->put(recv_at(ln, r) + at, b->out, b->out_bytes, tt_ahead_for(b->out_bytes));
     }
     tt_time_add(ln, &e->mine->stats.copy_ns);
 }
@@ -175,7 +167,7 @@ static tutti_result pull(struct tt_lane *ln, const struct reach *x)
             continue;
         if (x->windows) {
             e->kernels->take(b->in, tt_window_at(e, r, send_word(ln, r)) + source_offset(ln, x, r),
-                             b->in_bytes, ahead_for(b->in_bytes));
+                             b->in_bytes, tt_ahead_for(b->in_bytes));
         } else {
             const uint64_t from = x->call->send_counts ? tt_note_address(ln, r)
                                                        : send_word(ln, r) + source_offset(ln, x, r);
@@ -214,7 +206,7 @@ static tutti_result reduce_from(struct tt_lane *ln, const struct reach *x, const
         ln->sources[e->rank] = own + at + done;
         e->kernels->reduce[call->dtype][call->op](to + done, NULL, ln->sources, e->n_ranks,
                                                   n / tt_dtype_bytes(call->dtype),
-                                                  ahead_for(bytes));
+                                                  tt_ahead_for(bytes));
         done += n;
     }
     tt_time_add(ln, &e->mine->stats.reduce_ns);
@@ -274,10 +266,10 @@ static tutti_result share_broadcast(struct tt_lane *ln, const struct reach *x)
     tutti_result res = TUTTI_OK;
 
     if (x->windows && at_root)
-        e->kernels->put(tt_window_at(e, other, there) + at, b->out, half, ahead_for(half));
+        e->kernels->put(tt_window_at(e, other, there) + at, b->out, half, tt_ahead_for(half));
     else if (x->windows)
         e->kernels->take(b->in + half, tt_window_at(e, other, there) + at + half, bytes - half,
-                         ahead_for(half));
+                         tt_ahead_for(half));
     else if (at_root)
         res = tt_xmem_write(e, other, there + at, b->out, half);
     else

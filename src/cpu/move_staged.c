@@ -5,9 +5,7 @@
  */
 #include "cpu/cpu.h"
 
-#define PREFETCH_FROM  8192u
-#define PREFETCH_AHEAD 2048u
-#define XMEM_FROM      131072u /* all_to_allv: when some block is longer, fetch from memory to memory */
+#define XMEM_FROM 131072u /* all_to_allv: when some block is longer, fetch from memory to memory */
 
 #define ROOTED_PIECES 4u
 #define ROOTED_LEAST  ((size_t)8 << 10)
@@ -25,11 +23,6 @@ static size_t part_of(const struct stage *st, size_t bytes)
     const size_t left = bytes > st->at ? bytes - st->at : 0;
 
     return left < st->piece ? left : st->piece;
-}
-
-static size_t ahead_for(size_t bytes)
-{
-    return bytes >= PREFETCH_FROM ? PREFETCH_AHEAD : 0;
 }
 
 /* Copy bytes [at, at + bytes) of rank r's rows between scratch and the tensors that they make up. */
@@ -51,10 +44,11 @@ static void copy_rows(struct tt_lane *ln, const struct tt_call *call, int r, siz
         }
         n = whole - at < bytes ? whole - at : bytes;
         if (out)
-            ln->e->kernels->put(scratch, (const unsigned char *)part->send + at, n, ahead_for(n));
+            ln->e->kernels->put(scratch, (const unsigned char *)part->send + at, n,
+                                tt_ahead_for(n));
         else
             ln->e->kernels->take((unsigned char *)part->recv + before * part->row_bytes + at,
-                                 scratch, n, ahead_for(n));
+                                 scratch, n, tt_ahead_for(n));
         scratch += n;
         bytes -= n;
         at = 0;
@@ -77,7 +71,7 @@ static void put_out(struct tt_lane *ln, const struct stage *st)
             copy_rows(ln, st->call, e->rank, st->at, n, scratch, 1);
         else
             e->kernels->put(scratch + (st->same ? 0 : (size_t)r * st->piece), b->out + st->at, n,
-                            ahead_for(n));
+                            tt_ahead_for(n));
         if (st->same)
             break;
     }
@@ -124,7 +118,7 @@ static void take_in(struct tt_lane *ln, const struct stage *st)
         if (st->call->parts)
             copy_rows(ln, st->call, r, st->at, n, tt_scratch_of(ln, r), 0);
         else
-            e->kernels->take(b->in + st->at, tt_scratch_of(ln, r) + mine, n, ahead_for(n));
+            e->kernels->take(b->in + st->at, tt_scratch_of(ln, r) + mine, n, tt_ahead_for(n));
     }
     tt_time_add(ln, &e->mine->stats.copy_ns);
 }
@@ -143,7 +137,7 @@ static void reduce_in(struct tt_lane *ln, const struct stage *st)
         ln->sources[r] = tt_scratch_of(ln, r) + mine;
     ln->sources[e->rank] = own->out + st->at;
     e->kernels->reduce[call->dtype][call->op](own->in + st->at, NULL, ln->sources, e->n_ranks,
-                                              n / tt_dtype_bytes(call->dtype), ahead_for(n));
+                                              n / tt_dtype_bytes(call->dtype), tt_ahead_for(n));
     tt_time_add(ln, &e->mine->stats.reduce_ns);
 }
 

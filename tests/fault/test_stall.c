@@ -73,6 +73,7 @@ static const struct control controls[] = {
     {TT_BREAK_BARRIER, "a skipped barrier", "xmem", T_all_gather, T_ORDINARY},
     {TT_BREAK_BARRIER, "a skipped barrier", "direct", T_all_reduce, T_REGISTERED},
     {TT_BREAK_BARRIER, "a skipped barrier", "direct", T_all_gather, T_REGISTERED},
+    {TT_BREAK_BARRIER, "a second step not waited for", "two_shot", T_all_reduce, T_ORDINARY},
     {TT_BREAK_EPOCH, "any epoch accepted", "one_shot", T_all_reduce, T_ORDINARY},
     {TT_BREAK_EPOCH, "any epoch accepted", "two_shot", T_all_reduce, T_ORDINARY},
     {TT_BREAK_EPOCH, "any epoch accepted", "xmem", T_all_reduce, T_ORDINARY},
