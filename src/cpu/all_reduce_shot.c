@@ -4,9 +4,9 @@
  * One-shot: everybody copies its vector into its scratch, meets, and reduces all n vectors. One
  * exchange of flags, n x bytes read per rank: best while latency counts.
  *
- * Two-shot: rank r reduces slice r only (what the others put into their scratch for it) and shows
- * the result in its scratch, from where the others fetch it. Two exchanges, 2 x bytes read per rank
- * whatever n is: best when bytes count.
+ * Two-shot: rank r reduces slice r only (what the others put into their scratch for it) and leaves
+ * the result where it read, in the others' scratch. Two exchanges, 2 x bytes read per rank whatever
+ * n is: best when bytes count.
  *
  * Both work through long vectors in pieces, a meeting each; the two halves of scratch take turns, so
  * no piece needs a barrier at its end (lane.c).
