@@ -97,16 +97,6 @@ tutti_result tt_all_reduce_one_shot(struct tt_lane *ln, const struct tt_call *ca
     return TUTTI_OK;
 }
 
-/* Slice r of a piece of n elements: whole lines, the last ones shorter or empty. */
-static void slice_of(size_t n, int n_ranks, size_t per_line, int r, size_t *first, size_t *len)
-{
-    const size_t lines = (n + per_line - 1) / per_line;
-    const size_t each = (lines + (size_t)n_ranks - 1) / (size_t)n_ranks * per_line;
-
-    *first = (size_t)r * each < n ? (size_t)r * each : n;
-    *len = n - *first < each ? n - *first : each;
-}
-
 /*
  * A piece: rank q puts slice r of its vector into its scratch for rank r, which reads it there and
  * leaves the result in the same lines. So a line is only ever touched by q and r, and r writes it
@@ -119,6 +109,15 @@ struct piece {
     size_t ahead;
 };
 
+/* Rank r's slice of a piece. */
+static void slice_of(const struct tt_lane *ln, const struct piece *p, int r, size_t size,
+                     size_t *first, size_t *len)
+{
+    const struct tt_share share = {(unsigned)r, (unsigned)ln->e->n_ranks, 0, 0};
+
+    tt_share_of(share, p->n, size, first, len);
+}
+
 static void put_slices(struct tt_lane *ln, const struct piece *p, size_t size)
 {
     struct tt_engine *e = ln->e;
@@ -126,7 +125,7 @@ static void put_slices(struct tt_lane *ln, const struct piece *p, size_t size)
     size_t first, len;
 
     for (int d = 1; d < e->n_ranks; d++) {
-        slice_of(p->n, e->n_ranks, 64 / size, tt_after(e, d), &first, &len);
+        slice_of(ln, p, tt_after(e, d), size, &first, &len);
         e->kernels->put(mine + first * size, p->send + first * size, len * size, p->ahead);
     }
     tt_time_add(ln, &e->mine->stats.copy_ns);
@@ -141,7 +140,7 @@ static void reduce_slice(struct tt_lane *ln, const struct tt_call *call, const s
     const size_t bit = 16384 / size;
     size_t first, len;
 
-    slice_of(p->n, e->n_ranks, 64 / size, e->rank, &first, &len);
+    slice_of(ln, p, e->rank, size, &first, &len);
     for (size_t done = 0; done < len; done += bit) {
         const size_t n = len - done < bit ? len - done : bit, at = (first + done) * size;
 
@@ -168,7 +167,7 @@ static tutti_result fetch_results(struct tt_lane *ln, const struct piece *p, siz
         if (!TT_BROKEN(BARRIER))
             TT_TRY(tt_await(e, r, &tt_lane_of(ln, r)->produced, ln->produced));
         tt_time_add(ln, &e->mine->stats.sync_ns);
-        slice_of(p->n, e->n_ranks, 64 / size, r, &first, &len);
+        slice_of(ln, p, r, size, &first, &len);
         e->kernels->take(p->recv + first * size, mine + first * size, len * size, p->ahead);
         tt_time_add(ln, &e->mine->stats.copy_ns);
     }

@@ -52,7 +52,6 @@ struct tt_lane {
 struct tt_peer {
     struct tt_rank_area *area;
     pid_t pid; /* as this process sees it; 0 if it cannot */
-    int uid;
 };
 
 struct tutti_window {
@@ -129,7 +128,7 @@ uint64_t tt_counts_hash(const size_t *counts, size_t n);
 /* Wait until *flag, which rank r stores, is at least `value`; the part that takes time. */
 tutti_result tt_wait_slow(struct tt_engine *e, int r, const _Atomic uint64_t *flag, uint64_t value);
 
-/* One step of waiting for rank r without a condition: NULL-safe progress loops call it in turn.
+/* One step of waiting for rank r without a condition, for loops that make progress themselves.
  * `round` counts the calls since something moved; *since is 0 at first. */
 tutti_result tt_wait_pause(struct tt_engine *e, int r, unsigned round, uint64_t *since);
 

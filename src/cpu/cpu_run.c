@@ -113,10 +113,11 @@ tutti_result tt_cpu_run(struct tt_engine *e, const struct tt_call *call)
         e->n_ranks > 1) { /* the short way of the smallest calls */
         e->lanes[0].what = tt_what(call);
         res = tt_all_reduce_one_shot(&e->lanes[0], call, call->send, call->recv, call->count);
-        tt_fp_leave(fp);
-        return res;
+    } else if (call->n_threads != TT_TEAM_NONE) {
+        res = run_team(e, call);
+    } else {
+        res = run_lane(&e->lanes[0], call, whole);
     }
-    res = call->n_threads != TT_TEAM_NONE ? run_team(e, call) : run_lane(&e->lanes[0], call, whole);
     tt_fp_leave(fp);
     return res;
 }
