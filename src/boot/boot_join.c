@@ -25,6 +25,7 @@
 #define BACKOFF_MAX_MS 250
 #define LOOKUP_MS      1000
 #define POLL_MS        1000
+#define MAX_REFUSALS   8 /* in a row, about 0.6 s with the back-off */
 #define MS             UINT64_C(1000000)
 
 enum phase { IDLE, CONNECTING, WAITING, CHALLENGED, PROVING };
@@ -45,7 +46,8 @@ try {
     unsigned char proof[TT_WIRE_PROOF_BYTES];
     unsigned char welcome[TT_WIRE_WELCOME_BYTES];
     enum trouble trouble;
-    int error; /* errno of NO_CONNECTION, uid of OTHER_USER */
+    int error;      /* errno of NO_CONNECTION, uid of OTHER_USER */
+    int n_refusals; /* ECONNREFUSED, in a row */
 };
 
 struct hunt {
@@ -67,6 +69,7 @@ static void retry(struct hunt *hunt, struct try *t, enum trouble trouble, int er
     t->phase = IDLE;
     t->trouble = trouble;
     t->error = error;
+    t->n_refusals = trouble == NO_CONNECTION && error == ECONNREFUSED ? t->n_refusals + 1 : 0;
     /* Ranks spread over +-25 % so that thousands do not come back in step. */
     unsigned spread = (unsigned)((hunt->instance >> 8 ^ now >> 10) % 51) + 75;
 
@@ -333,6 +336,17 @@ static tutti_result fail_deadline(const struct hunt *hunt)
                    boot->rank, boot->where, tt_boot_waited_s(boot), why);
 }
 
+/* Rank 0 listened before it gave its id away and will not listen again: refused everywhere, it is
+ * gone. An id made from an address promises no such thing, as rank 0 may not have started yet. */
+static int root_is_gone(const struct hunt *hunt)
+{
+    for (int i = 0; i < hunt->n; i++) {
+        if (hunt->tries[i].n_refusals < MAX_REFUSALS)
+            return 0;
+    }
+    return hunt->n > 0 && hunt->boot->id.is_listening;
+}
+
 static tutti_result wait_round(struct hunt *hunt)
 {
     const struct tt_boot *boot = hunt->boot;
@@ -344,6 +358,11 @@ static tutti_result wait_round(struct hunt *hunt)
         return TT_FAIL(TUTTI_E_ABORTED, "rank %d aborted while joining", boot->rank);
     if (tt_now_ns() >= boot->deadline_ns)
         return fail_deadline(hunt);
+    if (root_is_gone(hunt))
+        return TT_FAIL(TUTTI_E_PEER,
+                       "rank 0 no longer listens at %s: it died, left or failed before rank %d "
+                       "joined; see its own error",
+                       boot->where, boot->rank);
     for (int i = 0; i < hunt->n; i++) {
         const struct try *t = &hunt->tries[i];
         static const short events[] = {

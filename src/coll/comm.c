@@ -109,9 +109,10 @@ static tutti_result check_hosts(tutti_comm *comm, const struct tt_exchange *x)
     char text[256];
     tutti_result res;
 
-    tt_host_read(&mine);
-    res = cards && host_of ? x->all_gather(x->context, &mine, cards, sizeof(mine))
+    res = cards && host_of ? tt_host_read(&mine)
                            : TT_FAIL(TUTTI_E_MEMORY, "no memory for %zu host names", n);
+    if (res == TUTTI_OK)
+        res = x->all_gather(x->context, &mine, cards, sizeof(mine));
     if (res == TUTTI_OK) {
         comm->n_hosts = tt_host_group(cards, comm->n_ranks, host_of);
         if (comm->n_hosts > 1) {

@@ -1,13 +1,19 @@
 #include "topo/host.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-void tt_host_read(struct tt_host_card *card)
+#include "base/error.h"
+
+tutti_result tt_host_read(struct tt_host_card *card)
 {
     FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
 
+    /* A host that cannot be told for want of a descriptor must not look like another host. */
+    if (!f && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
+        return TT_FAIL_SYS("cannot read which host this is");
     memset(card, 0, sizeof(*card));
     if (f) {
         if (fscanf(f, "%39s", card->boot_id) != 1)
@@ -18,6 +24,7 @@ void tt_host_read(struct tt_host_card *card)
         snprintf(card->name, sizeof(card->name), "?");
     if (!card->boot_id[0]) /* no /proc/sys: the name has to do */
         snprintf(card->boot_id, sizeof(card->boot_id), "%.39s", card->name);
+    return TUTTI_OK;
 }
 
 int tt_host_group(const struct tt_host_card cards[], int n_ranks, int host_of[])

@@ -4,13 +4,16 @@
 
 #include <stddef.h>
 
+#include <tutti/tutti.h>
+
 /* What a rank says of the machine it runs on. */
 struct tt_host_card {
     char boot_id[40]; /* of the running kernel: differs between machines and between boots */
     char name[64];
 };
 
-void tt_host_read(struct tt_host_card *card);
+/* TUTTI_E_SYSTEM if the system is too short of something to say. */
+tutti_result tt_host_read(struct tt_host_card *card);
 
 /* Number the hosts in order of their first rank: host_of[rank]. Returns how many there are. */
 int tt_host_group(const struct tt_host_card cards[], int n_ranks, int host_of[]);
