@@ -4,7 +4,7 @@
  * for each operation on an accumulator, which compilers turn into what vectors the baseline has.
  */
 #include "cpu/kernels_sets.h"
-#include "cpu/scalar_formats.h"
+#include "base/formats.h"
 
 #include <string.h>
 

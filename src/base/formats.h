@@ -1,14 +1,21 @@
-/* Conversions of single elements, in integers, as simple as they can be said. */
-#ifndef TT_CPU_SCALAR_FORMATS_H
-#define TT_CPU_SCALAR_FORMATS_H
+/* Conversions of single elements, in integers, as simple as they can be said: the reference for
+ * every instruction set, and what GPU kernels use. */
+#ifndef TT_BASE_FORMATS_H
+#define TT_BASE_FORMATS_H
 
 #include <stdint.h>
 #include <string.h>
 
+#ifdef __CUDACC__
+#define TT_FORMAT_FN static __device__ __forceinline__
+#else
+#define TT_FORMAT_FN static inline
+#endif
+
 #define TT_F32_NAN 0x7fc00000u
 #define TT_F64_NAN 0x7ff8000000000000u
 
-static inline float tt_f32_of_bits(uint32_t bits)
+TT_FORMAT_FN float tt_f32_of_bits(uint32_t bits)
 {
     float x;
 
@@ -16,7 +23,7 @@ static inline float tt_f32_of_bits(uint32_t bits)
     return x;
 }
 
-static inline uint32_t tt_bits_of_f32(float x)
+TT_FORMAT_FN uint32_t tt_bits_of_f32(float x)
 {
     uint32_t bits;
 
@@ -24,7 +31,7 @@ static inline uint32_t tt_bits_of_f32(float x)
     return bits;
 }
 
-static inline double tt_f64_of_bits(uint64_t bits)
+TT_FORMAT_FN double tt_f64_of_bits(uint64_t bits)
 {
     double x;
 
@@ -32,7 +39,7 @@ static inline double tt_f64_of_bits(uint64_t bits)
     return x;
 }
 
-static inline uint64_t tt_bits_of_f64(double x)
+TT_FORMAT_FN uint64_t tt_bits_of_f64(double x)
 {
     uint64_t bits;
 
@@ -42,17 +49,17 @@ static inline uint64_t tt_bits_of_f64(double x)
 
 /* ---------------------------------------------------- accumulator to element: rounds once ----- */
 
-static inline uint32_t tt_f32_of_wide(float x)
+TT_FORMAT_FN uint32_t tt_f32_of_wide(float x)
 {
     return x != x ? TT_F32_NAN : tt_bits_of_f32(x);
 }
 
-static inline uint64_t tt_f64_of_wide(double x)
+TT_FORMAT_FN uint64_t tt_f64_of_wide(double x)
 {
     return x != x ? TT_F64_NAN : tt_bits_of_f64(x);
 }
 
-static inline uint16_t tt_bf16_of_wide(float x)
+TT_FORMAT_FN uint16_t tt_bf16_of_wide(float x)
 {
     const uint32_t bits = tt_bits_of_f32(x);
 
@@ -65,7 +72,7 @@ static inline uint16_t tt_bf16_of_wide(float x)
  * The magnitude of a finite fp32 in a format with `m` mantissa bits and smallest normal number
  * 2^low, to nearest even, as if its exponent had no end. 0 < m < 23.
  */
-static inline uint32_t tt_round_to_small(uint32_t magnitude, int m, int low)
+TT_FORMAT_FN uint32_t tt_round_to_small(uint32_t magnitude, int m, int low)
 {
     const int exponent = (int)(magnitude >> 23) - 127;
     const uint32_t mantissa = (magnitude & 0x7fffffu) | 0x800000u;
@@ -86,7 +93,7 @@ static inline uint32_t tt_round_to_small(uint32_t magnitude, int m, int low)
     return kept;
 }
 
-static inline uint16_t tt_f16_of_wide(float x)
+TT_FORMAT_FN uint16_t tt_f16_of_wide(float x)
 {
     const uint32_t bits = tt_bits_of_f32(x);
     const uint32_t sign = bits >> 16 & 0x8000u;
@@ -98,7 +105,7 @@ static inline uint16_t tt_f16_of_wide(float x)
     return (uint16_t)(sign | (magnitude > 0x7c00 ? 0x7c00 : magnitude));
 }
 
-static inline uint8_t tt_fp8_of_wide(float x, int m, int low, uint32_t largest)
+TT_FORMAT_FN uint8_t tt_fp8_of_wide(float x, int m, int low, uint32_t largest)
 {
     const uint32_t bits = tt_bits_of_f32(x);
     const uint32_t sign = bits >> 24 & 0x80u;
@@ -110,34 +117,34 @@ static inline uint8_t tt_fp8_of_wide(float x, int m, int low, uint32_t largest)
     return (uint8_t)(sign | (magnitude > largest ? largest : magnitude));
 }
 
-static inline uint8_t tt_e4m3_of_wide(float x)
+TT_FORMAT_FN uint8_t tt_e4m3_of_wide(float x)
 {
     return tt_fp8_of_wide(x, 3, -6, 0x7e);
 }
 
-static inline uint8_t tt_e5m2_of_wide(float x)
+TT_FORMAT_FN uint8_t tt_e5m2_of_wide(float x)
 {
     return tt_fp8_of_wide(x, 2, -14, 0x7b);
 }
 
 /* ---------------------------------------------------- element to accumulator: exact ----------- */
 
-static inline float tt_wide_of_f32(uint32_t e)
+TT_FORMAT_FN float tt_wide_of_f32(uint32_t e)
 {
     return tt_f32_of_bits(e);
 }
 
-static inline double tt_wide_of_f64(uint64_t e)
+TT_FORMAT_FN double tt_wide_of_f64(uint64_t e)
 {
     return tt_f64_of_bits(e);
 }
 
-static inline float tt_wide_of_bf16(uint16_t e)
+TT_FORMAT_FN float tt_wide_of_bf16(uint16_t e)
 {
     return tt_f32_of_bits((uint32_t)e << 16);
 }
 
-static inline float tt_wide_of_f16(uint16_t e)
+TT_FORMAT_FN float tt_wide_of_f16(uint16_t e)
 {
     const uint32_t sign = (uint32_t)(e & 0x8000u) << 16;
     const uint32_t exponent = e >> 10 & 31u;
@@ -151,12 +158,12 @@ static inline float tt_wide_of_f16(uint16_t e)
     return tt_f32_of_bits(sign | (exponent + 112) << 23 | mantissa << 13);
 }
 
-static inline float tt_wide_of_e5m2(uint8_t e)
+TT_FORMAT_FN float tt_wide_of_e5m2(uint8_t e)
 {
     return tt_wide_of_f16((uint16_t)(e << 8));
 }
 
-static inline float tt_wide_of_e4m3(uint8_t e)
+TT_FORMAT_FN float tt_wide_of_e4m3(uint8_t e)
 {
     const uint32_t sign = (uint32_t)(e & 0x80u) << 24;
     const uint32_t exponent = e >> 3 & 15u;

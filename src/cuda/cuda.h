@@ -1,0 +1,147 @@
+/* Inside the CUDA engine. docs/design/cuda.md is the map. */
+#ifndef TT_CUDA_CUDA_H
+#define TT_CUDA_CUDA_H
+
+#include "base/engine.h"
+#include "boot/boot.h"
+#include "cuda/driver.h"
+#include "cuda/kernel_args.h"
+
+/* Every kernel, in the order of variants.inc. */
+enum tt_cuda_kernel {
+#define TT_REDUCE(name, body, wire, dtype, op, n) TT_CUDA_KERNEL_##name,
+#define TT_MOVE(name, body)                       TT_CUDA_KERNEL_##name,
+#include "cuda/kernels/variants.inc"
+#undef TT_REDUCE
+#undef TT_MOVE
+    TT_N_CUDA_KERNELS
+};
+
+/* ---- device.c: a GPU of this process: its primary context and the loaded kernels. Shared by all
+ * communicators on it, counted. ---- */
+
+struct tt_cuda_device {
+    int index, n_users;
+    CUdevice handle;
+    CUcontext context;
+    unsigned char uuid[16];
+    char name[64];
+    int major, minor; /* compute capability */
+    int n_sms;
+    int vmm;              /* memory can be exported as file descriptors */
+    CUlibrary library;
+    CUfunction kernel[TT_N_CUDA_KERNELS];
+};
+
+tutti_result tt_cuda_device_open(int index, struct tt_cuda_device **device_out);
+void tt_cuda_device_close(struct tt_cuda_device *device); /* NULL is fine */
+
+/* Make the device's context current, and put back what was. Cheap when it is current already. */
+tutti_result tt_cuda_enter(const struct tt_cuda_device *device, int *entered);
+void tt_cuda_leave(int entered);
+
+/* On the caller's stream, legal under capture; with programmatic dependent launch where there is. */
+tutti_result tt_cuda_launch(const struct tt_cuda_device *device, enum tt_cuda_kernel kernel,
+                            int n_blocks, int n_threads, const void *args, size_t args_bytes,
+                            CUstream stream);
+
+/* ---- share.c: memory of every rank, mapped by every rank ---- */
+
+struct tt_cuda_share {
+    unsigned char *at[TT_CUDA_MAX_RANKS]; /* of each rank, as mapped here; at[rank] is the own one */
+    size_t bytes;                         /* as asked for */
+    size_t mapped_bytes;                  /* of each mapping */
+    int is_ours;                          /* at[rank] was allocated here, so close frees it */
+    int kind[TT_CUDA_MAX_RANKS];          /* how it was mapped: see share.c */
+    CUmemGenericAllocationHandle handle[TT_CUDA_MAX_RANKS];
+    unsigned char *base[TT_CUDA_MAX_RANKS]; /* of the mapping that holds at[] */
+};
+
+/* Collective. Allocate `bytes` here, zeroed, and map everybody's. All ranks succeed or none. */
+tutti_result tt_cuda_share_alloc(struct tt_engine *engine, size_t bytes,
+                                 struct tt_cuda_share *share_out);
+
+/* Collective. Map everybody's ptr[0 .. bytes), memory that exists: cuMemCreate memory that can be
+ * exported (this library's, or an allocator's with expandable segments), else cudaMalloc memory by
+ * IPC. TUTTI_E_UNSUPPORTED on all ranks if it cannot be done on any. */
+tutti_result tt_cuda_share_existing(struct tt_engine *engine, void *ptr, size_t bytes,
+                                    struct tt_cuda_share *share_out);
+
+void tt_cuda_share_close(struct tt_engine *engine, struct tt_cuda_share *share);
+
+/* Collective. Every rank writes a word into every peer's first `at` and reads it back there. */
+tutti_result tt_cuda_share_verify(struct tt_engine *engine, const struct tt_cuda_share *share);
+
+/* ---- window.c ---- */
+
+tutti_result tt_cuda_mem_alloc(struct tt_engine *engine, size_t bytes, void **ptr_out);
+tutti_result tt_cuda_mem_free(struct tt_engine *engine, void *ptr);
+tutti_result tt_cuda_window_register(struct tt_engine *engine, void *ptr, size_t bytes,
+                                     tutti_window **window_out);
+tutti_result tt_cuda_window_deregister(struct tt_engine *engine, tutti_window *window);
+tutti_window *tt_cuda_window_find(struct tt_engine *engine, const void *ptr, size_t bytes);
+void tt_cuda_windows_free(struct tt_engine *engine);
+
+/* Where rank r's copy of ptr lies, as mapped here: the same offset in its part of the window. */
+unsigned char *tt_cuda_window_at(const tutti_window *window, const void *ptr, int rank);
+
+/* ---- layout.c ---- */
+
+/* Divide scratch_bytes; TUTTI_E_ARG if they are too few for n_ranks. */
+tutti_result tt_cuda_layout(int n_ranks, uint64_t scratch_bytes, struct tt_cuda_layout *layout);
+
+/* ---- shape.c: which algorithm, how many blocks and threads: pure functions, the same on all ranks ---- */
+
+struct tt_cuda_shape {
+    enum tt_algo algo;
+    int n_blocks, n_threads;
+};
+struct tt_cuda_limits {
+    int n_ranks;
+    int max_blocks; /* that all ranks that share the fullest GPU can run at once, each */
+    struct tt_cuda_layout layout;
+    enum tt_algo force; /* TT_ALGO_AUTO: choose */
+};
+/* bytes: of the larger side. in_windows: all buffers of the call are. packets: no sentinel possible. */
+struct tt_cuda_shape tt_cuda_reduce_shape(const struct tt_cuda_limits *limits, enum tt_coll coll,
+                                          uint64_t bytes, int in_windows, int packets);
+struct tt_cuda_shape tt_cuda_move_shape(const struct tt_cuda_limits *limits, enum tt_coll coll,
+                                        uint64_t bytes, uint64_t longest_pair, int in_windows);
+
+/* ---- reduce.c, move.c: from a call to a launch ---- */
+
+tutti_result tt_cuda_reduce(struct tt_engine *engine, const struct tt_call *call);
+tutti_result tt_cuda_move(struct tt_engine *engine, const struct tt_call *call);
+tutti_result tt_cuda_p2p(struct tt_engine *engine, struct tt_p2p ops[], size_t n_ops,
+                         CUstream stream);
+
+/* ---- report.c ---- */
+
+/* The sticky failure of a kernel or an abort: TUTTI_OK, or the failure with its text set. */
+tutti_result tt_cuda_check_report(const struct tt_engine *engine);
+void tt_cuda_state(const struct tt_engine *engine, tutti_comm_state *state);
+void tt_cuda_abort(struct tt_engine *engine);
+
+/* ---- cuda_engine.c ---- */
+
+struct tt_engine {
+    int rank, n_ranks;
+    uint64_t timeout_ns;
+    struct tt_cuda_device *device;
+    struct tt_exchange exchange; /* over host memory, for as long as the engine lives */
+    unsigned char key[32];
+    struct tt_fd_mesh *mesh;
+    uint64_t mesh_round;
+    struct tt_cuda_limits limits;
+    struct tt_cuda_share arena;
+    struct tt_cuda_report *report; /* pinned */
+    CUdeviceptr report_on_device;
+    struct tt_cuda_base base;      /* what all launches have in common */
+    tutti_window *windows;         /* NULL: none, and calls do not look further */
+    struct tt_cuda_memory *memories;
+    uint64_t n_calls, n_bytes;
+    char name[32];
+    char details[192];
+};
+
+#endif

@@ -1,0 +1,146 @@
+/*
+ * What every kernel does first, while it waits, and last. docs/design/cuda.md: "One launch".
+ *
+ *     struct tt_launch l = tt_begin(&args.base);
+ *     ... while (!condition && tt_wait(&l, &patience, peer)) ...
+ *     tt_end(&l);
+ *
+ * All threads of all blocks call tt_begin and tt_end. After a failed wait every later wait of the
+ * thread fails at once, the kernel runs to its end, and the result is not to be used.
+ */
+#ifndef TT_CUDA_KERNELS_PROTOCOL_H
+#define TT_CUDA_KERNELS_PROTOCOL_H
+
+#include "cuda/kernels/device.h"
+
+#define TT_POLLS_PER_CHECK 2048 /* looks at the clock and the abort word: about every ms */
+
+struct tt_launch {
+    const struct tt_cuda_base *base;
+    unsigned char *arena;  /* mine */
+    uint64_t epoch;        /* of this launch, from 1 */
+    uint32_t half;         /* which half of the packets and of the sentinel memory it uses */
+    uint32_t flag0, flag1; /* of its packets: together all 64 bits of the epoch */
+    int failed;
+};
+
+TT_FN struct tt_cuda_block *tt_my_block(const struct tt_launch *l)
+{
+    return (struct tt_cuda_block *)l->arena + TT_BLOCK;
+}
+
+TT_FN uint64_t *tt_flag(unsigned char *arena, enum tt_cuda_flag kind, int block, int from)
+{
+    return (uint64_t *)(arena + TT_CUDA_FLAGS_AT) +
+           ((uint64_t)kind * TT_CUDA_MAX_BLOCKS + (uint64_t)block) * TT_CUDA_MAX_RANKS + from;
+}
+
+/* A peer that moves no data to us still shows that it came, or we could run two launches ahead of it
+ * and overwrite what it has not read. */
+TT_FN void tt_show_presence(const struct tt_launch *l)
+{
+    const struct tt_cuda_base *b = l->base;
+
+    if (b->meet && TT_BLOCK == 0 && TT_THREAD < b->n_ranks && TT_THREAD != b->rank)
+        tt_flag_relaxed(tt_flag(b->arena[TT_THREAD], TT_FLAG_ENTRY, 0, b->rank), l->epoch);
+}
+
+TT_FN struct tt_launch tt_begin(const struct tt_cuda_base *base)
+{
+    struct tt_launch l;
+
+    tt_grid_wait();
+    l.base = base;
+    l.arena = base->arena[base->rank];
+    l.epoch = tt_my_block(&l)->epoch + 1;
+    l.failed = tt_my_block(&l)->failed != 0;
+    l.half = (uint32_t)l.epoch & 1;
+    l.flag0 = (uint32_t)l.epoch;
+    l.flag1 = (uint32_t)l.epoch ^ (uint32_t)(l.epoch >> 32);
+    tt_show_presence(&l);
+    return l;
+}
+
+/* The first thread of the job's rank that fails writes the report. */
+TT_FN void tt_fail(struct tt_launch *l, uint32_t result, int peer, uint64_t waited_ns)
+{
+    struct tt_cuda_report *r = l->base->report;
+
+    l->failed = 1;
+    for (int b = 0; b < TT_CUDA_MAX_BLOCKS; b++)
+        ((volatile struct tt_cuda_block *)l->arena)[b].failed = 1;
+    if (tt_host_swap(&r->result, 0, UINT32_MAX) != 0)
+        return;
+    r->peer = peer;
+    r->coll = l->base->coll;
+    r->epoch = l->epoch;
+    r->waited_ns = waited_ns;
+    tt_fence_sys();
+    *(volatile uint32_t *)&r->result = result;
+}
+
+struct tt_patience {
+    uint32_t polls;
+    uint64_t since_ns;
+};
+
+/* Called after each look that did not find what is waited for. 0: give up. */
+TT_FN int tt_wait(struct tt_launch *l, struct tt_patience *p, int peer)
+{
+    TT_PAUSE();
+    if (l->failed)
+        return 0;
+    if (++p->polls % TT_POLLS_PER_CHECK != 0)
+        return 1;
+    const uint64_t now = tt_now();
+
+    if (p->since_ns == 0)
+        p->since_ns = now;
+    if (tt_host_load(&l->base->report->abort))
+        tt_fail(l, (uint32_t)-TUTTI_E_ABORTED, -1, now - p->since_ns);
+    else if (now - p->since_ns > l->base->timeout_ns)
+        tt_fail(l, (uint32_t)-TUTTI_E_TIMEOUT, peer, now - p->since_ns);
+    else if (((volatile struct tt_cuda_block *)l->arena)[TT_BLOCK].failed)
+        l->failed = 1; /* another thread gave up */
+    return !l->failed;
+}
+
+TT_FN void tt_wait_flag(struct tt_launch *l, const uint64_t *flag, uint64_t value, int peer)
+{
+    struct tt_patience p = {0, 0};
+
+    while (tt_flag_acquire(flag) < value && tt_wait(l, &p, peer))
+        ;
+}
+
+/* Every block meets the same block of all peers. Everything before it, on any rank, is seen by
+ * everything after it: threads < n_ranks each handle one peer, the block joins them. */
+TT_FN void tt_meet_peers(struct tt_launch *l, enum tt_cuda_flag kind)
+{
+    const struct tt_cuda_base *b = l->base;
+    const int peer = TT_THREAD;
+
+    tt_sync_block();
+    if (peer < b->n_ranks && peer != b->rank) {
+        tt_flag_release(tt_flag(b->arena[peer], kind, TT_BLOCK, b->rank), l->epoch);
+        tt_wait_flag(l, tt_flag(l->arena, kind, TT_BLOCK, peer), l->epoch, peer);
+    }
+    tt_sync_block();
+}
+
+TT_FN void tt_end(struct tt_launch *l)
+{
+    const struct tt_cuda_base *b = l->base;
+
+    if (b->meet && TT_BLOCK == 0 && TT_THREAD < b->n_ranks && TT_THREAD != b->rank)
+        tt_wait_flag(l, tt_flag(l->arena, TT_FLAG_ENTRY, 0, TT_THREAD), l->epoch, TT_THREAD);
+    tt_grid_launch_next();
+    tt_sync_block(); /* every thread has read the epoch */
+    if (TT_THREAD == 0)
+        tt_my_block(l)->epoch = l->epoch;
+    if (TT_BLOCK == 0) /* blocks that this launch does not have keep step */
+        for (int i = TT_BLOCKS + TT_THREAD; i < TT_CUDA_MAX_BLOCKS; i += TT_THREADS)
+            ((struct tt_cuda_block *)l->arena)[i].epoch = l->epoch;
+}
+
+#endif
