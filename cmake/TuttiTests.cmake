@@ -2,6 +2,8 @@
 #   tests/unit/test_X.c   unit.X    one room from inside (src/ is visible), cmocka
 #   tests/coll/test_X.c   coll.X    collectives between real processes, with tests/support/
 #   tests/fault/test_X.c  fault.X   what must survive: kills, stalls, timeouts; with tests/support/
+#   tests/cuda/test_X.c   cuda.X    the CUDA engine on a simulated GPU (tests/support/sim); run by hand
+#                                   without TUTTI_CUDA_LIBRARY, the same program takes real GPUs
 #   tests/fuzz/fuzz_X.c   fuzz.X    a parser, on every file of tests/fuzz/corpus/X/
 #   examples/X.c          example.X
 #
@@ -82,7 +84,7 @@ function(tutti_add_one_test name target default_processors words)
     add_test(NAME ${name} COMMAND ${launcher} $<TARGET_FILE:${target}> ${args})
     set_tests_properties(${name} PROPERTIES LABELS "${labels}" TIMEOUT ${timeout}
         SKIP_RETURN_CODE 77 RUN_SERIAL ${serial} PROCESSORS ${processors}
-        ENVIRONMENT "T_TIMEOUT_SCALE=${TUTTI_TEST_TIMEOUT_SCALE}")
+        ENVIRONMENT "T_TIMEOUT_SCALE=${TUTTI_TEST_TIMEOUT_SCALE};${tutti_test_environment}")
 endfunction()
 
 # All entries of one source file.
@@ -135,6 +137,34 @@ if(support_sources)
     endforeach()
 endif()
 
+# The CUDA engine runs on a simulated GPU: the kernels compiled as C, and a libcuda that runs them.
+if(support_sources)
+    file(GLOB sim_sources CONFIGURE_DEPENDS tests/support/sim/*.c src/cuda/kernels/*.cu)
+    set(sim_kernels ${sim_sources})
+    list(FILTER sim_kernels INCLUDE REGEX "\\.cu$")
+    set_source_files_properties(${sim_kernels} PROPERTIES LANGUAGE C)
+    add_library(tutti_fake_cuda SHARED ${sim_sources})
+    set_target_properties(tutti_fake_cuda PROPERTIES LINKER_LANGUAGE C
+                          LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+    target_include_directories(tutti_fake_cuda PRIVATE include src tests)
+    target_compile_options(tutti_fake_cuda PRIVATE -fno-strict-aliasing -ftls-model=initial-exec)
+    target_link_libraries(tutti_fake_cuda PRIVATE tutti_flags)
+    set(tutti_test_environment "TUTTI_CUDA_LIBRARY=$<TARGET_FILE:tutti_fake_cuda>")
+    file(GLOB sources CONFIGURE_DEPENDS tests/cuda/test_*.c)
+    foreach(source ${sources})
+        string(REGEX REPLACE ".*/test_(.*)\\.c$" "\\1" name ${source})
+        tutti_test_program(cuda_${name} ${source} ${CMOCKA_INCLUDE_DIR})
+        target_link_libraries(cuda_${name} PRIVATE tutti_test_support ${CMOCKA_LIBRARY} m)
+        add_dependencies(cuda_${name} tutti_fake_cuda)
+        tutti_add_tests(cuda.${name} cuda_${name} ${source} 2)
+    endforeach()
+    unset(tutti_test_environment)
+    # Runs kernels without an engine around them.
+    target_sources(cuda_move_kernels PRIVATE tests/support/sim/sim_fibres.c
+                   tests/support/sim/sim_stores.c tests/support/sim/sim_switch.c)
+    target_compile_options(cuda_move_kernels PRIVATE -fno-strict-aliasing)
+endif()
+
 # Each fuzz target is built twice: with replay_main.c, which feeds it the corpus (any compiler, part
 # of `make test`), and with libFuzzer behind TUTTI_FUZZ.
 file(GLOB sources CONFIGURE_DEPENDS tests/fuzz/fuzz_*.c)
@@ -172,6 +202,11 @@ endfunction()
 foreach(check layers docs style)
     tutti_script_test(house.${check} ${Python3_EXECUTABLE} scripts/check_${check}.py)
 endforeach()
+if(tutti_have_nvcc)
+    tutti_script_test(house.kernels ${Python3_EXECUTABLE} scripts/check_kernels.py
+                      ${PROJECT_BINARY_DIR})
+endif()
+tutti_script_test(house.generated_docs ${Python3_EXECUTABLE} scripts/gen_docs.py --check)
 tutti_script_test(house.checks_can_fail ${Python3_EXECUTABLE} scripts/test_checks.py)
 tutti_script_test(install.headers sh tests/install/check_headers.sh)
 if(NOT TUTTI_SANITIZE) # a sanitizer adds its own symbols, bytes and libraries

@@ -93,8 +93,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if out of date")
+    parser.add_argument("--root", type=pathlib.Path, help="of the repository",
+                        default=pathlib.Path(__file__).resolve().parent.parent)
     args = parser.parse_args()
-    root = pathlib.Path(__file__).resolve().parent.parent
+    root = args.root.resolve()
     pages = {
         "docs/errors.md": errors_md((root / "include/tutti/tutti.h").read_text()),
         "docs/env.md": env_md((root / "src/base/env_table.inc").read_text()),

@@ -12,7 +12,7 @@ if ! $format --version 2> /dev/null | grep -q 'version 14\.'; then
     format=
 fi
 mapfile -t all < <(find include src tools compat tests bench examples -name corpus -prune -o \
-    -name '*.[ch]' -print -o -name '*.inc' -print 2> /dev/null | sort)
+    -name '*.[ch]' -print -o -name '*.inc' -print -o -name '*.cu' -print 2> /dev/null | sort)
 
 if [ "${1:-}" = --fix ]; then
     [ -n "$format" ] || { echo "lint: --fix needs clang-format 14" >&2 && exit 1; }
@@ -75,6 +75,7 @@ fi
 for check in layers docs style; do
     step "$check" python3 "scripts/check_$check.py"
 done
+step "generated docs" python3 scripts/gen_docs.py --check
 
 for what in "${skipped[@]}"; do
     echo "lint: skipped $what"

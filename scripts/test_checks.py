@@ -69,6 +69,28 @@ def run(check, tree):
         return done.returncode, done.stdout + done.stderr
 
 
+def generated_docs_go_stale():
+    """A page that was just written is in date; one with a word changed is not."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = pathlib.Path(folder)
+        for name in ("include/tutti/tutti.h", "src/base/env_table.inc"):
+            (root / name).parent.mkdir(parents=True)
+            (root / name).write_text((SCRIPTS.parent / name).read_text())
+        (root / "docs").mkdir()
+
+        def gen(*words):
+            return subprocess.run([sys.executable, SCRIPTS / "gen_docs.py", "--root", folder, *words],
+                                  capture_output=True, text=True, check=False)
+
+        gen()
+        fresh = gen("--check")
+        page = root / "docs/env.md"
+        page.write_text(page.read_text().replace("Variable", "Name"))
+        stale = gen("--check")
+        return (fresh.returncode == 0 and stale.returncode == 1 and "env.md" in stale.stdout,
+                "generated docs that are out of date are found", fresh.stdout + stale.stdout)
+
+
 def main():
     n_bad = 0
 
@@ -85,7 +107,8 @@ def main():
     for check, what, file, text, words in PLANTED:
         status, output = run(check, {**clean, file: text})
         expect(status == 1 and words in output and file in output, f"{check} finds {what}", output)
-    print(f"checks: {len(PLANTED)} planted violations, {n_bad} failed")
+    expect(*generated_docs_go_stale())
+    print(f"checks: {len(PLANTED) + 1} planted violations, {n_bad} failed")
     return 1 if n_bad else 0
 
 

@@ -1,5 +1,5 @@
-#include "bench.h"
 #include "commands.h"
+#include "gpu_bench.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +19,7 @@ static const char about[] =
     "  tutti bench all_reduce --algorithm all    its algorithms side by side\n"
     "  tutti bench all_to_all --dtype bf16,e4m3 -n 4\n"
     "  tutti bench reduce_scatter --dtype f16 --op max --in-place\n"
+    "  tutti bench all_reduce --gpus 8 --graph --against nccl\n"
     "\n"
     "Collectives: all_reduce reduce_scatter reduce_scatterv all_gather all_gatherv "
     "all_gatherv_rows\n"
@@ -35,12 +36,18 @@ static struct bench_options options;
 
 static const struct cli_option option_table[] = {
     {'n', "ranks", CLI_NUMBER, &options.n_ranks, "N", "ranks; default: one a core, at least 2"},
-    {'b', "min-bytes", CLI_BYTES, &options.min_bytes, "SIZE", "smallest size; default 64"},
-    {'e', "max-bytes", CLI_BYTES, &options.max_bytes, "SIZE", "largest size; default 16M"},
+    {0, "gpus", CLI_NUMBER, &options.n_gpus, "N", "on N GPUs, by default with a rank on each"},
+    {0, "graph", CLI_FLAG, &options.graph, NULL, "GPUs: time graphs of calls, as models run them"},
+    {0, "replays", CLI_NUMBER, &options.n_replays, "N", "GPUs: samples a line; default 20"},
+    {'b', "min-bytes", CLI_BYTES, &options.min_bytes, "SIZE",
+     "smallest size; default 64, on GPUs 1K"},
+    {'e', "max-bytes", CLI_BYTES, &options.max_bytes, "SIZE",
+     "largest size; default 16M, on GPUs 1G (all: 64M)"},
     {'f', "factor", CLI_NUMBER, &options.factor, "N",
-     "from one size to the next; default 16 for all, else 4"},
+     "from one size to the next; default 16 for all, else 4;\non GPUs 8 and 2"},
     {'d', "dtype", CLI_TEXT, &options.dtypes, "LIST",
-     "f32 f16 bf16 f64 i8 u8 i32 u32 i64 u64 e4m3 e5m2;\ndefault f32, and bf16 for what reduces"},
+     "f32 f16 bf16 f64 i8 u8 i32 u32 i64 u64 e4m3 e5m2;\ndefault f32, and bf16 for what reduces; "
+     "on GPUs bf16"},
     {'o', "op", CLI_TEXT, &options.ops, "LIST", "sum prod max min avg; default sum"},
     {0, "root", CLI_NUMBER, &options.root, "RANK", "of broadcast, reduce, gather, scatter"},
     {0, "in-place", CLI_FLAG, &options.in_place, NULL, "send and receive in the same buffer"},
@@ -54,7 +61,8 @@ static const struct cli_option option_table[] = {
     {0, "end-to-end", CLI_FLAG, &options.end_to_end, NULL,
      "time writing the input and reading the result too"},
     {0, "no-pin", CLI_FLAG, &options.no_pin, NULL, "leave it to the scheduler where ranks run"},
-    {0, "against", CLI_TEXT, &options.against, "mpi", "measure that too, interleaved"},
+    {0, "against", CLI_TEXT, &options.against, "mpi|nccl",
+     "measure that too, interleaved (nccl: with --gpus)"},
     {0, "json", CLI_TEXT, &options.json, "FILE", "all figures; - for standard output"},
     {0, "plot", CLI_TEXT, &options.plot, "FILE",
      "microseconds over bytes, .svg (or .png: gnuplot)"},
@@ -85,6 +93,14 @@ static int check_options(const struct place *place, char **words)
     }
     if (n == 0)
         options.collectives[0] = "all";
+    if (options.n_gpus && gpu_options(&options, n) != 0)
+        return 2;
+    if (!options.n_gpus && options.graph)
+        return cli_error("--graph is for GPUs: say how many with --gpus");
+    if (options.min_bytes == SIZE_MAX)
+        options.min_bytes = 64;
+    if (options.max_bytes == SIZE_MAX)
+        options.max_bytes = 16 << 20;
     if (options.n_ranks == 0)
         options.n_ranks = place_fit(place) < 2 ? 2 : place_fit(place);
     if (options.factor == 0)
@@ -105,21 +121,22 @@ static int check_options(const struct place *place, char **words)
         return cli_error("--root %d: ranks are 0 to %d", options.root, options.n_ranks - 1);
     if (options.only_ordinary && options.only_registered)
         return cli_error("--ordinary and --registered exclude each other; both is the default");
-    if (options.against && strcmp(options.against, "mpi") != 0)
-        return cli_error("--against %s: only mpi is known", options.against);
+    if (options.against && strcmp(options.against, options.n_gpus ? "nccl" : "mpi") != 0)
+        return cli_error("--against %s: only %s is known %s --gpus", options.against,
+                         options.n_gpus ? "nccl" : "mpi", options.n_gpus ? "with" : "without");
     if (options.plot && !ends_with(options.plot, ".svg") && !ends_with(options.plot, ".png"))
         return cli_error("--plot %s: name a file that ends in .svg or .png", options.plot);
     return 0;
 }
 
-/* Six buffers a rank must fit in memory. */
+/* Six buffers a rank must fit in memory; with GPUs it is theirs, and the ranks look. */
 static int check_memory(const struct bench_plan *plan)
 {
     const double need = 6.0 * (double)bench_buffer_bytes(plan) * options.n_ranks;
     const double have = (double)sysconf(_SC_AVPHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     char text[32];
 
-    if (need < have * 0.9)
+    if (need < have * 0.9 || options.n_gpus)
         return 0;
     return cli_error("%d ranks with buffers of %s need %.1f GiB, and %.1f GiB are free; use a "
                      "smaller -e or -n",
@@ -144,7 +161,7 @@ static int run_all(struct bench_report *report, struct ranks *ranks)
         status = 1;
     if (options.plot && bench_write_plot(report, options.plot) != 0)
         status = 1;
-    return status || totals.n_wrong ? 1 : 0;
+    return status ? status : totals.n_wrong ? 1 : 0;
 }
 
 int command_bench_run(int argc, char **argv)
@@ -157,8 +174,9 @@ int command_bench_run(int argc, char **argv)
     struct ranks ranks = {0};
     int status;
 
-    options.min_bytes = 64;
-    options.max_bytes = 16 << 20;
+    options.min_bytes = SIZE_MAX; /* not given */
+    options.max_bytes = SIZE_MAX;
+    options.n_replays = 20;
     options.ops = "sum";
     options.n_threads = 1;
     status = cli_parse(&command_bench, argc, argv, 0, words);

@@ -12,6 +12,7 @@
  *   bench_call.c     from a cell to a call of the library
  *   bench_team.c     calls by a team of threads
  *   bench_mpi_run.c  the same ranks under mpirun, with the peer's module loaded
+ *   gpu_*.c          on GPUs: see gpu_bench.h
  *   bench_print.c, bench_json.c, bench_plot.c    results
  */
 #ifndef TUTTI_TOOLS_BENCH_H
@@ -39,6 +40,7 @@ struct bench_result {
     double p50_us;
     double p99_us;
     double min_us;
+    double host_us;           /* GPUs: what issuing a call takes */
     _Atomic uint64_t checked; /* elements, over all ranks and checked calls */
     _Atomic uint64_t wrong;
     _Atomic uint32_t has_note;
@@ -66,10 +68,16 @@ struct bench_shared {
     tutti_unique_id ids[BENCH_MAX_VARIANTS];
     int32_t crowded; /* ranks share cores */
     int32_t n_variants;
+    int32_t n_peers; /* the last of them are not tutti's */
     char variant_names[BENCH_MAX_VARIANTS][40];
     char engine[256];
     char error[512];
-    int32_t k; /* decisions of rank 0 */
+    char machine[192];   /* what the figures are of; empty: the CPU */
+    char remark[640];    /* lines for the head of the table */
+    int32_t unsupported; /* the error is that this machine cannot do it */
+    double create_ms[BENCH_MAX_VARIANTS];
+    unsigned char peer_id[128]; /* how ranks of the peer find each other */
+    int32_t k;                  /* decisions of rank 0 */
     int32_t last;
     _Atomic uint64_t n_checked_calls;
 };
@@ -95,6 +103,8 @@ float bench_sample_us(const struct bench_board *board);
 void bench_summarise(float *samples, uint32_t n, struct bench_result *result); /* sorts */
 void bench_abort(struct bench_board *board, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+/* Rank 0 makes the index'th id; all return once it is there. */
+tutti_result bench_share_id(struct bench_board *board, uint32_t index);
 void bench_wait_change(_Atomic uint32_t *word, uint32_t old, int ms);
 void bench_wake(_Atomic uint32_t *word);
 

@@ -71,8 +71,8 @@ static tutti_result sendrecv(tutti_comm *comm, const struct bench_call *c)
 
     if (first != TUTTI_OK)
         return first;
-    first = tutti_send(comm, c->send, c->count, c->dtype, (c->rank + 1) % n, NULL);
-    result = tutti_recv(comm, c->recv, c->count, c->dtype, (c->rank + n - 1) % n, NULL);
+    first = tutti_send(comm, c->send, c->count, c->dtype, (c->rank + 1) % n, c->stream);
+    result = tutti_recv(comm, c->recv, c->count, c->dtype, (c->rank + n - 1) % n, c->stream);
     if (first == TUTTI_OK)
         first = result;
     result = tutti_group_end(comm);
@@ -83,31 +83,32 @@ tutti_result bench_call_run(tutti_comm *comm, const struct bench_call *c)
 {
     switch (c->id) {
     case BENCH_ALL_REDUCE:
-        return tutti_all_reduce(comm, c->send, c->recv, c->count, c->dtype, c->op, NULL);
+        return tutti_all_reduce(comm, c->send, c->recv, c->count, c->dtype, c->op, c->stream);
     case BENCH_REDUCE_SCATTER:
-        return tutti_reduce_scatter(comm, c->send, c->recv, c->count, c->dtype, c->op, NULL);
+        return tutti_reduce_scatter(comm, c->send, c->recv, c->count, c->dtype, c->op, c->stream);
     case BENCH_REDUCE_SCATTERV:
-        return tutti_reduce_scatterv(comm, c->send, c->recv, c->counts, c->dtype, c->op, NULL);
+        return tutti_reduce_scatterv(comm, c->send, c->recv, c->counts, c->dtype, c->op, c->stream);
     case BENCH_ALL_GATHER:
-        return tutti_all_gather(comm, c->send, c->recv, c->count, c->dtype, NULL);
+        return tutti_all_gather(comm, c->send, c->recv, c->count, c->dtype, c->stream);
     case BENCH_ALL_GATHERV:
-        return tutti_all_gatherv(comm, c->send, c->recv, c->counts, c->dtype, NULL);
+        return tutti_all_gatherv(comm, c->send, c->recv, c->counts, c->dtype, c->stream);
     case BENCH_ALL_GATHERV_ROWS:
-        return tutti_all_gatherv_rows(comm, c->parts, BENCH_N_PARTS, c->counts, NULL);
+        return tutti_all_gatherv_rows(comm, c->parts, BENCH_N_PARTS, c->counts, c->stream);
     case BENCH_ALL_TO_ALL:
-        return tutti_all_to_all(comm, c->send, c->recv, c->count, c->dtype, NULL);
+        return tutti_all_to_all(comm, c->send, c->recv, c->count, c->dtype, c->stream);
     case BENCH_ALL_TO_ALLV:
         return tutti_all_to_allv(comm, c->send, c->send_counts, c->displs, c->recv, c->recv_counts,
-                                 c->displs, c->dtype, NULL);
-    case BENCH_BROADCAST: return tutti_broadcast(comm, c->recv, c->count, c->dtype, c->root, NULL);
+                                 c->displs, c->dtype, c->stream);
+    case BENCH_BROADCAST:
+        return tutti_broadcast(comm, c->recv, c->count, c->dtype, c->root, c->stream);
     case BENCH_REDUCE:
-        return tutti_reduce(comm, c->send, c->recv, c->count, c->dtype, c->op, c->root, NULL);
+        return tutti_reduce(comm, c->send, c->recv, c->count, c->dtype, c->op, c->root, c->stream);
     case BENCH_GATHER:
-        return tutti_gather(comm, c->send, c->recv, c->count, c->dtype, c->root, NULL);
+        return tutti_gather(comm, c->send, c->recv, c->count, c->dtype, c->root, c->stream);
     case BENCH_SCATTER:
-        return tutti_scatter(comm, c->send, c->recv, c->count, c->dtype, c->root, NULL);
+        return tutti_scatter(comm, c->send, c->recv, c->count, c->dtype, c->root, c->stream);
     case BENCH_SENDRECV: return sendrecv(comm, c);
-    case BENCH_BARRIER: return tutti_barrier(comm, NULL);
+    case BENCH_BARRIER: return tutti_barrier(comm, c->stream);
     default: return TUTTI_E_UNSUPPORTED;
     }
 }

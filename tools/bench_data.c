@@ -161,10 +161,16 @@ static void store_block(const uint32_t *ints, const uint64_t *bits, size_t eleme
 void bench_fill(const struct bench_shape *shape, const struct bench_values *values,
                 uint32_t iteration, void *send)
 {
+    bench_fill_part(shape, values, iteration, 0, shape->n_send, send);
+}
+
+void bench_fill_part(const struct bench_shape *shape, const struct bench_values *values,
+                     uint32_t iteration, size_t from, size_t to, void *send)
+{
     uint32_t ints[BLOCK];
 
-    for (size_t i = 0; i < shape->n_send; i += BLOCK) {
-        const size_t n = shape->n_send - i < BLOCK ? shape->n_send - i : BLOCK;
+    for (size_t i = from; i < to; i += BLOCK) {
+        const size_t n = to - i < BLOCK ? to - i : BLOCK;
 
         input_block(shape, values->modulus, shape->rank, i, iteration, ints);
         store_block(ints, values->encoded, values->element_bytes, n,
@@ -246,32 +252,40 @@ static void check_guard(const struct bench_shape *shape, const unsigned char *gu
 void bench_check(const struct bench_shape *shape, const struct bench_values *values,
                  uint32_t iteration, const void *recv, int in_place, struct bench_verdict *verdict)
 {
+    bench_check_part(shape, values, iteration, recv, in_place, 0, shape->n_recv, verdict);
+}
+
+void bench_check_part(const struct bench_shape *shape, const struct bench_values *values,
+                      uint32_t iteration, const void *recv, int in_place, size_t from, size_t to,
+                      struct bench_verdict *verdict)
+{
     const size_t bytes = shape->element_bytes;
     uint32_t ints[BLOCK];
     _Alignas(64) char want[BLOCK * 8];
 
     for (int s = 0; s < shape->n_segments; s++) {
         const struct bench_segment *segment = &shape->segments[s];
+        const size_t end = segment->at + segment->length;
+        const size_t last = end < to ? end : to;
 
         if (segment->source == BENCH_UNTOUCHED && in_place)
             continue;
-        for (size_t i = 0; i < segment->length; i += BLOCK) {
-            const size_t n = segment->length - i < BLOCK ? segment->length - i : BLOCK;
-            const size_t at = segment->at + i;
+        for (size_t at = segment->at > from ? segment->at : from; at < last; at += BLOCK) {
+            const size_t n = last - at < BLOCK ? last - at : BLOCK;
+            const size_t source = segment->from + (at - segment->at);
 
             if (segment->source == BENCH_UNTOUCHED) {
                 memset(want, POISON, n * bytes);
             } else if (segment->source == BENCH_FROM_ALL) {
-                reduce_block(shape, values->modulus, segment->from + i, iteration, ints);
+                reduce_block(shape, values->modulus, source, iteration, ints);
                 store_block(ints, values->result, bytes, n, want);
             } else {
-                input_block(shape, values->modulus, segment->source, segment->from + i, iteration,
-                            ints);
+                input_block(shape, values->modulus, segment->source, source, iteration, ints);
                 store_block(ints, values->encoded, bytes, n, want);
             }
             compare(shape, (const char *)recv + at * bytes, want, n, at, segment->source, verdict);
         }
     }
-    if (!in_place && shape->n_recv)
-        check_guard(shape, (const unsigned char *)recv + shape->n_recv * bytes, verdict);
+    if (!in_place && shape->n_recv && to == shape->n_recv)
+        check_guard(shape, (const unsigned char *)recv + to * bytes, verdict);
 }

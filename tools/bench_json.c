@@ -26,6 +26,33 @@ static void put_field(FILE *out, const char *name, const char *text)
     fputs(", ", out);
 }
 
+static void put_gpus(FILE *out, const struct bench_report *report)
+{
+    const struct bench_options *o = report->options;
+    const struct bench_shared *shared = report->board->shared;
+
+    fprintf(out, "\n\"gpus\": %d, \"graph\": %s, ", o->n_gpus, o->graph ? "true" : "false");
+    put_field(out, "gpu", shared->machine);
+    put_field(out, "remark", shared->remark);
+    fputs("\"create_ms\": {", out);
+    for (int v = 0; v < shared->n_variants; v++) {
+        fputs(v ? ", " : "", out);
+        put_text(out, shared->variant_names[v]);
+        fprintf(out, ": %.1f", shared->create_ms[v]);
+    }
+    fputs("}, ", out);
+}
+
+static const char cpu_method[] =
+    "a sample is the time from the last arrival to the last completion over all ranks, with fresh "
+    "data; interleaved blocks; microseconds; bytes is the larger side of a call; algbw is bytes / "
+    "p50, busbw that times factor";
+static const char gpu_method[] =
+    "a sample is the time between two events around 4 to 20 calls, divided by their number, of the "
+    "slowest rank; all ranks begin together; columns in turn; microseconds; host_us: what issuing "
+    "a "
+    "call without a graph takes on the host; algbw is bytes / p50, busbw that times factor";
+
 static void put_head(FILE *out, const struct bench_report *report)
 {
     const uint32_t version = tutti_version();
@@ -55,11 +82,9 @@ static void put_head(FILE *out, const struct bench_report *report)
             o->n_ranks, o->n_threads, o->in_place ? "true" : "false",
             o->end_to_end ? "true" : "false", shared->crowded ? "true" : "false");
     put_field(out, "algorithm", o->algorithm ? o->algorithm : "");
-    fputs("\n\"method\": \"a sample is the time from the last arrival to the last completion over "
-          "all "
-          "ranks, with fresh data; interleaved blocks; microseconds; bytes is the larger side of a "
-          "call; algbw is bytes / p50, busbw that times factor\",\n\"rows\": [\n",
-          out);
+    if (o->n_gpus)
+        put_gpus(out, report);
+    fprintf(out, "\n\"method\": \"%s\",\n\"rows\": [\n", o->n_gpus ? gpu_method : cpu_method);
 }
 
 static void put_result(FILE *out, const char *name, const struct bench_row *row,
@@ -72,8 +97,11 @@ static void put_result(FILE *out, const char *name, const struct bench_row *row,
         fputs(": null", out);
         return;
     }
+    fputs(": {", out);
+    if (r->host_us > 0)
+        fprintf(out, "\"host_us\": %.3f, ", r->host_us);
     fprintf(out,
-            ": {\"samples\": %u, \"min_us\": %.3f, \"p50_us\": %.3f, \"p99_us\": %.3f, "
+            "\"samples\": %u, \"min_us\": %.3f, \"p50_us\": %.3f, \"p99_us\": %.3f, "
             "\"algbw_GBps\": %.3f, \"busbw_GBps\": %.3f, \"checked\": %llu, \"wrong\": %llu}",
             r->n, r->min_us, r->p50_us, r->p99_us, algbw, algbw * factor,
             (unsigned long long)atomic_load(&r->checked),

@@ -13,7 +13,7 @@
 
 #define MODULE "tutti_bench_mpi.so"
 
-/* Where the module is: next to the program, or in lib/tutti of where it is installed. */
+/* The module is next to the program, in the build tree as where it is installed. */
 static int find_module(char *path, size_t size)
 {
     char directory[512];
@@ -28,9 +28,6 @@ static int find_module(char *path, size_t size)
         return -1;
     *slash = '\0';
     snprintf(path, size, "%s/%s", directory, MODULE);
-    if (access(path, R_OK) == 0)
-        return 0;
-    snprintf(path, size, "%s/../lib/tutti/%s", directory, MODULE);
     return access(path, R_OK);
 }
 

@@ -41,6 +41,7 @@ struct bench_call {
     const size_t *recv_counts;
     const size_t *displs; /* of both sides */
     tutti_rows parts[BENCH_N_PARTS];
+    tutti_stream stream; /* NULL for host memory */
 };
 
 struct bench_peer {

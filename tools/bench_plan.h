@@ -27,7 +27,12 @@ struct bench_options {
     const char *plot;
     int csv;
     const char *against;
-    const char *joined; /* internal: where the memory of the program that began this run is */
+    int n_gpus; /* 0: CPU */
+    int graph;
+    int n_replays;
+    const char *nccl_named; /* by TUTTI_NCCL_LIBRARY, or NULL */
+    const char *nccl_wheel; /* the Python package's library, or "" */
+    const char *joined;     /* internal: where the memory of the program that began this run is */
 };
 
 struct bench_cell {
@@ -116,6 +121,9 @@ void bench_values_free(struct bench_values *values);
 /* The send buffer of `rank` in iteration `iteration`. */
 void bench_fill(const struct bench_shape *shape, const struct bench_values *values,
                 uint32_t iteration, void *send);
+/* Elements from .. to - 1 of it. */
+void bench_fill_part(const struct bench_shape *shape, const struct bench_values *values,
+                     uint32_t iteration, size_t from, size_t to, void *send);
 void bench_poison(void *recv, size_t bytes);
 
 struct bench_verdict {
@@ -125,6 +133,10 @@ struct bench_verdict {
 };
 void bench_check(const struct bench_shape *shape, const struct bench_values *values,
                  uint32_t iteration, const void *recv, int in_place, struct bench_verdict *verdict);
+/* Elements from .. to - 1 of recv; the guard belongs to the last. */
+void bench_check_part(const struct bench_shape *shape, const struct bench_values *values,
+                      uint32_t iteration, const void *recv, int in_place, size_t from, size_t to,
+                      struct bench_verdict *verdict);
 
 #define BENCH_GUARD_BYTES 64 /* poisoned behind a result, unless in place, and checked to be so */
 

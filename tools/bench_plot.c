@@ -180,6 +180,7 @@ static void put_series(FILE *out, const struct bench_report *report, const struc
 
 static void put_head(FILE *out, const struct bench_report *report, double width, double height)
 {
+    const char *machine = report->board->shared->machine;
     double x = 16;
     char cpu[128];
 
@@ -192,7 +193,7 @@ static void put_head(FILE *out, const struct bench_report *report, double width,
             width, height, width, height);
     fprintf(out,
             "<text class=\"h\" x=\"16\" y=\"24\">%d ranks, %s: median time of a call%s</text>\n",
-            report->plan->n_ranks, bench_cpu_name(cpu, sizeof(cpu)),
+            report->plan->n_ranks, machine[0] ? machine : bench_cpu_name(cpu, sizeof(cpu)),
             report->options->in_place ? ", in place" : "");
     for (int v = 0; v < report->board->shared->n_variants; v++) {
         const char *name = plot_variant_name(report, v);
@@ -209,7 +210,8 @@ const char *plot_variant_name(const struct bench_report *report, int v)
 {
     static char name[64];
     const char *own = report->board->shared->variant_names[v];
-    const int peer = report->options->against && v == report->board->shared->n_variants - 1;
+    const struct bench_shared *shared = report->board->shared;
+    const int peer = v >= shared->n_variants - shared->n_peers;
 
     snprintf(name, sizeof(name), "%s%s", peer ? "" : "tutti, ", own);
     if (!peer)

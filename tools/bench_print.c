@@ -1,5 +1,5 @@
 /* The table, as people know it from nccl-tests, with p50 and p99. */
-#include "bench.h"
+#include "gpu_bench.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -28,8 +28,9 @@ const char *bench_cpu_name(char *text, size_t size)
 /* The peer, and each of many, is shown without GB/s. */
 static int is_narrow(const struct bench_report *report, int v)
 {
-    return report->board->shared->n_variants > 3 ||
-           (report->options->against && v == report->board->shared->n_variants - 1);
+    const struct bench_shared *shared = report->board->shared;
+
+    return shared->n_variants > 3 || v >= shared->n_variants - shared->n_peers;
 }
 
 void bench_print_head(const struct bench_report *report)
@@ -42,6 +43,10 @@ void bench_print_head(const struct bench_report *report)
     if (o->csv) {
         printf("collective,bytes,count,type,op,variant,samples,min_us,p50_us,p99_us,algbw_GBps,"
                "busbw_GBps,checked,wrong\n");
+        return;
+    }
+    if (o->n_gpus) {
+        gpu_print_head(report);
         return;
     }
     printf("# tutti %u.%u.%u bench: %d ranks", version >> 16, version >> 8 & 255, version & 255,
@@ -159,6 +164,10 @@ void bench_print_row(const struct bench_report *report, int index)
     bench_clear_progress();
     if (report->options->csv) {
         print_csv(report, index);
+        return;
+    }
+    if (report->options->n_gpus) {
+        gpu_print_row(report, index);
         return;
     }
     if (index == 0 || cell[-1].id != cell->id)

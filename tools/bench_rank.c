@@ -48,8 +48,7 @@ static char *new_pages(size_t bytes)
     return p;
 }
 
-/* Rank 0's index'th id, for all ranks. */
-static tutti_result share_id(struct bench_board *board, uint32_t index)
+tutti_result bench_share_id(struct bench_board *board, uint32_t index)
 {
     struct bench_shared *shared = board->shared;
 
@@ -84,7 +83,7 @@ static int make_comm(struct bench_rank *rank, struct estate *estate, const char 
         config.rank = rank->rank;
         config.n_ranks = board->n_ranks;
         config.id = &board->shared->ids[index];
-        result = share_id(board, index);
+        result = bench_share_id(board, index);
         if (result == TUTTI_OK)
             result = tutti_comm_create(&config, comm);
     }
@@ -194,6 +193,8 @@ static void make_variants(struct bench_rank *rank, const struct estate *estate)
         add_variant(rank, estate, estate->peer->name(), NULL, estate->ordinary);
     if (rank->rank == 0)
         rank->board->shared->n_variants = rank->n_variants;
+    if (rank->rank == 0)
+        rank->board->shared->n_peers = estate->peer != NULL;
 }
 
 static int run_cells(struct bench_rank *rank)

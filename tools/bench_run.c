@@ -1,5 +1,5 @@
 /* Starting the ranks of a run and waiting for its rows. */
-#include "bench.h"
+#include "gpu_bench.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -44,6 +44,8 @@ int bench_start(const struct bench_report *report, int argc, char **argv, struct
 
     memset(ranks, 0, sizeof(*ranks));
     report->board->shared->crowded = place_is_crowded(report->place, o->n_ranks, o->n_threads);
+    if (o->n_gpus)
+        return gpu_start(report, ranks);
     if (!o->against)
         return ranks_start(ranks, o->n_ranks, rank_main, (void *)(uintptr_t)report) == 0 ? 0 : 1;
     ranks->n = 1;
@@ -60,7 +62,7 @@ static void lost(const struct bench_report *report, const struct ranks *ranks, i
     ranks_sleep_ms(100); /* for the others to say what they saw */
     if (failed >= 0)
         ranks_describe(ranks->status[failed], text, sizeof(text));
-    if (report->options->against)
+    if (report->options->against && !report->options->n_gpus)
         bench_abort(report->board, "mpirun, or a rank under it: %s", text);
     else
         bench_abort(report->board, "rank %d: %s", failed < 0 ? 0 : failed, text);
@@ -97,5 +99,5 @@ int bench_follow(const struct bench_report *report, struct ranks *ranks)
     }
     cli_error("%s", shared->error);
     ranks_finish(ranks, 1);
-    return 1;
+    return shared->unsupported ? 2 : 1;
 }

@@ -32,6 +32,10 @@
  *   Memory      Any alignment (64 bytes is fastest). Buffers are borrowed until the call returns.
  *               send == recv is in place; any other overlap is TUTTI_E_ARG where it can be seen.
  *   Completion  Host buffers: when the call returns, recv is complete and send may be reused.
+ *               GPU buffers: the call is work on `stream` (NULL: the legacy default stream), like a
+ *               kernel launch; nothing waits on the host, and it may be captured in a graph, which
+ *               all ranks then replay equally often. If a communicator is used on several streams,
+ *               order its calls by events.
  *   Numerics    Floating sums and products accumulate in fp32 (fp64 for F64) in rank order
  *               0..n-1 and are rounded once, to nearest even; a NaN result is the canonical quiet
  *               NaN. So all ranks, algorithms, runs and instruction sets give the same bits.
@@ -42,7 +46,9 @@
  *   Errors      TUTTI_E_ARG, TUTTI_E_UNSUPPORTED, TUTTI_E_MEMORY: nothing happened on this rank.
  *               TUTTI_E_PEER, _TIMEOUT, _MISMATCH, _ABORTED: the communicator has failed for good
  *               on all ranks (tutti_comm_status); destroy it. The process and its other
- *               communicators are unharmed.
+ *               communicators are unharmed. On GPUs work on a stream that fails ends, with any
+ *               result; tutti_comm_status() and the next call say so. A mismatch shows there as a
+ *               timeout, but for sends and receives.
  */
 #ifndef TUTTI_TUTTI_H
 #define TUTTI_TUTTI_H
@@ -120,7 +126,7 @@ TUTTI_API uint32_t tutti_version(void);
 
 typedef struct tutti_comm tutti_comm;     /* a communicator: this process's rank among n */
 typedef struct tutti_window tutti_window; /* memory registered with a communicator */
-typedef struct CUstream_st *tutti_stream; /* NULL for host memory */
+typedef struct CUstream_st *tutti_stream; /* a CUDA stream; NULL for host memory */
 
 /* X(name, value, bytes, text) */
 #define TUTTI_DTYPE_MAP(X)                                                                         \
@@ -223,7 +229,7 @@ typedef struct tutti_comm_config {
     tutti_exchange_fn exchange; /* ... a caller's all-gather; neither is needed for one rank */
     void *exchange_context;     /* first argument of `exchange` */
     uint64_t timeout_ms;        /* longest wait for a peer, at creation and in calls: 30000 */
-    uint64_t scratch_bytes;     /* shared memory for staging, per rank; 4 MiB on CPU */
+    uint64_t scratch_bytes;     /* memory for staging, per rank; 4 MiB on CPU, 56 MiB on GPUs */
     const char *name;           /* for logs, errors and `tutti info --live`; up to 31 bytes */
     const char *algorithm;      /* force one by name (TUTTI_ALGO), else chosen by table */
     const char *tune_file; /* table written by `tutti tune` (TUTTI_TUNE_FILE); rank 0's counts */
@@ -270,7 +276,8 @@ TUTTI_API tutti_result tutti_comm_split(tutti_comm *comm, int color, int key,
 
 /**
  * Free a communicator and all its windows; NULL is fine. Does not wait for the others: one of them
- * that is still in a call that needs this rank gets TUTTI_E_PEER. No call may be running on `comm`.
+ * that is still in a call that needs this rank gets TUTTI_E_PEER (GPUs: TUTTI_E_TIMEOUT). No call may
+ * be running on `comm`: work on a stream that waits for a peer is ended.
  */
 TUTTI_API void tutti_comm_destroy(tutti_comm *comm);
 
@@ -403,7 +410,8 @@ TUTTI_API tutti_result tutti_recv(tutti_comm *comm, void *buf, size_t count, tut
  * Begin a group: calls on `comm` up to tutti_group_end() only check their arguments and are queued.
  * The end runs them: all sends and receives at once (so an exchange cannot deadlock), and
  * collectives in their order; broadcasts that stand together, one from each root, travel as one
- * all_gatherv. Does not nest. Buffers are borrowed until the end; counts arrays are copied.
+ * all_gatherv. Does not nest. Buffers are borrowed until the end; counts arrays are copied. All sends
+ * and receives of a group are on one stream.
  */
 TUTTI_API tutti_result tutti_group_begin(tutti_comm *comm);
 
@@ -425,6 +433,7 @@ TUTTI_API tutti_result tutti_group_end(tutti_comm *comm);
  *             before consuming it.
  * Threads     Same comm and arguments on all threads of a team. Ordinary calls on `comm` may come
  *             before or after, not at the same time. Sequence of calls: the same on every rank.
+ * Errors      TUTTI_E_UNSUPPORTED on a communicator of GPUs.
  */
 TUTTI_API tutti_result tutti_all_reduce_team(tutti_comm *comm, const void *send, void *recv,
                                              size_t count, tutti_dtype dtype, tutti_op op,
@@ -447,6 +456,7 @@ TUTTI_API tutti_result tutti_broadcast_team(tutti_comm *comm, void *buf, size_t 
  * Allocate memory that is made to be registered: page-aligned, zeroed, on huge pages where the
  * system offers them. Local: other ranks need not call it. Until it is registered it behaves like
  * any other memory, but a fork() shares it. TUTTI_E_MEMORY when there is none (never a signal later).
+ * On a communicator of GPUs it is memory of this rank's GPU.
  */
 TUTTI_API tutti_result tutti_mem_alloc(tutti_comm *comm, size_t bytes, void **ptr_out);
 
@@ -464,9 +474,16 @@ TUTTI_API tutti_result tutti_mem_free(tutti_comm *comm, void *ptr);
  *          peers map. So no other thread may write to those pages (they may reach up to a page
  *          beyond both ends) during the call, and after a fork() parent and child share them. About
  *          0.5 ms per MiB, once. It must stay mapped until the window is deregistered.
+ * GPUs     cuMemCreate memory that can be exported as descriptors (tutti_mem_alloc(), expandable
+ *          segments) or else cudaMalloc memory; it stays where it is. Ranks cannot ask each other on
+ *          the way of a call, so here a buffer (and its being in place in an all_to_all) must be
+ *          registered at the same offset on all ranks or on none: what one rank does alone ends
+ *          with TUTTI_E_TIMEOUT. Which buffers matter: both of all_reduce, send of reduce_scatter,
+ *          recv of all_gather, all_to_all and broadcast.
  * Twice    The same pages may be registered again, with this or another communicator.
  * Errors   TUTTI_E_ARG (not mapped, read-only, a shared mapping, a stack: nothing changed),
- *          TUTTI_E_MEMORY, TUTTI_E_MISMATCH (unequal bytes).
+ *          TUTTI_E_MEMORY, TUTTI_E_MISMATCH (unequal bytes), TUTTI_E_UNSUPPORTED (GPU memory that
+ *          cannot be mapped by a peer: named).
  */
 TUTTI_API tutti_result tutti_window_register(tutti_comm *comm, void *ptr, size_t bytes,
                                              tutti_window **window_out);
@@ -497,7 +514,8 @@ typedef struct tutti_stats {
 } tutti_stats;
 #define TUTTI_STATS_INIT TUTTI_INIT_(tutti_stats)
 
-/** Counters of any rank of `comm`, as last published. Any thread. */
+/** Counters of any rank of `comm`, as last published. Any thread. On GPUs only calls and bytes, and
+ *  those of other ranks are 0. */
 TUTTI_API tutti_result tutti_comm_stats(const tutti_comm *comm, int rank, tutti_stats *stats);
 
 /* A communicator of another process of this user, read from outside without disturbing it. */

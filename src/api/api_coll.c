@@ -9,6 +9,7 @@ tutti_result tutti_all_reduce(tutti_comm *comm, const void *send, void *recv, si
     size_t bytes;
 
     call.op = op;
+    call.stream = stream;
     if (tt_plainly_right(comm, send, recv, count, dtype, op, stream))
         return tt_coll_run(comm, &call);
     TT_TRY(tt_check_call("all_reduce", comm, dtype, stream));
@@ -27,6 +28,7 @@ tutti_result tutti_reduce_scatter(tutti_comm *comm, const void *send, void *recv
     size_t all, one;
 
     call.op = op;
+    call.stream = stream;
     TT_TRY(tt_check_call("reduce_scatter", comm, dtype, stream));
     TT_TRY(tt_check_op("reduce_scatter", op));
     TT_TRY(tt_check_bytes("reduce_scatter", recv_count, (size_t)comm->n_ranks, dtype, &all));
@@ -46,7 +48,8 @@ tutti_result tutti_reduce_scatterv(tutti_comm *comm, const void *send, void *rec
                            .op = op,
                            .send = send,
                            .recv = recv,
-                           .counts = counts};
+                           .counts = counts,
+                           .stream = stream};
     size_t all, before = 0, size = tt_dtype_bytes(dtype);
 
     TT_TRY(tt_check_call("reduce_scatterv", comm, dtype, stream));
@@ -67,6 +70,7 @@ tutti_result tutti_all_gather(tutti_comm *comm, const void *send, void *recv, si
     struct tt_call call = tt_call_even(TT_COLL_ALL_GATHER, dtype, send, recv, send_count);
     size_t all, one;
 
+    call.stream = stream;
     TT_TRY(tt_check_call("all_gather", comm, dtype, stream));
     TT_TRY(tt_check_bytes("all_gather", send_count, (size_t)comm->n_ranks, dtype, &all));
     one = all / (size_t)comm->n_ranks;
@@ -79,8 +83,12 @@ tutti_result tutti_all_gather(tutti_comm *comm, const void *send, void *recv, si
 tutti_result tutti_all_gatherv(tutti_comm *comm, const void *send, void *recv,
                                const size_t counts[], tutti_dtype dtype, tutti_stream stream)
 {
-    struct tt_call call = {
-        .coll = TT_COLL_ALL_GATHER, .dtype = dtype, .send = send, .recv = recv, .counts = counts};
+    struct tt_call call = {.coll = TT_COLL_ALL_GATHER,
+                           .dtype = dtype,
+                           .send = send,
+                           .recv = recv,
+                           .counts = counts,
+                           .stream = stream};
     size_t all, before = 0, size = tt_dtype_bytes(dtype);
 
     TT_TRY(tt_check_call("all_gatherv", comm, dtype, stream));
@@ -101,7 +109,8 @@ tutti_result tutti_all_gatherv_rows(tutti_comm *comm, const tutti_rows parts[], 
                            .dtype = TUTTI_DTYPE_U8,
                            .counts = rows,
                            .parts = parts,
-                           .n_parts = n_parts};
+                           .n_parts = n_parts,
+                           .stream = stream};
     size_t all, before = 0, bytes;
 
     TT_TRY(tt_check_call("all_gatherv_rows", comm, TUTTI_DTYPE_U8, stream));
@@ -126,8 +135,12 @@ tutti_result tutti_all_gatherv_rows(tutti_comm *comm, const tutti_rows parts[], 
 tutti_result tutti_all_to_all(tutti_comm *comm, const void *send, void *recv, size_t count,
                               tutti_dtype dtype, tutti_stream stream)
 {
-    struct tt_call call = {
-        .coll = TT_COLL_ALL_TO_ALL, .dtype = dtype, .send = send, .recv = recv, .count = count};
+    struct tt_call call = {.coll = TT_COLL_ALL_TO_ALL,
+                           .dtype = dtype,
+                           .send = send,
+                           .recv = recv,
+                           .count = count,
+                           .stream = stream};
     size_t all;
 
     TT_TRY(tt_check_call("all_to_all", comm, dtype, stream));
@@ -149,7 +162,8 @@ tutti_result tutti_all_to_allv(tutti_comm *comm, const void *send, const size_t 
                            .send_counts = send_counts,
                            .send_displs = send_displs,
                            .recv_counts = recv_counts,
-                           .recv_displs = recv_displs};
+                           .recv_displs = recv_displs,
+                           .stream = stream};
     size_t sent, received;
 
     TT_TRY(tt_check_call("all_to_allv", comm, dtype, stream));
@@ -176,6 +190,7 @@ static tutti_result rooted(const char *function, tutti_comm *comm, struct tt_cal
     const int many = call->coll == TT_COLL_GATHER || call->coll == TT_COLL_SCATTER;
     size_t one, all;
 
+    call->stream = stream;
     TT_TRY(tt_check_call(function, comm, call->dtype, stream));
     TT_TRY(tt_check_rank(function, comm, "root", call->root));
     TT_TRY(
@@ -240,6 +255,7 @@ tutti_result tutti_barrier(tutti_comm *comm, tutti_stream stream)
 {
     struct tt_call call = tt_call_even(TT_COLL_BARRIER, TUTTI_DTYPE_U8, NULL, NULL, 0);
 
+    call.stream = stream;
     TT_TRY(tt_check_call("barrier", comm, TUTTI_DTYPE_U8, stream));
     return tt_coll_run(comm, &call);
 }
@@ -247,7 +263,8 @@ tutti_result tutti_barrier(tutti_comm *comm, tutti_stream stream)
 static tutti_result p2p(const char *function, tutti_comm *comm, void *buf, size_t count,
                         tutti_dtype dtype, int peer, int is_send, tutti_stream stream)
 {
-    struct tt_p2p op = {.buf = buf, .peer = peer, .is_send = is_send, .dtype = dtype};
+    struct tt_p2p op = {
+        .buf = buf, .peer = peer, .is_send = is_send, .dtype = dtype, .stream = stream};
 
     TT_TRY(tt_check_call(function, comm, dtype, stream));
     TT_TRY(tt_check_rank(function, comm, "peer", peer));

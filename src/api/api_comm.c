@@ -100,7 +100,7 @@ void tutti_comm_destroy(tutti_comm *comm)
 void tutti_comm_abort(tutti_comm *comm)
 {
     if (comm)
-        comm->ops->abort(comm->engine);
+        tt_comm_abort(comm);
 }
 
 /* Structs that the caller reads: fill no more than the caller's version has room for. */
@@ -127,7 +127,7 @@ tutti_result tutti_comm_query(const tutti_comm *comm, tutti_comm_info *info)
     own.rank = comm->rank;
     own.n_ranks = comm->n_ranks;
     own.n_hosts = comm->n_hosts;
-    own.device = TUTTI_DEVICE_CPU;
+    own.device = comm->device;
     own.engine = comm->ops->name;
     own.name = comm->name;
     own.timeout_ms = comm->timeout_ms;
@@ -142,7 +142,7 @@ tutti_result tutti_comm_status(const tutti_comm *comm, tutti_comm_state *state)
 
     NEED(comm);
     NEED(state);
-    comm->ops->state(comm->engine, &own);
+    tt_comm_state(comm, &own);
     return give(state, &own, sizeof(own), "state");
 }
 

@@ -13,6 +13,9 @@
 
 #include "base/error.h"
 #include "cpu/kernels.h"
+#ifdef TUTTI_HAVE_CUDA
+#include "cuda/cuda_engine.h"
+#endif
 
 static _Thread_local char value[160];
 
@@ -113,11 +116,42 @@ static void huge_pages(tutti_capability *c)
         "/sys/kernel/mm/transparent_hugepage/shmem_enabled");
 }
 
+#ifdef TUTTI_HAVE_CUDA
+static void cuda_kernels(tutti_capability *c)
+{
+    const char *archs = tt_cuda_kernel_archs();
+
+    snprintf(value, sizeof(value), "%s%s", archs[0] ? "for compute capability " : "none", archs);
+    say(c, "CUDA kernels in this build", archs[0] != 0,
+        "ranks on GPUs are refused: build where nvcc is (a CUDA toolkit)");
+}
+
+static void cuda_driver(tutti_capability *c)
+{
+    char version[16];
+
+    tt_cuda_driver_text(version, sizeof(version));
+    snprintf(value, sizeof(value), "%s", version[0] ? version : "missing");
+    say(c, "CUDA driver", version[0] != 0,
+        "ranks on GPUs are refused: install an NVIDIA driver, 12.0 or newer (in a container: run "
+        "it "
+        "with the GPUs)");
+}
+
+static void gpus(tutti_capability *c)
+{
+    tt_cuda_gpus_text(value, sizeof(value));
+    if (!value[0])
+        snprintf(value, sizeof(value), "none");
+    say(c, "GPUs", strcmp(value, "none") != 0, "see CUDA_VISIBLE_DEVICES and nvidia-smi");
+}
+#else
 static void cuda(tutti_capability *c)
 {
-    snprintf(value, sizeof(value), "not in this version");
-    say(c, "CUDA engine", 0, "this version of tutti joins CPU ranks of one host");
+    snprintf(value, sizeof(value), "not in this build");
+    say(c, "CUDA engine", 0, "ranks on GPUs are refused: build tutti with src/cuda");
 }
+#endif
 
 static void net(tutti_capability *c)
 {
@@ -127,8 +161,14 @@ static void net(tutti_capability *c)
 
 tutti_result tt_capability_describe(size_t index, tutti_capability *capability)
 {
-    static void (*const facts[])(tutti_capability *) = {kernels,  memfd,      proc, xmem,
-                                                        shm_size, huge_pages, cuda, net};
+    static void (*const facts[])(tutti_capability *) = {kernels,      memfd,       proc,
+                                                        xmem,         shm_size,    huge_pages,
+#ifdef TUTTI_HAVE_CUDA
+                                                        cuda_kernels, cuda_driver, gpus,
+#else
+                                                        cuda,
+#endif
+                                                        net};
 
     if (index >= TT_LEN(facts))
         return TT_FAIL(TUTTI_E_ARG, "there is no capability %zu", index);

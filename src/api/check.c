@@ -9,7 +9,7 @@ tutti_result tt_check_call(const char *function, const tutti_comm *comm, tutti_d
         return TT_FAIL(TUTTI_E_ARG, "%s: comm is NULL", function);
     if (tt_dtype_bytes(dtype) == 0)
         return TT_FAIL(TUTTI_E_ARG, "%s: dtype %d does not exist", function, (int)dtype);
-    if (stream)
+    if (stream && comm->device == TUTTI_DEVICE_CPU)
         return TT_FAIL(TUTTI_E_ARG,
                        "%s: a stream was given, but communicator %s is for host memory: "
                        "pass NULL",
@@ -36,6 +36,11 @@ tutti_result tt_check_team(const char *function, const tutti_comm *comm, int thr
 {
     if (n_threads < 1 || thread < 0 || thread >= n_threads)
         return TT_FAIL(TUTTI_E_ARG, "%s: thread %d of a team of %d", function, thread, n_threads);
+    if (comm->device != TUTTI_DEVICE_CPU)
+        return TT_FAIL(
+            TUTTI_E_UNSUPPORTED,
+            "%s: communicator %s is for GPU memory; teams of threads are for host memory", function,
+            comm->name);
     if (comm->group)
         return TT_FAIL(TUTTI_E_ARG, "%s: team calls cannot be in a group", function);
     return TUTTI_OK;

@@ -29,9 +29,9 @@ static inline int tt_plainly_right(const tutti_comm *comm, const void *send, con
     const uintptr_t x = (uintptr_t)send, y = (uintptr_t)recv;
     const size_t bytes = count * tt_dtype_bytes(dtype);
 
-    return comm && !stream && send && recv && (unsigned)dtype < TUTTI_N_DTYPES &&
-           (unsigned)op < TUTTI_N_OPS && count < SIZE_MAX / 64 &&
-           (x == y || x >= y + bytes || y >= x + bytes);
+    return comm && (!stream || comm->device == TUTTI_DEVICE_CUDA) && send && recv &&
+           (unsigned)dtype < TUTTI_N_DTYPES && (unsigned)op < TUTTI_N_OPS &&
+           count < SIZE_MAX / 64 && (x == y || x >= y + bytes || y >= x + bytes);
 }
 
 /* A buffer that holds bytes must not be NULL. */

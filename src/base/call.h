@@ -76,6 +76,8 @@ struct tt_call {
     void *const *recv_blocks; /* all_gather to scattered places, one a rank; else NULL */
 
     int thread, n_threads; /* team calls; else 0, TT_TEAM_NONE */
+
+    tutti_stream stream; /* GPU memory; else NULL */
 };
 
 /* A call with even blocks. Field by field, because compilers clear a struct of this size with string
@@ -101,6 +103,7 @@ static inline struct tt_call tt_call_even(enum tt_coll coll, tutti_dtype dtype, 
     call.recv_blocks = NULL;
     call.thread = 0;
     call.n_threads = TT_TEAM_NONE;
+    call.stream = NULL;
     return call;
 }
 
@@ -111,6 +114,7 @@ struct tt_p2p {
     int peer;
     int is_send;
     tutti_dtype dtype;
+    tutti_stream stream; /* the same in all of a group */
 
     /* The engine's own; zero at first. */
     int done, started;

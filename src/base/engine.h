@@ -17,7 +17,9 @@ struct tt_engine_config {
     uint64_t scratch_bytes;
     const char *name;
     const unsigned char *key;           /* 32 bytes shared by the ranks of this communicator */
-    const struct tt_exchange *exchange; /* valid during create only */
+    int device_index;                   /* of a GPU engine */
+    const struct tt_exchange *exchange; /* copied; its context lives as long as a GPU engine, during
+                                         * create only of a CPU engine */
 };
 
 struct tt_engine_info {

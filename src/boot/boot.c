@@ -94,11 +94,20 @@ tutti_result tt_boot_open(const struct tt_boot_args *args, struct tt_boot **boot
         result = boot->rank == 0 ? open_root(boot) : tt_boot_join(boot);
     }
     if (result != TUTTI_OK) {
+        if (boot->fd >= 0)
+            result = tt_boot_joiner_give_up(boot, result);
         tt_boot_close(boot);
         return result;
     }
     *boot_out = boot;
     return TUTTI_OK;
+}
+
+static tutti_result keep_failure(struct tt_boot *boot, tutti_result result)
+{
+    boot->failed = result;
+    snprintf(boot->failed_text, sizeof(boot->failed_text), "%s", tt_error_text());
+    return result;
 }
 
 tutti_result tt_boot_all_gather(struct tt_boot *boot, const void *send, void *recv, size_t bytes)
@@ -115,17 +124,17 @@ tutti_result tt_boot_all_gather(struct tt_boot *boot, const void *send, void *re
         result = tt_boot_root_gather(boot, send, recv, bytes);
     else
         result = tt_boot_joiner_gather(boot, send, recv, bytes);
-    if (result != TUTTI_OK) {
-        boot->failed = result;
-        snprintf(boot->failed_text, sizeof(boot->failed_text), "%s", tt_error_text());
-    }
-    return result;
+    if (result != TUTTI_OK && boot->rank > 0)
+        result = tt_boot_joiner_give_up(boot, result);
+    return result == TUTTI_OK ? TUTTI_OK : keep_failure(boot, result);
 }
 
-void tt_boot_give_up(struct tt_boot *boot, tutti_result why)
+tutti_result tt_boot_give_up(struct tt_boot *boot, tutti_result why)
 {
-    if (boot->rank == 0 && boot->failed == TUTTI_OK)
-        boot->failed = tt_boot_root_fail(boot, why);
+    if (boot->failed != TUTTI_OK) /* all know it */
+        return why;
+    return keep_failure(boot, boot->rank == 0 ? tt_boot_root_give_up(boot, why)
+                                              : tt_boot_joiner_give_up(boot, why));
 }
 
 void tt_boot_close(struct tt_boot *boot)

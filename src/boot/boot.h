@@ -35,9 +35,10 @@ tutti_result tt_boot_open(const struct tt_boot_args *args, struct tt_boot **boot
 tutti_result tt_boot_all_gather(struct tt_boot *boot, const void *send, void *recv, size_t bytes);
 #define TT_BOOT_MAX_RECORD 4096
 
-/* This rank cannot go on, for the reason in its error text. Where it is rank 0 the others are told, so
- * that they do not take its leaving for its death. */
-void tt_boot_give_up(struct tt_boot *boot, tutti_result why);
+/* This rank cannot go on, for the reason in its error text. The others are told, so that they do not
+ * take its leaving for its death. Returns what to report: `why`, or, where that is TUTTI_E_PEER and the
+ * rank that is gone had told rank 0 a reason of its own, that reason, which is then the error text. */
+tutti_result tt_boot_give_up(struct tt_boot *boot, tutti_result why);
 
 void tt_boot_close(struct tt_boot *boot); /* NULL is fine */
 

@@ -78,10 +78,11 @@ struct round {
 static socklen_t fill_address(const unsigned char name[NAME_BYTES], struct sockaddr_un *out)
 {
     static const char digits[] = "0123456789abcdef";
-    char *p = out->sun_path + 1;
+    char *p;
 
     memset(out, 0, sizeof(*out));
     out->sun_family = AF_UNIX;
+    p = out->sun_path + 1;
     memcpy(p, "tutti-", 6);
     p += 6;
     for (int i = 0; i < NAME_BYTES; i++) {

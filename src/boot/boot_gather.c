@@ -14,29 +14,6 @@
 #define POLL_MS          1000
 #define SENDING_AT_ONCE  64 /* bounds the kernel's memory for answers that nobody has read yet */
 
-/* Peers are told in one short frame each, which fits unless a longer one is still under way. */
-tutti_result tt_boot_root_fail(struct tt_boot *boot, tutti_result code)
-{
-    unsigned char out[TT_WIRE_HEADER_BYTES + TT_WIRE_MAX_TEXT];
-    size_t n_text = strnlen(tt_error_text(), TT_WIRE_MAX_TEXT);
-    struct tt_wire_header header = {.type = TT_WIRE_ERROR, .sequence = boot->sequence};
-
-    header.bytes = (uint32_t)n_text;
-    header.value = (uint32_t)code;
-    tt_wire_pack_header(&header, out);
-    memcpy(out + TT_WIRE_HEADER_BYTES, tt_error_text(), n_text);
-    for (int i = 1; i < boot->n_ranks; i++) {
-        struct tt_boot_peer *peer = &boot->peers[i];
-
-        if (peer->fd < 0 || peer->state == TT_BOOT_ABSENT)
-            continue;
-        if (peer->step != TT_BOOT_SENDING || peer->n_data == 0)
-            (void)tt_boot_send_some(peer->fd, out, TT_WIRE_HEADER_BYTES + n_text);
-        shutdown(peer->fd, SHUT_WR);
-    }
-    return code;
-}
-
 struct gather {
     struct tt_boot *boot;
     unsigned char *answer; /* header and all records */
@@ -45,10 +22,9 @@ struct gather {
     int n_left;
 };
 
-static tutti_result lost(const struct tt_boot *boot, int rank)
+static tutti_result lost(const struct gather *gather, int rank)
 {
-    return TT_FAIL(TUTTI_E_PEER, "rank %d (process %u) died or left while ranks were wiring up",
-                   rank, boot->peers[rank].pid);
+    return tt_boot_root_lost(gather->boot, rank, "while ranks were wiring up");
 }
 
 static int is_late(const struct tt_boot_peer *peer)
@@ -78,10 +54,9 @@ static tutti_result check_header(const struct gather *gather, int rank)
         (header.type != TT_WIRE_DATA && header.type != TT_WIRE_GIVE_UP))
         return TT_FAIL(TUTTI_E_INTERNAL, "rank %d sent what is no message of this exchange", rank);
     if (header.type == TT_WIRE_GIVE_UP) {
-        if (tt_wire_parse_result(header.value) == TUTTI_E_ABORTED)
-            return TT_FAIL(TUTTI_E_ABORTED, "rank %d (process %u) aborted while wiring up", rank,
-                           peer->pid);
-        return fail_late(gather);
+        tutti_result result = tt_boot_root_gave_up(gather->boot, rank, &header);
+
+        return result == TUTTI_IN_PROGRESS ? fail_late(gather) : result;
     }
     if (peer->step == TT_BOOT_COLLECTED)
         return TT_FAIL(TUTTI_E_INTERNAL, "rank %d sent a second record for exchange %u", rank,
@@ -104,7 +79,7 @@ static tutti_result collect_from(struct gather *gather, int rank)
         n = tt_boot_recv_some(peer->fd, peer->header + peer->n_header,
                               sizeof(peer->header) - peer->n_header);
         if (n < 0)
-            return lost(gather->boot, rank);
+            return lost(gather, rank);
         peer->n_header += (size_t)n;
         if (peer->n_header < sizeof(peer->header))
             return TUTTI_OK;
@@ -113,7 +88,7 @@ static tutti_result collect_from(struct gather *gather, int rank)
     if (peer->n_data < gather->bytes) {
         n = tt_boot_recv_some(peer->fd, record + peer->n_data, gather->bytes - peer->n_data);
         if (n < 0)
-            return lost(gather->boot, rank);
+            return lost(gather, rank);
         peer->n_data += (size_t)n;
     }
     if (peer->n_data == gather->bytes) {
@@ -156,7 +131,7 @@ static tutti_result send_to(struct gather *gather, int rank)
                                    gather->answer_bytes - peer->n_data);
 
         if (n < 0)
-            return lost(gather->boot, rank);
+            return lost(gather, rank);
         if (n == 0)
             return TUTTI_OK;
         peer->n_data += (size_t)n;
@@ -229,7 +204,6 @@ tutti_result tt_boot_root_gather(struct tt_boot *boot, const void *send, void *r
     if (bytes > 0)
         memcpy(gather.answer + TT_WIRE_HEADER_BYTES, send, bytes);
     for (int i = 0; i < boot->n_ranks; i++) {
-        boot->peers[i].n_header = 0;
         boot->peers[i].n_data = 0;
         boot->peers[i].step = TT_BOOT_COLLECTING;
     }

@@ -1,7 +1,9 @@
 /*
- * How a rank finds rank 0: all addresses of the id are tried side by side, each with its own
+ * How a rank finds rank 0: the addresses of the id are tried side by side, each with its own
  * back-off, until one of them proves that it knows the secret. Only one at a time is shown our
- * proof, because several addresses may lead to the same rank 0.
+ * proof, because several addresses may lead to the same rank 0. An address has a short head start
+ * over the next, and one that answers holds the others back for a while: nearly always the first
+ * will do, and thousands of ranks that connect several times each are a flood.
  */
 #include <errno.h>
 #include <poll.h>
@@ -21,6 +23,8 @@
 #define CONNECT_MS     3000 /* then the host does not answer, and is asked again */
 #define CHALLENGE_MS   10000 /* rank 0 may be connected but not have called tutti_comm_create() yet */
 #define WELCOME_MS     3000
+#define HEAD_START_MS  20  /* of an address over the next */
+#define HOLD_MS        500 /* that one which answers holds the others back */
 #define BACKOFF_MIN_MS 2
 #define BACKOFF_MAX_MS 250
 #define LOOKUP_MS      1000
@@ -40,6 +44,7 @@ try {
     enum phase phase;
     uint64_t since_ns; /* of this phase */
     uint64_t next_ns;  /* IDLE: when to connect */
+    int is_held;       /* IDLE: but at once if another try fails */
     unsigned backoff_ms;
     size_t n_in;
     unsigned char challenge[TT_WIRE_CHALLENGE_BYTES];
@@ -58,6 +63,16 @@ struct hunt {
     int n;
     struct try tries[MAX_TRIES];
 };
+
+/* The others need wait no longer for the one that seemed to lead somewhere. */
+static void release(struct hunt *hunt)
+{
+    for (int i = 0; i < hunt->n; i++) {
+        if (hunt->tries[i].is_held)
+            hunt->tries[i].next_ns = tt_now_ns();
+        hunt->tries[i].is_held = 0;
+    }
+}
 
 static void retry(struct hunt *hunt, struct try *t, enum trouble trouble, int error)
 {
@@ -78,6 +93,7 @@ static void retry(struct hunt *hunt, struct try *t, enum trouble trouble, int er
     /* Who takes our proof and says nothing comes last from now on. */
     if (t->backoff_ms > BACKOFF_MAX_MS || trouble == SILENT)
         t->backoff_ms = BACKOFF_MAX_MS;
+    release(hunt);
 }
 
 static void enter(struct try *t, enum phase phase)
@@ -126,6 +142,8 @@ static void look_up(struct hunt *hunt)
         t->endpoint = found[i];
         t->fd = -1;
         t->backoff_ms = BACKOFF_MIN_MS;
+        t->next_ns = tt_now_ns() + (uint64_t)i * HEAD_START_MS * MS;
+        t->is_held = i > 0;
     }
     hunt->n = n;
 }
@@ -266,6 +284,23 @@ static uint64_t phase_end_ns(const struct try *t)
     return UINT64_MAX;
 }
 
+/* Put `t` off while another try has an answer and is not slow about the next. */
+static int hold(const struct hunt *hunt, struct try *t)
+{
+    for (int i = 0; i < hunt->n; i++) {
+        const struct try *other = &hunt->tries[i];
+        uint64_t end = other->since_ns + HOLD_MS * MS;
+
+        if (other->phase <= CONNECTING || end <= tt_now_ns())
+            continue;
+        t->is_held = 1;
+        t->next_ns = end;
+        return 1;
+    }
+    t->is_held = 0;
+    return 0;
+}
+
 /* Start what is due, end what took too long; the time of the next such event. */
 static uint64_t turn(struct hunt *hunt)
 {
@@ -277,9 +312,9 @@ static uint64_t turn(struct hunt *hunt)
         struct try *t = &hunt->tries[i];
 
         if (phase_end_ns(t) <= tt_now_ns()) {
-            if (t->phase == IDLE)
+            if (t->phase == IDLE && !hold(hunt, t))
                 begin(hunt, t);
-            else
+            else if (t->phase != IDLE)
                 retry(hunt, t, t->phase == CONNECTING ? NO_CONNECTION : SILENT, ETIMEDOUT);
         }
         if (phase_end_ns(t) < next)

@@ -26,6 +26,7 @@ struct tt_boot_peer {
     size_t n_header; /* bytes of `header` that are here */
     size_t n_data; /* bytes of the frame's payload that are here, or of the answer that are sent */
     enum tt_boot_step step;
+    int has_left; /* gave up, or has nothing more to say that could matter */
     unsigned char header[TT_WIRE_HEADER_BYTES];
 };
 
@@ -43,7 +44,8 @@ struct tt_boot {
     tutti_result failed; /* TUTTI_OK, or what all further calls return */
     char failed_text[TT_WIRE_MAX_TEXT + 1];
 
-    int fd; /* joiner: the connection to rank 0 */
+    int fd;      /* joiner: the connection to rank 0 */
+    int is_over; /* joiner: rank 0 knows why, or has said why, or is gone: nothing is left to tell */
 
     int epoll_fd; /* root */
     struct tt_boot_peer *peers;
@@ -57,12 +59,27 @@ tutti_result tt_boot_root_join(struct tt_boot *boot);
 /* Rank 0: tell everybody who is still there why (this thread's error text); returns code. */
 tutti_result tt_boot_root_fail(struct tt_boot *boot, tutti_result code);
 
+/* Rank 0 itself cannot go on: the same, after a look whether another rank's reason is behind it. */
+tutti_result tt_boot_root_give_up(struct tt_boot *boot, tutti_result why);
+
+/* A rank gave up (`header` is read, its text is not): what rank 0 fails with, or IN_PROGRESS where the
+ * rank only asks who is missing. */
+tutti_result tt_boot_root_gave_up(struct tt_boot *boot, int rank,
+                                  const struct tt_wire_header *header);
+
+/* The connection to a rank is gone: the reason that it left behind, or its death ("while ..."). */
+tutti_result tt_boot_root_lost(struct tt_boot *boot, int rank, const char *when);
+
 tutti_result tt_boot_root_gather(struct tt_boot *boot, const void *send, void *recv, size_t bytes);
 
 /* The others. */
 tutti_result tt_boot_join(struct tt_boot *boot);
 tutti_result tt_boot_joiner_gather(struct tt_boot *boot, const void *send, void *recv,
                                    size_t bytes);
+
+/* This rank cannot go on: rank 0 is told the thread's error text. Returns what became known as the
+ * reason, `why` or a better one, with its text. */
+tutti_result tt_boot_joiner_give_up(struct tt_boot *boot, tutti_result why);
 
 /* Next header from rank 0, which must be of `type`; a TT_WIRE_ERROR becomes its failure. */
 tutti_result tt_boot_joiner_expect(struct tt_boot *boot, enum tt_wire_type type,

@@ -317,8 +317,7 @@ static tutti_result peer_left(struct join *join, int rank)
         peer->state = TT_BOOT_ABSENT;
         return TUTTI_OK;
     }
-    return TT_FAIL(TUTTI_E_PEER, "rank %d (process %u) died or left while the ranks were joining",
-                   rank, peer->pid);
+    return tt_boot_root_lost(join->boot, rank, "while the ranks were joining");
 }
 
 static int is_missing(const struct tt_boot_peer *peer)
@@ -367,10 +366,11 @@ static tutti_result read_peer(struct join *join, int rank)
     if (header.type != TT_WIRE_GIVE_UP)
         return TT_FAIL(TUTTI_E_INTERNAL, "rank %d sent message %u while joining", rank,
                        header.type);
-    if (tt_wire_parse_result(header.value) == TUTTI_E_ABORTED)
-        return TT_FAIL(TUTTI_E_ABORTED, "rank %d (process %u) aborted while joining", rank,
-                       peer->pid);
-    return fail_missing(join->boot, " (the earliest deadline)");
+
+    tutti_result result = tt_boot_root_gave_up(join->boot, rank, &header);
+
+    return result == TUTTI_IN_PROGRESS ? fail_missing(join->boot, " (the earliest deadline)")
+                                       : result;
 }
 
 static void sweep(struct join *join)
@@ -440,8 +440,7 @@ static tutti_result start_all(struct tt_boot *boot)
     tt_wire_pack_header(&start, out);
     for (int i = 1; i < boot->n_ranks; i++) {
         if (tt_boot_send_some(boot->peers[i].fd, out, sizeof(out)) != sizeof(out))
-            return TT_FAIL(TUTTI_E_PEER, "rank %d (process %u) died or left after it had joined", i,
-                           boot->peers[i].pid);
+            return tt_boot_root_lost(boot, i, "after it had joined");
     }
     return TUTTI_OK;
 }

@@ -142,12 +142,24 @@ void tt_wire_pack_header(const struct tt_wire_header *in, unsigned char *out)
     put32(out + 12, in->value);
 }
 
+size_t tt_wire_pack_reason(enum tt_wire_type type, uint32_t sequence, tutti_result code,
+                           const char *text, unsigned char *out)
+{
+    struct tt_wire_header header = {.type = (uint32_t)type, .sequence = sequence};
+
+    header.bytes = (uint32_t)strnlen(text, TT_WIRE_MAX_TEXT);
+    header.value = (uint32_t)code;
+    tt_wire_pack_header(&header, out);
+    memcpy(out + TT_WIRE_HEADER_BYTES, text, header.bytes);
+    return TT_WIRE_HEADER_BYTES + header.bytes;
+}
+
 /* The longest payload of a type, -1 for a type that this side may not send. */
 static int64_t longest(uint32_t type, int from_root, int n_ranks)
 {
     switch (type) {
-    case TT_WIRE_READY:
-    case TT_WIRE_GIVE_UP: return from_root ? -1 : 0;
+    case TT_WIRE_READY: return from_root ? -1 : 0;
+    case TT_WIRE_GIVE_UP: return from_root ? -1 : TT_WIRE_MAX_TEXT;
     case TT_WIRE_START: return from_root ? 0 : -1;
     case TT_WIRE_ERROR: return from_root ? TT_WIRE_MAX_TEXT : -1;
     case TT_WIRE_DATA:

@@ -12,7 +12,7 @@
 #include <stdint.h>
 #include <tutti/tutti.h>
 
-#define TT_WIRE_VERSION         1
+#define TT_WIRE_VERSION         2
 #define TT_WIRE_NONCE_BYTES     32
 #define TT_WIRE_TAG_BYTES       32
 #define TT_WIRE_CHALLENGE_BYTES 48
@@ -82,7 +82,7 @@ enum tt_wire_type {
     TT_WIRE_START = 2,   /* root: everybody has */
     TT_WIRE_DATA = 3,    /* a record, or from the root the records of all ranks */
     TT_WIRE_ERROR = 4,   /* root: value is a tutti_result, then its text */
-    TT_WIRE_GIVE_UP = 5, /* joiner: value is a tutti_result */
+    TT_WIRE_GIVE_UP = 5, /* joiner: the same; without a text: tell me who is missing */
 };
 
 struct tt_wire_header {
@@ -93,6 +93,11 @@ struct tt_wire_header {
 };
 
 void tt_wire_pack_header(const struct tt_wire_header *in, unsigned char *out);
+
+/* A frame of a code and as much of `text` as may be sent; returns its bytes, at most header and
+ * TT_WIRE_MAX_TEXT. */
+size_t tt_wire_pack_reason(enum tt_wire_type type, uint32_t sequence, tutti_result code,
+                           const char *text, unsigned char *out);
 
 /* from_root: which side sent it; n_ranks bounds its length. */
 int tt_wire_parse_header(const unsigned char *in, size_t bytes, int from_root, int n_ranks,

@@ -9,11 +9,16 @@
 #include "base/env.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/sha256.h"
 #include "boot/boot.h"
 #include "cpu/cpu_engine.h"
+#ifdef TUTTI_HAVE_CUDA
+#include "cuda/cuda_engine.h"
+#endif
 #include "topo/host.h"
 
-#define MAX_SCRATCH ((uint64_t)1 << 32)
+#define MAX_SCRATCH     ((uint64_t)1 << 32)
+#define CONTROL_SCRATCH ((uint64_t)128 << 10) /* of the CPU engine beside another one */
 
 /* ---- configuration ---- */
 
@@ -41,7 +46,9 @@ tutti_result tt_comm_config_read(const tutti_comm_config *given, tutti_comm_conf
     if (config->timeout_ms == 0)
         TT_TRY(tt_env_number(TT_ENV_TUTTI_TIMEOUT, &config->timeout_ms));
     if (config->scratch_bytes == 0)
-        TT_TRY(tt_env_number(TT_ENV_TUTTI_SCRATCH, &config->scratch_bytes));
+        TT_TRY(tt_env_number(config->device == TUTTI_DEVICE_CUDA ? TT_ENV_TUTTI_CUDA_SCRATCH
+                                                                 : TT_ENV_TUTTI_SCRATCH,
+                             &config->scratch_bytes));
     if (!config->algorithm)
         config->algorithm = tt_env_text(TT_ENV_TUTTI_ALGO);
     if (!config->tune_file)
@@ -53,6 +60,26 @@ tutti_result tt_comm_config_read(const tutti_comm_config *given, tutti_comm_conf
     return TUTTI_OK;
 }
 
+static tutti_result device_check(const tutti_comm_config *c)
+{
+    if (c->device == TUTTI_DEVICE_CPU)
+        return TUTTI_OK;
+    if (c->device != TUTTI_DEVICE_CUDA)
+        return TT_FAIL(
+            TUTTI_E_UNSUPPORTED,
+            "this build has no engine for device %d, only for the CPU (%d) and CUDA (%d)",
+            (int)c->device, TUTTI_DEVICE_CPU, TUTTI_DEVICE_CUDA);
+#ifdef TUTTI_HAVE_CUDA
+    if (c->n_ranks > TT_CUDA_MAX_RANKS)
+        return TT_FAIL(TUTTI_E_ARG, "n_ranks is %d; a communicator of GPUs has at most %d",
+                       c->n_ranks, TT_CUDA_MAX_RANKS);
+    return TUTTI_OK;
+#else
+    return TT_FAIL(TUTTI_E_UNSUPPORTED,
+                   "this build has no engine for GPUs (device CUDA): build tutti with src/cuda");
+#endif
+}
+
 static tutti_result config_check(const tutti_comm_config *c)
 {
     if (c->n_ranks < 1 || c->n_ranks > TT_CPU_MAX_RANKS)
@@ -61,9 +88,7 @@ static tutti_result config_check(const tutti_comm_config *c)
     if (c->rank < 0 || c->rank >= c->n_ranks)
         return TT_FAIL(TUTTI_E_ARG, "rank is %d of %d; it must be 0 to %d", c->rank, c->n_ranks,
                        c->n_ranks - 1);
-    if (c->device != TUTTI_DEVICE_CPU)
-        return TT_FAIL(TUTTI_E_UNSUPPORTED,
-                       "this build has no engine for device %d, only for the CPU", (int)c->device);
+    TT_TRY(device_check(c));
     if (c->timeout_ms > UINT64_C(1) << 40)
         return TT_FAIL(TUTTI_E_ARG, "timeout_ms is %llu, more than 34 years",
                        (unsigned long long)c->timeout_ms);
@@ -144,16 +169,79 @@ static tutti_result agree_on_select(tutti_comm *comm, const tutti_comm_config *c
                            .thread = TT_CALL_UNCOUNTED};
     struct tt_engine_info info = {0};
 
-    comm->ops->info(comm->engine, &info);
+    comm->control_ops->info(comm->control, &info);
     if (comm->rank == 0)
-        word.result = tt_select_make(&word.select, comm->n_ranks, info.xmem, config->tune_file,
-                                     config->algorithm);
-    TT_TRY(comm->ops->run(comm->engine, &call));
+        word.result = tt_select_make(&word.select, comm->n_ranks,
+                                     comm->device == TUTTI_DEVICE_CUDA ? TT_SELECT_GPU
+                                     : info.xmem                       ? TT_SELECT_CPU_XMEM
+                                                                       : TT_SELECT_CPU,
+                                     config->tune_file, config->algorithm);
+    TT_TRY(comm->control_ops->run(comm->control, &call));
     comm->select = word.select;
     if (word.result != TUTTI_OK && comm->rank != 0)
         return TT_FAIL((tutti_result)word.result, "rank 0 could not make the table of algorithms: "
                                                   "see its own error");
     return (tutti_result)word.result;
+}
+
+tutti_result tt_comm_all_gather(void *context, const void *send, void *recv, size_t bytes)
+{
+    const tutti_comm *comm = context;
+    const struct tt_call call = {.coll = TT_COLL_ALL_GATHER,
+                                 .algo = TT_ALGO_ONE_SHOT,
+                                 .window_algo = TT_ALGO_ONE_SHOT,
+                                 .dtype = TUTTI_DTYPE_U8,
+                                 .send = send,
+                                 .recv = recv,
+                                 .count = bytes,
+                                 .thread = TT_CALL_UNCOUNTED};
+
+    return comm->control_ops->run(comm->control, &call);
+}
+
+/* An engine for GPUs beside the CPU engine, through which its ranks talk as long as it lives. */
+#ifdef TUTTI_HAVE_CUDA
+static tutti_result create_gpu_engine(tutti_comm *comm, struct tt_engine_config *ec,
+                                      uint64_t scratch_bytes)
+{
+    static const char purpose[] = "tutti GPU engine";
+    struct tt_exchange x = *ec->exchange;
+    unsigned char key[32];
+
+    x.all_gather = tt_comm_all_gather;
+    x.context = comm;
+    tt_hmac_sha256(comm->key, sizeof(comm->key), purpose, strlen(purpose), key);
+    ec->scratch_bytes = scratch_bytes;
+    ec->exchange = &x;
+    ec->key = key;
+    comm->ops = &tt_cuda_engine;
+    return comm->ops->create(ec, &comm->engine);
+}
+#else
+static tutti_result create_gpu_engine(tutti_comm *comm, struct tt_engine_config *ec,
+                                      uint64_t scratch_bytes)
+{
+    (void)comm;
+    (void)ec;
+    (void)scratch_bytes;
+    return TT_FAIL(TUTTI_E_UNSUPPORTED, "this build has no engine for GPUs");
+}
+#endif
+
+static tutti_result create_engines(tutti_comm *comm, struct tt_engine_config *ec,
+                                   const tutti_comm_config *config)
+{
+    const int on_cpu = config->device == TUTTI_DEVICE_CPU;
+
+    ec->scratch_bytes = on_cpu ? config->scratch_bytes : CONTROL_SCRATCH;
+    comm->control_ops = &tt_cpu_engine;
+    TT_TRY(comm->control_ops->create(ec, &comm->control));
+    TT_TRY(agree_on_select(comm, config));
+    if (!on_cpu)
+        return create_gpu_engine(comm, ec, config->scratch_bytes);
+    comm->ops = comm->control_ops;
+    comm->engine = comm->control;
+    return TUTTI_OK;
 }
 
 tutti_result tt_comm_build(const tutti_comm_config *config, const struct tt_exchange *x,
@@ -163,7 +251,7 @@ tutti_result tt_comm_build(const tutti_comm_config *config, const struct tt_exch
     struct tt_engine_config ec = {.rank = config->rank,
                                   .n_ranks = config->n_ranks,
                                   .timeout_ns = config->timeout_ms * 1000000,
-                                  .scratch_bytes = config->scratch_bytes,
+                                  .device_index = config->device_index,
                                   .key = key,
                                   .exchange = x};
     struct tt_engine_info info = {0};
@@ -175,16 +263,15 @@ tutti_result tt_comm_build(const tutti_comm_config *config, const struct tt_exch
     comm->n_ranks = config->n_ranks;
     comm->timeout_ms = config->timeout_ms;
     comm->scratch_bytes = config->scratch_bytes;
-    comm->ops = &tt_cpu_engine;
+    comm->device = config->device;
+    comm->device_index = config->device_index;
     memcpy(comm->key, key, sizeof(comm->key));
     snprintf(comm->name, sizeof(comm->name), "%s", config->name[0] ? config->name : "world");
     snprintf(comm->algorithm, sizeof(comm->algorithm), "%s", config->algorithm);
     ec.name = comm->name;
     res = check_hosts(comm, x);
     if (res == TUTTI_OK)
-        res = comm->ops->create(&ec, &comm->engine);
-    if (res == TUTTI_OK)
-        res = agree_on_select(comm, config);
+        res = create_engines(comm, &ec, config);
     if (res != TUTTI_OK) {
         tt_comm_destroy(comm);
         return res;
@@ -239,7 +326,7 @@ static tutti_result create_with_id(const tutti_comm_config *config, const tutti_
     tt_boot_derive_key(id, "tutti communicator", key);
     res = tt_comm_build(config, &x, key, comm_out);
     if (res != TUTTI_OK)
-        tt_boot_give_up(boot, res);
+        res = tt_boot_give_up(boot, res);
     tt_boot_close(boot);
     return res;
 }
@@ -294,8 +381,30 @@ void tt_comm_destroy(tutti_comm *comm)
     if (!comm)
         return;
     tt_group_free(comm->group);
-    if (comm->engine)
+    if (comm->engine && comm->engine != comm->control)
         comm->ops->destroy(comm->engine);
+    if (comm->control)
+        comm->control_ops->destroy(comm->control);
     explicit_bzero(comm->key, sizeof(comm->key));
     free(comm);
+}
+
+void tt_comm_abort(tutti_comm *comm)
+{
+    comm->ops->abort(comm->engine);
+    if (comm->control != comm->engine)
+        comm->control_ops->abort(comm->control);
+}
+
+/* A peer's abort may be known to the control engine before one of our kernels has seen it. */
+void tt_comm_state(const tutti_comm *comm, tutti_comm_state *state)
+{
+    comm->ops->state(comm->engine, state);
+    if (state->result == TUTTI_OK && comm->control != comm->engine) {
+        tutti_comm_state control = {.size = sizeof(control)};
+
+        comm->control_ops->state(comm->control, &control);
+        if (control.result != TUTTI_OK)
+            *state = control;
+    }
 }

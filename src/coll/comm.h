@@ -9,8 +9,14 @@ struct tt_group; /* group.c */
 
 struct tutti_comm {
     int rank, n_ranks, n_hosts;
+    tutti_device device;
+    int device_index;
     const struct tt_engine_ops *ops;
     struct tt_engine *engine;
+    /* What ranks tell each other in host memory: the engine itself where that is its memory, else a
+     * small CPU engine among the same ranks. */
+    const struct tt_engine_ops *control_ops;
+    struct tt_engine *control;
     struct tt_select select;
     uint64_t timeout_ms;
     uint64_t scratch_bytes;
@@ -33,6 +39,11 @@ tutti_result tt_comm_create(const tutti_comm_config *given, tutti_comm **comm_ou
 tutti_result tt_comm_create_from_env(const tutti_comm_config *overrides, tutti_comm **comm_out);
 tutti_result tt_comm_split(tutti_comm *comm, int color, int key, tutti_comm **comm_out);
 void tt_comm_destroy(tutti_comm *comm);
+void tt_comm_abort(tutti_comm *comm);
+void tt_comm_state(const tutti_comm *comm, tutti_comm_state *state);
+
+/* An all-gather of host memory; `comm` is the context of a tt_exchange. */
+tutti_result tt_comm_all_gather(void *comm, const void *send, void *recv, size_t bytes);
 
 /* Choose the algorithm and run, or queue in the open group. */
 tutti_result tt_coll_run(tutti_comm *comm, struct tt_call *call);

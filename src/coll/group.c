@@ -105,8 +105,12 @@ tutti_result tt_group_add_call(struct tt_group *group, const struct tt_call *cal
 tutti_result tt_group_add_p2p(struct tt_group *group, const struct tt_p2p *op)
 {
     void *list = group->p2p;
-    const tutti_result res = grow(&list, group->n_p2p, &group->max_p2p, sizeof(*op));
+    tutti_result res;
 
+    if (group->n_p2p > 0 && op->stream != group->p2p[0].stream)
+        return TT_FAIL(TUTTI_E_ARG, "the sends and receives of one group run at once, but two were "
+                                    "given different streams");
+    res = grow(&list, group->n_p2p, &group->max_p2p, sizeof(*op));
     group->p2p = list;
     if (res == TUTTI_OK)
         group->p2p[group->n_p2p++] = *op;
@@ -119,7 +123,8 @@ static int is_gather(const struct item *items, size_t left, size_t n)
     if (n < 2 || left < n)
         return 0;
     for (size_t i = 0; i < n; i++) {
-        if (items[i].call.coll != TT_COLL_BROADCAST || items[i].call.dtype != items[0].call.dtype)
+        if (items[i].call.coll != TT_COLL_BROADCAST || items[i].call.dtype != items[0].call.dtype ||
+            items[i].call.stream != items[0].call.stream)
             return 0;
         for (size_t j = 0; j < i; j++)
             if (items[j].call.root == items[i].call.root)
@@ -133,7 +138,8 @@ static tutti_result run_as_gather(tutti_comm *comm, const struct item *items)
     const size_t n = (size_t)comm->n_ranks;
     size_t *counts = malloc(n * sizeof(*counts));
     void **blocks = malloc(n * sizeof(*blocks));
-    struct tt_call call = {.coll = TT_COLL_ALL_GATHER, .dtype = items[0].call.dtype};
+    struct tt_call call = {
+        .coll = TT_COLL_ALL_GATHER, .dtype = items[0].call.dtype, .stream = items[0].call.stream};
     tutti_result res;
 
     if (counts && blocks) {

@@ -94,6 +94,12 @@ static enum tt_algo without_xmem(enum tt_coll coll, enum tt_algo algo)
     return coll == TT_COLL_ALL_REDUCE ? TT_ALGO_TWO_SHOT : TT_ALGO_ONE_SHOT;
 }
 
+static void built_in_gpu(struct tt_select *select)
+{
+    for (int c = 0; c < TT_N_COLLS; c++)
+        select->row[c][0] = (struct tt_select_row){UINT64_MAX, TT_ALGO_AUTO, 0};
+}
+
 static void built_in(struct tt_select *select, int n_ranks)
 {
     for (int c = 0; c < TT_N_COLLS; c++) {
@@ -146,14 +152,15 @@ int tt_tune_parse(const char *line, struct tt_tune_row *row)
     return 1;
 }
 
-/* Append a row that fits; a file's rows for a collective replace the built-in ones. DIRECT says from
- * which size windows are used; it is no choice for other buffers. */
-static int apply(struct tt_select *select, const struct tt_tune_row *row, size_t n[TT_N_COLLS])
+/* Append a row that fits; a file's rows for a collective replace the built-in ones. On the CPU DIRECT
+ * says from which size windows are used; it is no choice for other buffers. */
+static int apply(struct tt_select *select, enum tt_select_kind kind, const struct tt_tune_row *row,
+                 size_t n[TT_N_COLLS])
 {
     struct tt_select_row *rows = select->row[row->coll];
     const size_t used = n[row->coll];
 
-    if (row->algo == TT_ALGO_DIRECT)
+    if (row->algo == TT_ALGO_DIRECT && kind != TT_SELECT_GPU)
         return 0;
     if (used == TT_SELECT_ROWS || (used > 0 && row->max_bytes <= rows[used - 1].max_bytes))
         return -1;
@@ -163,7 +170,8 @@ static int apply(struct tt_select *select, const struct tt_tune_row *row, size_t
     return 0;
 }
 
-static tutti_result load(struct tt_select *select, int n_ranks, const char *path)
+static tutti_result load(struct tt_select *select, int n_ranks, enum tt_select_kind kind,
+                         const char *path)
 {
     FILE *f = fopen(path, "re");
     size_t n[TT_N_COLLS] = {0};
@@ -180,10 +188,11 @@ static tutti_result load(struct tt_select *select, int n_ranks, const char *path
                       path);
     while (res == TUTTI_OK && fgets(line, sizeof(line), f)) {
         struct tt_tune_row row;
-        const int kind = tt_tune_parse(line, &row);
+        const int is_row = tt_tune_parse(line, &row);
 
         number++;
-        if (kind < 0 || (kind == 1 && row.n_ranks == n_ranks && apply(select, &row, n) != 0))
+        if (is_row < 0 ||
+            (is_row == 1 && row.n_ranks == n_ranks && apply(select, kind, &row, n) != 0))
             res = TT_FAIL(TUTTI_E_ARG,
                           "%s:%d is not \"op ranks max_bytes algorithm\" with rising max_bytes",
                           path, number);
@@ -195,7 +204,7 @@ static tutti_result load(struct tt_select *select, int n_ranks, const char *path
     return res;
 }
 
-static tutti_result force_one(struct tt_select *select, int xmem, const char *name)
+static tutti_result force_one(struct tt_select *select, enum tt_select_kind kind, const char *name)
 {
     const int algo = tt_algo_from_name(name);
 
@@ -206,10 +215,15 @@ static tutti_result force_one(struct tt_select *select, int xmem, const char *na
                        name);
     if (algo == TT_ALGO_AUTO)
         return TUTTI_OK;
-    if (algo == TT_ALGO_XMEM && !xmem)
+    if (algo == TT_ALGO_XMEM && kind == TT_SELECT_GPU)
+        return TT_FAIL(TUTTI_E_UNSUPPORTED, "algorithm xmem is for host memory; on GPUs there are "
+                                            "one_shot, two_shot and direct (and auto)");
+    if (algo == TT_ALGO_XMEM && kind != TT_SELECT_CPU_XMEM)
         return TT_FAIL(TUTTI_E_UNSUPPORTED, "algorithm xmem was asked for, but the ranks may not "
                                             "read each other's memory (see tutti info)");
-    for (int c = 0; c < TT_N_COLLS; c++) {
+    for (int c = 0; c < TT_N_COLLS && kind == TT_SELECT_GPU; c++)
+        select->row[c][0] = (struct tt_select_row){UINT64_MAX, (uint32_t)algo, 0};
+    for (int c = 0; c < TT_N_COLLS && kind != TT_SELECT_GPU; c++) {
         if (!knows((enum tt_coll)c, (enum tt_algo)algo))
             continue;
         select->direct_from[c] = algo == TT_ALGO_DIRECT ? 0 : UINT64_MAX;
@@ -219,17 +233,20 @@ static tutti_result force_one(struct tt_select *select, int xmem, const char *na
     return TUTTI_OK;
 }
 
-tutti_result tt_select_make(struct tt_select *select, int n_ranks, int xmem, const char *tune_file,
-                            const char *force)
+tutti_result tt_select_make(struct tt_select *select, int n_ranks, enum tt_select_kind kind,
+                            const char *tune_file, const char *force)
 {
     memset(select, 0, sizeof(*select));
-    built_in(select, n_ranks);
+    if (kind == TT_SELECT_GPU)
+        built_in_gpu(select);
+    else
+        built_in(select, n_ranks);
     if (tune_file[0])
-        TT_TRY(load(select, n_ranks, tune_file));
+        TT_TRY(load(select, n_ranks, kind, tune_file));
     if (force[0])
-        TT_TRY(force_one(select, xmem, force));
+        TT_TRY(force_one(select, kind, force));
     for (int c = 0; c < TT_N_COLLS; c++)
-        for (int i = 0; i < TT_SELECT_ROWS && !xmem; i++)
+        for (int i = 0; i < TT_SELECT_ROWS && kind != TT_SELECT_CPU_XMEM; i++)
             select->row[c][i].algo =
                 without_xmem((enum tt_coll)c, (enum tt_algo)select->row[c][i].algo);
     return TUTTI_OK;

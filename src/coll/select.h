@@ -20,10 +20,17 @@ struct tt_select {
     uint64_t direct_from[TT_N_COLLS]; /* windows are used from this many bytes on */
 };
 
+/* Where the table is for. On GPUs the engine chooses where the table says auto, as it does built in. */
+enum tt_select_kind {
+    TT_SELECT_CPU,
+    TT_SELECT_CPU_XMEM /* cross-memory copies work */,
+    TT_SELECT_GPU
+};
+
 /* The built-in table for n ranks, the rows of `tune_file` (may be "") over it, and over both the
- * algorithm forced by name ("" for none). `xmem`: cross-memory copies work here. */
-tutti_result tt_select_make(struct tt_select *select, int n_ranks, int xmem, const char *tune_file,
-                            const char *force);
+ * algorithm forced by name ("" for none). */
+tutti_result tt_select_make(struct tt_select *select, int n_ranks, enum tt_select_kind kind,
+                            const char *tune_file, const char *force);
 
 static inline enum tt_algo tt_select_algo(const struct tt_select *select, enum tt_coll coll,
                                           uint64_t bytes)

@@ -42,17 +42,17 @@ static tutti_result member_all_gather(void *context, const void *send, void *rec
     if (s->rank == 0) {
         for (size_t i = 0; i < others; i++)
             ops[i] = p2p(s, (int)i + 1, 0, (unsigned char *)recv + (i + 1) * bytes, bytes);
-        res = s->parent->ops->run_p2p(s->parent->engine, ops, others);
+        res = s->parent->control_ops->run_p2p(s->parent->control, ops, others);
         for (size_t i = 0; i < others; i++)
             ops[i] = p2p(s, (int)i + 1, 1, recv, all);
         if (res == TUTTI_OK)
-            res = s->parent->ops->run_p2p(s->parent->engine, ops, others);
+            res = s->parent->control_ops->run_p2p(s->parent->control, ops, others);
     } else {
         ops[0] = p2p(s, 0, 1, (unsigned char *)recv + (size_t)s->rank * bytes, bytes);
-        res = s->parent->ops->run_p2p(s->parent->engine, ops, 1);
+        res = s->parent->control_ops->run_p2p(s->parent->control, ops, 1);
         ops[0] = p2p(s, 0, 0, recv, all);
         if (res == TUTTI_OK)
-            res = s->parent->ops->run_p2p(s->parent->engine, ops, 1);
+            res = s->parent->control_ops->run_p2p(s->parent->control, ops, 1);
     }
     free(ops);
     return res;
@@ -99,6 +99,8 @@ static tutti_result build(tutti_comm *comm, struct split *s, int color, tutti_co
     const tutti_comm_config config = {.size = sizeof(config),
                                       .rank = s->rank,
                                       .n_ranks = s->n,
+                                      .device = comm->device,
+                                      .device_index = comm->device_index,
                                       .timeout_ms = comm->timeout_ms,
                                       .scratch_bytes = comm->scratch_bytes,
                                       .name = name,
@@ -114,19 +116,13 @@ tutti_result tt_comm_split(tutti_comm *comm, int color, int key, tutti_comm **co
 {
     const struct member mine = {color, key, comm->rank};
     struct member *members = calloc((size_t)comm->n_ranks, sizeof(*members));
-    struct tt_call call = {.coll = TT_COLL_ALL_GATHER,
-                           .dtype = TUTTI_DTYPE_U8,
-                           .send = &mine,
-                           .recv = members,
-                           .count = sizeof(mine),
-                           .thread = TT_CALL_UNCOUNTED};
     struct split s = {.parent = comm, .members = members};
     tutti_comm *child = NULL;
     tutti_result res;
 
     if (!members)
         return TT_FAIL(TUTTI_E_MEMORY, "no memory for %d members", comm->n_ranks);
-    res = tt_coll_run(comm, &call);
+    res = tt_comm_all_gather(comm, &mine, members, sizeof(mine));
     comm->n_splits++;
     if (res == TUTTI_OK && color >= 0) {
         s.n = pick(members, comm->n_ranks, color);

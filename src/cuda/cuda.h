@@ -20,6 +20,8 @@ enum tt_cuda_kernel {
 /* ---- device.c: a GPU of this process: its primary context and the loaded kernels. Shared by all
  * communicators on it, counted. ---- */
 
+#define TT_CUDA_MAX_LIBRARIES 32
+
 struct tt_cuda_device {
     int index, n_users;
     CUdevice handle;
@@ -28,11 +30,14 @@ struct tt_cuda_device {
     char name[64];
     int major, minor; /* compute capability */
     int n_sms;
-    int vmm;              /* memory can be exported as file descriptors */
-    CUlibrary library;
+    int vmm; /* memory can be exported as file descriptors */
+    int pdl; /* programmatic dependent launch */
+    int n_libraries;
+    CUlibrary library[TT_CUDA_MAX_LIBRARIES]; /* one for each .cu file */
     CUfunction kernel[TT_N_CUDA_KERNELS];
 };
 
+tutti_result tt_cuda_n_devices(int *n_out);
 tutti_result tt_cuda_device_open(int index, struct tt_cuda_device **device_out);
 void tt_cuda_device_close(struct tt_cuda_device *device); /* NULL is fine */
 
@@ -40,7 +45,8 @@ void tt_cuda_device_close(struct tt_cuda_device *device); /* NULL is fine */
 tutti_result tt_cuda_enter(const struct tt_cuda_device *device, int *entered);
 void tt_cuda_leave(int entered);
 
-/* On the caller's stream, legal under capture; with programmatic dependent launch where there is. */
+/* In the device's context (current or not), on the caller's stream, legal under capture; with
+ * programmatic dependent launch where there is. */
 tutti_result tt_cuda_launch(const struct tt_cuda_device *device, enum tt_cuda_kernel kernel,
                             int n_blocks, int n_threads, const void *args, size_t args_bytes,
                             CUstream stream);
@@ -48,13 +54,10 @@ tutti_result tt_cuda_launch(const struct tt_cuda_device *device, enum tt_cuda_ke
 /* ---- share.c: memory of every rank, mapped by every rank ---- */
 
 struct tt_cuda_share {
-    unsigned char *at[TT_CUDA_MAX_RANKS]; /* of each rank, as mapped here; at[rank] is the own one */
-    size_t bytes;                         /* as asked for */
-    size_t mapped_bytes;                  /* of each mapping */
-    int is_ours;                          /* at[rank] was allocated here, so close frees it */
-    int kind[TT_CUDA_MAX_RANKS];          /* how it was mapped: see share.c */
-    CUmemGenericAllocationHandle handle[TT_CUDA_MAX_RANKS];
-    unsigned char *base[TT_CUDA_MAX_RANKS]; /* of the mapping that holds at[] */
+    unsigned char
+        *at[TT_CUDA_MAX_RANKS];       /* of each rank, as mapped here; at[rank] is the own one */
+    size_t bytes;                     /* as asked for */
+    struct tt_cuda_mapping *mappings; /* of each rank, how: share_map.h */
 };
 
 /* Collective. Allocate `bytes` here, zeroed, and map everybody's. All ranks succeed or none. */
@@ -72,7 +75,13 @@ void tt_cuda_share_close(struct tt_engine *engine, struct tt_cuda_share *share);
 /* Collective. Every rank writes a word into every peer's first `at` and reads it back there. */
 tutti_result tt_cuda_share_verify(struct tt_engine *engine, const struct tt_cuda_share *share);
 
-/* ---- window.c ---- */
+/* ---- device_memory.c: memory of this process that can be shared; any communicator may use it ---- */
+
+tutti_result tt_cuda_device_alloc(int device_index, size_t bytes, void **ptr_out); /* zeroed */
+tutti_result tt_cuda_device_free(void *ptr);
+void tt_cuda_device_hold(const void *ptr, int n_windows); /* so many more windows hold it */
+
+/* ---- cuda_window.c ---- */
 
 tutti_result tt_cuda_mem_alloc(struct tt_engine *engine, size_t bytes, void **ptr_out);
 tutti_result tt_cuda_mem_free(struct tt_engine *engine, void *ptr);
@@ -98,22 +107,31 @@ struct tt_cuda_shape {
 };
 struct tt_cuda_limits {
     int n_ranks;
-    int max_blocks; /* that all ranks that share the fullest GPU can run at once, each */
+    int max_blocks;          /* that all ranks that share the fullest GPU can run at once, each */
+    int n_blocks, n_threads; /* forced, for tuning; 0: choose */
     struct tt_cuda_layout layout;
-    enum tt_algo force; /* TT_ALGO_AUTO: choose */
 };
-/* bytes: of the larger side. in_windows: all buffers of the call are. packets: no sentinel possible. */
+/* bytes: of the larger side. in_windows: all buffers of the call that matter are. packets: no sentinel
+ * possible. force: TT_ALGO_AUTO, or what is wanted wherever it can be had. */
 struct tt_cuda_shape tt_cuda_reduce_shape(const struct tt_cuda_limits *limits, enum tt_coll coll,
-                                          uint64_t bytes, int in_windows, int packets);
-struct tt_cuda_shape tt_cuda_move_shape(const struct tt_cuda_limits *limits, enum tt_coll coll,
-                                        uint64_t bytes, uint64_t longest_pair, int in_windows);
+                                          enum tt_algo force, uint64_t bytes, int in_windows,
+                                          int packets);
+/* One-shot is by packets, two-shot through the staging area. pair_bytes: of the longest message of
+ * one rank to another, pair_room: what it takes of a packet slot; UINT64_MAX if not all ranks know. */
+struct tt_cuda_shape tt_cuda_move_shape(const struct tt_cuda_limits *limits, enum tt_algo force,
+                                        uint64_t pair_bytes, uint64_t pair_room, int in_windows);
+/* Among how many blocks a send or receive is divided; both ends say the same. */
+int tt_cuda_p2p_lanes(const struct tt_cuda_limits *limits, uint64_t bytes);
 
-/* ---- reduce.c, move.c: from a call to a launch ---- */
+/* ---- reduce.c, move.c, send_recv.c: from a call to a launch ---- */
 
 tutti_result tt_cuda_reduce(struct tt_engine *engine, const struct tt_call *call);
 tutti_result tt_cuda_move(struct tt_engine *engine, const struct tt_call *call);
-tutti_result tt_cuda_p2p(struct tt_engine *engine, struct tt_p2p ops[], size_t n_ops,
-                         CUstream stream);
+tutti_result tt_cuda_p2p(struct tt_engine *engine, struct tt_p2p ops[], size_t n_ops);
+
+/* Within this GPU, on the caller's stream. */
+tutti_result tt_cuda_copy(struct tt_engine *engine, void *to, const void *from, size_t bytes,
+                          CUstream stream);
 
 /* ---- report.c ---- */
 
@@ -121,6 +139,10 @@ tutti_result tt_cuda_p2p(struct tt_engine *engine, struct tt_p2p ops[], size_t n
 tutti_result tt_cuda_check_report(const struct tt_engine *engine);
 void tt_cuda_state(const struct tt_engine *engine, tutti_comm_state *state);
 void tt_cuda_abort(struct tt_engine *engine);
+
+/* Counters. bytes: of the larger side of a call. */
+void tt_cuda_note(struct tt_engine *engine, const struct tt_call *call, uint64_t bytes);
+void tt_cuda_stats(const struct tt_engine *engine, int rank, tutti_stats *stats);
 
 /* ---- cuda_engine.c ---- */
 
@@ -136,12 +158,12 @@ struct tt_engine {
     struct tt_cuda_share arena;
     struct tt_cuda_report *report; /* pinned */
     CUdeviceptr report_on_device;
-    struct tt_cuda_base base;      /* what all launches have in common */
-    tutti_window *windows;         /* NULL: none, and calls do not look further */
-    struct tt_cuda_memory *memories;
-    uint64_t n_calls, n_bytes;
+    struct tt_cuda_base base;        /* what all launches have in common */
+    struct tt_cuda_windows *windows; /* NULL: none, and calls do not look further */
+    _Atomic uint64_t n_calls, n_bytes, sequence, last_bytes;
+    _Atomic uint64_t last_what; /* report.c */
     char name[32];
-    char details[192];
+    char details[256];
 };
 
 #endif

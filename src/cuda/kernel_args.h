@@ -10,8 +10,11 @@
 
 #define TT_CUDA_MAX_RANKS   32
 #define TT_CUDA_MAX_BLOCKS  128 /* of one launch */
-#define TT_CUDA_MAX_THREADS 512 /* of one block */
+#define TT_CUDA_MAX_THREADS 512 /* of one block; always a multiple of 32 */
 #define TT_CUDA_MAX_PARTS   16  /* tensors of one move: TUTTI_MAX_ROW_PARTS */
+#define TT_CUDA_P2P_OPS     64  /* of one launch: one each way for every pair, at least */
+#define TT_CUDA_P2P_LANES   16  /* that a message may be divided among */
+#define TT_CUDA_P2P_RING    4   /* chunks of a lane that are under way at most */
 
 /* An arena: one allocation of GPU memory per rank, mapped by all ranks.
  *
@@ -20,9 +23,11 @@
  *   packets    [2 halves][n_ranks][packet_slot]             written by the peers, flags in the data
  *   sentinel   [2 halves][sentinel_half]                    written by the peers, all ones when idle
  *   staging    [n_ranks][staging_slot]                      written by the peers, guarded by flags
+ *   P2P        uint64_t [TT_N_P2P_WORDS][TT_CUDA_P2P_LANES][TT_CUDA_MAX_RANKS]
+ *   p2p        [n_ranks][p2p_slot]                          written by the peers, guarded by P2P
  */
 struct tt_cuda_block {
-    uint64_t epoch; /* launches that this block has finished */
+    uint64_t epoch;  /* launches that this block has finished */
     uint32_t failed; /* a wait has failed: every later launch ends at once */
     uint32_t unused;
 };
@@ -35,15 +40,28 @@ enum tt_cuda_flag {
     TT_N_FLAGS
 };
 
-#define TT_CUDA_FLAGS_AT   4096
+/* Of sends and receives, which only two ranks take part in and which are no epoch therefore. Chunks
+ * are counted per lane and pair from the creation of the communicator on. */
+enum tt_cuda_p2p_word {
+    TT_P2P_READY,  /* by the sender, in the receiver's arena: chunks put into the ring */
+    TT_P2P_CREDIT, /* by the receiver, in the sender's arena: chunks that may be put */
+    TT_P2P_POSTED, /* by the receiver, in the sender's arena: bytes of the message it waits for */
+    TT_P2P_SENT,   /* own: chunks of earlier messages */
+    TT_P2P_TAKEN,  /* own: the same of the other direction */
+    TT_N_P2P_WORDS
+};
+
+#define TT_CUDA_FLAGS_AT 4096
+#define TT_CUDA_P2P_AT   (TT_CUDA_FLAGS_AT + TT_N_FLAGS * TT_CUDA_MAX_BLOCKS * TT_CUDA_MAX_RANKS * 8)
 #define TT_CUDA_CONTROL_BYTES                                                                      \
-    (TT_CUDA_FLAGS_AT + TT_N_FLAGS * TT_CUDA_MAX_BLOCKS * TT_CUDA_MAX_RANKS * 8)
+    (TT_CUDA_P2P_AT + TT_N_P2P_WORDS * TT_CUDA_P2P_LANES * TT_CUDA_MAX_RANKS * 8)
 
 struct tt_cuda_layout {
-    uint64_t packets, packet_slot;     /* 16-byte packets of 8 bytes of data and two flags */
-    uint64_t sentinel, sentinel_half;  /* 16-byte vectors of floats */
-    uint64_t staging, staging_slot;    /* bytes */
-    uint64_t bytes;                    /* of the whole arena */
+    uint64_t packets, packet_slot;    /* 16-byte packets of 8 bytes of data and two flags */
+    uint64_t sentinel, sentinel_half; /* 16-byte vectors of floats */
+    uint64_t staging, staging_slot;   /* bytes */
+    uint64_t p2p, p2p_slot;           /* bytes; [TT_CUDA_P2P_LANES][TT_CUDA_P2P_RING] chunks */
+    uint64_t bytes;                   /* of the whole arena */
 };
 
 /* In pinned host memory: how a kernel is told to end, and how it says why it did. */
@@ -66,6 +84,23 @@ struct tt_cuda_base {
     uint32_t meet; /* 1: some pair of ranks moves no data, so each shows the others that it came */
 };
 
+/* What one-shot and two-shot can hold. One-shot: the most bytes of `send`. Two-shot: the most bytes
+ * of `chunk`: two chunks are under way, each with a slot of every source and one of every owner. */
+static inline uint64_t tt_cuda_one_shot_bytes(const struct tt_cuda_layout *layout, int n_ranks,
+                                              int packets)
+{
+    return (packets ? layout->packet_slot / 2 : layout->sentinel_half / (uint64_t)n_ranks) &
+           ~(uint64_t)15;
+}
+
+static inline uint64_t tt_cuda_two_shot_chunk(const struct tt_cuda_layout *layout, int n_ranks,
+                                              int packets)
+{
+    return (packets ? layout->packet_slot / 8 : layout->sentinel_half / (4 * (uint64_t)n_ranks)) &
+           ~(uint64_t)127;
+}
+
+/* SHARD: two-shot, whose first hop is all that it needs, or direct; never one-shot. */
 enum tt_cuda_result_to { TT_RESULT_ALL, TT_RESULT_SHARD, TT_RESULT_ROOT };
 
 /* all_reduce, reduce_scatter(v), reduce. Rank r reduces shard r of everybody's send. */
@@ -74,17 +109,32 @@ struct tt_cuda_reduce_args {
     const unsigned char *send;
     unsigned char *recv; /* RESULT_SHARD: of my shard only; RESULT_ROOT: used by root only */
     uint64_t bytes;      /* of send */
-    uint64_t chunk;      /* two-shot: bytes of a shard that go through the sentinel half at a time */
+    /* two-shot: bytes of every shard that go at a time: a multiple of 16, at least 16, at most
+     * tt_cuda_two_shot_chunk(), the same on all ranks. Up to two chunks no flags are needed. Best:
+     * the longest shard rounded up to 16 where that fits. */
+    uint64_t chunk;
     uint64_t shard_at[TT_CUDA_MAX_RANKS], shard_bytes[TT_CUDA_MAX_RANKS]; /* in send */
-    const unsigned char *peer_send[TT_CUDA_MAX_RANKS]; /* direct: everybody's windows, mapped here */
+    const unsigned char
+        *peer_send[TT_CUDA_MAX_RANKS]; /* direct: everybody's windows, mapped here */
     unsigned char *peer_recv[TT_CUDA_MAX_RANKS];
     int32_t op; /* tutti_op */
     int32_t result_to, root;
     int32_t aligned; /* send, recv and all shards begin at multiples of 16 bytes */
 };
 
+/* A pair that needs at most this much of a packet slot goes by packets in a staged move too. */
+#define TT_CUDA_SHORT_ROOM 32768
+
+/* What one part of what a pair moves takes of a packet slot: 16 bytes for every 8. A move can go by
+ * packets if no pair's parts need more than layout.packet_slot together. */
+static inline uint64_t tt_cuda_packet_bytes(uint64_t part_bytes)
+{
+    return (part_bytes / 8 + (part_bytes % 8 != 0)) * 16;
+}
+
 /* Everything that moves blocks between pairs of ranks. Offsets and lengths are in units; part i has
- * units of part[i].unit_bytes. A rank's own block is copied too, unless it is in place. */
+ * units of part[i].unit_bytes. A rank's own block is copied too, unless it is in place. No parts: a
+ * barrier (packets). An all_to_all in place cannot be direct. */
 struct tt_cuda_move_args {
     struct tt_cuda_base base;
     struct {
@@ -96,9 +146,28 @@ struct tt_cuda_move_args {
     int32_t aligned; /* every block of every part begins and ends at a multiple of 16 bytes */
     uint64_t send_at[TT_CUDA_MAX_RANKS], send_units[TT_CUDA_MAX_RANKS]; /* to each rank */
     uint64_t recv_at[TT_CUDA_MAX_RANKS], recv_units[TT_CUDA_MAX_RANKS]; /* from each rank */
-    uint64_t chunk; /* staged: bytes that go through a staging slot at a time */
+    uint64_t
+        chunk; /* staged: bytes that a block moves at a time, before it shows a flag; the kernel
+                     * takes fewer where four of them would not fit its part of the slot */
     /* direct (one part): where my block for rank r goes, as mapped here */
     unsigned char *peer_recv[TT_CUDA_MAX_RANKS];
+};
+
+/* Sends and receives, those of one peer and direction one after another. */
+struct tt_cuda_p2p_op {
+    unsigned char *buf;
+    uint64_t bytes;
+    int32_t peer, is_send;
+    int32_t lanes;   /* blocks that share it: both ends say the same */
+    int32_t is_last; /* of its peer and direction */
+};
+
+struct tt_cuda_p2p_args {
+    struct tt_cuda_base base;
+    uint64_t chunk;                 /* p2p_slot / TT_CUDA_P2P_LANES / TT_CUDA_P2P_RING */
+    int32_t n_channels, lanes;      /* pairs of peer and direction; the most lanes of any op */
+    int32_t first[TT_CUDA_P2P_OPS]; /* op of each channel */
+    struct tt_cuda_p2p_op op[TT_CUDA_P2P_OPS];
 };
 
 #endif

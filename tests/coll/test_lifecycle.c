@@ -59,7 +59,7 @@ static void cycles(struct t_rank *t)
 
 static void processes_make_and_destroy_communicators(void **state)
 {
-    const struct t_job job = {.n_ranks = 2, .no_comm = 1, .body = cycles, .limit_s = 300};
+    const struct t_job job = {.n_ranks = 2, .no_comm = 1, .body = cycles, .limit_s = 900};
 
     (void)state;
     t_run(&job);
@@ -68,7 +68,7 @@ static void processes_make_and_destroy_communicators(void **state)
 static void threads_make_and_destroy_communicators(void **state)
 {
     const struct t_job job = {
-        .n_ranks = 2, .no_comm = 1, .body = cycles, .threads = 1, .limit_s = 300};
+        .n_ranks = 2, .no_comm = 1, .body = cycles, .threads = 1, .limit_s = 900};
 
     (void)state;
     t_run(&job);

@@ -9,7 +9,7 @@
 #include "support/job.h"
 #include "support/proc.h"
 
-enum { MORE_FDS = 10, AS_STEPS = 24, BYTES = 100000 };
+enum { MORE_FDS = 10, AS_STEPS = 24, AS_STEP = 256 << 10, BYTES = 1000000 };
 
 static void limit(int what, rlim_t value)
 {
@@ -104,8 +104,33 @@ static void little_address_space(struct t_rank *t)
     use_and_destroy(t, comm);
 }
 
-/* Windows and memory of a communicator that exists: collective, so all fail or none. */
-static void windows_within(struct t_rank *t, tutti_comm *comm, int what, rlim_t value, unsigned who)
+/* How often memory and windows were had under a limit, and how often not. */
+struct tally {
+    unsigned n_good[2], n_failed[2];
+};
+
+static void count(struct tally *tally, int what, tutti_result result)
+{
+    tally->n_good[what] += result == TUTTI_OK;
+    tally->n_failed[what] += result != TUTTI_OK;
+}
+
+/* Registration is collective: all ranks succeed or none does. */
+static void check_alike(struct t_rank *t, tutti_result result)
+{
+    int *good = (int *)(void *)t->shared;
+
+    good[t->rank] = result == TUTTI_OK;
+    t_meet(t);
+    for (int r = 0; r < t->n_ranks; r++)
+        T_CHECK(good[r] == good[t->rank], "register: rank %d %s, but rank %d: %s", r,
+                good[r] ? "succeeded" : "failed", t->rank, tutti_result_name(result));
+    t_meet(t);
+}
+
+/* Windows and memory of a communicator that exists, which is still good afterwards. */
+static void windows_within(struct t_rank *t, tutti_comm *comm, int what, rlim_t value, unsigned who,
+                           struct tally *tally)
 {
     const int limited = (int)(who >> t->rank & 1);
     const struct t_holdings before = t_holdings_now();
@@ -127,26 +152,69 @@ static void windows_within(struct t_rank *t, tutti_comm *comm, int what, rlim_t 
     T_SYS(setrlimit(what, &old));
     T_CHECK((of_window == TUTTI_OK) == (w != NULL), "%s with window %p",
             tutti_result_name(of_window), (void *)w);
+    T_CHECK(limited || of_memory == TUTTI_OK, "%s without a limit", tutti_result_name(of_memory));
+    check_alike(t, of_window);
+    count(tally, 0, of_memory);
+    count(tally, 1, of_window);
     if (of_window == TUTTI_OK)
         T_OK(tutti_window_deregister(comm, w));
     if (of_memory == TUTTI_OK)
         T_OK(tutti_mem_free(comm, p));
-    T_OK(tutti_barrier(comm, NULL)); /* it is still good */
+    T_OK(tutti_barrier(comm, NULL));
     free(mine);
     t_meet(t);
     t_check_holdings(&before, 8, "after a registration under a limit");
     t_meet(t);
 }
 
+static void check_both_seen(const struct tally *tally)
+{
+    static const char *const names[] = {"tutti_mem_alloc", "tutti_window_register"};
+
+    for (int i = 0; i < 2; i++)
+        T_CHECK(tally->n_good[i] > 0 && tally->n_failed[i] > 0,
+                "%s succeeded %u times and failed %u times: the limits prove nothing", names[i],
+                tally->n_good[i], tally->n_failed[i]);
+}
+
+/* RLIMIT_NOFILE is a bound of the numbers: at the lowest free one nothing more can be opened. */
+static rlim_t lowest_free_fd(void)
+{
+    const int fd = dup(0);
+
+    T_SYS(fd);
+    close(fd);
+    return (rlim_t)fd;
+}
+
 static void few_descriptors_for_windows(struct t_rank *t)
 {
+    struct tally tally = {{0}, {0}};
     tutti_comm *comm;
 
     T_OK(create(t, 1, &comm));
-    windows_within(t, comm, RLIMIT_NOFILE, 1000, 0);
+    windows_within(t, comm, RLIMIT_NOFILE, 1000, 0, &tally);
     for (unsigned who = 1; who < 4; who++)
         for (unsigned more = 0; more <= MORE_FDS; more++)
-            windows_within(t, comm, RLIMIT_NOFILE, t_count_fds() + more, who);
+            windows_within(t, comm, RLIMIT_NOFILE, lowest_free_fd() + more, who, &tally);
+    check_both_seen(&tally);
+    use_and_destroy(t, comm);
+}
+
+static void little_address_space_for_windows(struct t_rank *t)
+{
+    struct tally tally = {{0}, {0}};
+    tutti_comm *comm;
+
+    T_OK(create(t, 1, &comm));
+    windows_within(t, comm, RLIMIT_AS, RLIM_INFINITY, 0, &tally);
+    for (unsigned who = 1; who < 4; who++)
+        for (rlim_t i = 0; i < AS_STEPS; i++) {
+            const rlim_t now = (rlim_t)t_memory_kib("/proc/self/status", "VmSize:") << 10;
+
+            windows_within(t, comm, RLIMIT_AS, now + i * AS_STEP, who, &tally);
+        }
+    check_both_seen(&tally);
     use_and_destroy(t, comm);
 }
 
@@ -200,6 +268,15 @@ static void windows_with_few_descriptors(void **state)
     play(few_descriptors_for_windows);
 }
 
+static void windows_with_little_address_space(void **state)
+{
+    (void)state;
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+    t_skip("sanitizers need the address space");
+#endif
+    play(little_address_space_for_windows);
+}
+
 static void creation_without_proc(void **state)
 {
     (void)state;
@@ -212,6 +289,7 @@ int main(void)
         cmocka_unit_test(creation_with_few_descriptors),
         cmocka_unit_test(creation_with_little_address_space),
         cmocka_unit_test(windows_with_few_descriptors),
+        cmocka_unit_test(windows_with_little_address_space),
         cmocka_unit_test(creation_without_proc),
     };
 

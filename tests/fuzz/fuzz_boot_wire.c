@@ -68,7 +68,7 @@ static void try_header(const uint8_t *data, size_t size, int from_root)
     if (tt_wire_parse_header(data, size, from_root, 8, &header) != 0)
         return;
     CHECK(header.bytes <= (from_root ? 8 : 1) * TT_BOOT_MAX_RECORD);
-    if (header.type == TT_WIRE_ERROR)
+    if (header.type == TT_WIRE_ERROR || header.type == TT_WIRE_GIVE_UP)
         CHECK(header.bytes <= TT_WIRE_MAX_TEXT);
     CHECK(tt_wire_parse_result(header.value) < TUTTI_OK);
     tt_wire_pack_header(&header, out);

@@ -164,6 +164,8 @@ tutti_result t_comm_create(struct t_rank *t, uint64_t key, const tutti_comm_conf
         full = *config;
     full.rank = t->rank;
     full.n_ranks = t->n_ranks;
+    if (full.device == TUTTI_DEVICE_CUDA)
+        full.device_index = t->job->n_devices > 0 ? t->rank % t->job->n_devices : 0;
     if (t->job->boot == T_BOOT_EXCHANGE) {
         full.exchange = t_exchange;
         full.exchange_context = t;

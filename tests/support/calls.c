@@ -249,7 +249,7 @@ static tutti_result make_rows(struct t_stage *s, struct t_call *call)
         sent += call->send_counts[s->rank] * row_bytes[i];
         received += sum(call->send_counts, s->n_ranks) * row_bytes[i];
     }
-    return tutti_all_gatherv_rows(s->comm, parts, PARTS, call->send_counts, NULL);
+    return tutti_all_gatherv_rows(s->comm, parts, PARTS, call->send_counts, call->stream);
 }
 
 static tutti_result make_ring(struct t_stage *s, const struct t_call *call)
@@ -258,8 +258,8 @@ static tutti_result make_ring(struct t_stage *s, const struct t_call *call)
     const int next = (s->rank + 1) % s->n_ranks, before = (s->rank + s->n_ranks - 1) % s->n_ranks;
 
     T_OK(tutti_group_begin(s->comm));
-    T_OK(tutti_send(s->comm, call->send.buf, c->count, c->dtype, next, NULL));
-    T_OK(tutti_recv(s->comm, call->recv.buf, c->count, c->dtype, before, NULL));
+    T_OK(tutti_send(s->comm, call->send.buf, c->count, c->dtype, next, call->stream));
+    T_OK(tutti_recv(s->comm, call->recv.buf, c->count, c->dtype, before, call->stream));
     return tutti_group_end(s->comm);
 }
 
@@ -270,27 +270,30 @@ static tutti_result make_alone(struct t_stage *s, struct t_call *k)
     void *send = k->send.buf, *recv = k->recv.buf;
 
     switch (c->coll) {
-    case T_all_reduce: return tutti_all_reduce(comm, send, recv, c->count, c->dtype, c->op, NULL);
+    case T_all_reduce:
+        return tutti_all_reduce(comm, send, recv, c->count, c->dtype, c->op, k->stream);
     case T_reduce_scatter:
-        return tutti_reduce_scatter(comm, send, recv, c->count, c->dtype, c->op, NULL);
+        return tutti_reduce_scatter(comm, send, recv, c->count, c->dtype, c->op, k->stream);
     case T_reduce_scatterv:
-        return tutti_reduce_scatterv(comm, send, recv, k->send_counts, c->dtype, c->op, NULL);
-    case T_all_gather: return tutti_all_gather(comm, send, recv, c->count, c->dtype, NULL);
-    case T_all_gatherv: return tutti_all_gatherv(comm, send, recv, k->send_counts, c->dtype, NULL);
+        return tutti_reduce_scatterv(comm, send, recv, k->send_counts, c->dtype, c->op, k->stream);
+    case T_all_gather: return tutti_all_gather(comm, send, recv, c->count, c->dtype, k->stream);
+    case T_all_gatherv:
+        return tutti_all_gatherv(comm, send, recv, k->send_counts, c->dtype, k->stream);
     case T_all_gatherv_rows: return make_rows(s, k);
-    case T_all_to_all: return tutti_all_to_all(comm, send, recv, c->count, c->dtype, NULL);
+    case T_all_to_all: return tutti_all_to_all(comm, send, recv, c->count, c->dtype, k->stream);
     case T_all_to_allv:
         return tutti_all_to_allv(comm, send, k->send_counts, k->send_displs, recv, k->recv_counts,
-                                 k->recv_displs, c->dtype, NULL);
-    case T_broadcast: return tutti_broadcast(comm, recv, c->count, c->dtype, c->root, NULL);
-    case T_reduce: return tutti_reduce(comm, send, recv, c->count, c->dtype, c->op, c->root, NULL);
-    case T_gather: return tutti_gather(comm, send, recv, c->count, c->dtype, c->root, NULL);
-    case T_scatter: return tutti_scatter(comm, send, recv, c->count, c->dtype, c->root, NULL);
+                                 k->recv_displs, c->dtype, k->stream);
+    case T_broadcast: return tutti_broadcast(comm, recv, c->count, c->dtype, c->root, k->stream);
+    case T_reduce:
+        return tutti_reduce(comm, send, recv, c->count, c->dtype, c->op, c->root, k->stream);
+    case T_gather: return tutti_gather(comm, send, recv, c->count, c->dtype, c->root, k->stream);
+    case T_scatter: return tutti_scatter(comm, send, recv, c->count, c->dtype, c->root, k->stream);
     case T_ring: return make_ring(s, k);
     case T_barrier:
     case T_N_COLLS: break;
     }
-    return tutti_barrier(comm, NULL);
+    return tutti_barrier(comm, k->stream);
 }
 
 struct team_call {

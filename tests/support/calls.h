@@ -18,6 +18,7 @@ struct t_call {
     int in_place;                        /* this call on this rank */
     int null_send, null_recv;            /* pass NULL: not used here */
     struct t_side send, recv;
+    tutti_stream stream;
     size_t *send_counts, *send_displs, *recv_counts, *recv_displs; /* of v-calls */
 };
 

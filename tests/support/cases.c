@@ -26,31 +26,53 @@ size_t t_case_fit(enum t_coll coll, int n_ranks, size_t room, size_t element, si
     return count < most ? count : most;
 }
 
-void t_stage_open(struct t_stage *s, struct t_rank *t, tutti_comm *comm, size_t room,
-                  int with_windows)
+static void open_on_device(struct t_stage *s, int registered, int side)
+{
+    const size_t bytes = s->memory[registered][side].bytes;
+    void *p;
+
+    if (registered)
+        T_OK(tutti_mem_alloc(s->comm, bytes, &p));
+    else
+        p = t_device_alloc(bytes);
+    s->device_memory[registered][side] = p;
+}
+
+void t_stage_open_on(struct t_stage *s, struct t_rank *t, tutti_comm *comm, size_t room,
+                     int with_windows, struct t_device *device)
 {
     tutti_comm_info info = TUTTI_COMM_INFO_INIT;
 
     *s = (struct t_stage){.t = t, .comm = comm, .rank = t->rank, .n_ranks = t->n_ranks};
+    s->device = device;
     if (comm != NULL) {
         T_OK(tutti_comm_query(comm, &info));
         s->rank = info.rank;
         s->n_ranks = info.n_ranks;
     }
     s->room = room;
-    for (int side = 0; side < 2; side++) {
-        s->memory[0][side] = t_memory_new(room);
-        if (!with_windows)
-            continue;
-        s->memory[1][side] = t_memory_new(room);
-        T_OK(tutti_window_register(comm, s->memory[1][side].base, s->memory[1][side].bytes,
-                                   &s->windows[side]));
-    }
+    for (int registered = 0; registered < 1 + with_windows; registered++)
+        for (int side = 0; side < 2; side++) {
+            s->memory[registered][side] = t_memory_new(room);
+            if (device != NULL)
+                open_on_device(s, registered, side);
+        }
+    for (int side = 0; with_windows && side < 2; side++)
+        T_OK(tutti_window_register(
+            comm, device != NULL ? s->device_memory[1][side] : s->memory[1][side].base,
+            s->memory[1][side].bytes, &s->windows[side]));
     s->want = malloc(room);
     s->inputs = calloc((size_t)s->n_ranks, sizeof(*s->inputs));
     s->result = calloc(1, sizeof(*s->result));
     s->counts = calloc(4 * (size_t)s->n_ranks, sizeof(*s->counts));
-    T_CHECK(s->want && s->inputs && s->result && s->counts, "no memory for a stage");
+    s->call = calloc(1, sizeof(*s->call));
+    T_CHECK(s->want && s->inputs && s->result && s->counts && s->call, "no memory for a stage");
+}
+
+void t_stage_open(struct t_stage *s, struct t_rank *t, tutti_comm *comm, size_t room,
+                  int with_windows)
+{
+    t_stage_open_on(s, t, comm, room, with_windows, NULL);
 }
 
 void t_stage_close(struct t_stage *s)
@@ -58,6 +80,10 @@ void t_stage_close(struct t_stage *s)
     for (int side = 0; side < 2; side++) {
         if (s->windows[side] != NULL)
             T_OK(tutti_window_deregister(s->comm, s->windows[side]));
+        if (s->device_memory[0][side] != NULL)
+            t_device_free(s->device_memory[0][side]);
+        if (s->device_memory[1][side] != NULL)
+            T_OK(tutti_mem_free(s->comm, s->device_memory[1][side]));
         t_memory_free(&s->memory[0][side]);
         t_memory_free(&s->memory[1][side]);
     }
@@ -65,6 +91,7 @@ void t_stage_close(struct t_stage *s)
     free(s->inputs);
     free(s->result);
     free(s->counts);
+    free(s->call);
 }
 
 /* --- where the buffers of this rank are --- */
@@ -75,13 +102,25 @@ static int in_window(const struct t_stage *s, const struct t_case *c, int side)
         return 0;
     if (c->windows != T_MIXED)
         return 1;
-    return (int)(t_hash(c->seed + 77 + (uint64_t)side, (uint64_t)s->rank) & 1);
+    return (int)(t_hash(c->seed + 77 + (uint64_t)side, s->device ? 0 : (uint64_t)s->rank) & 1);
+}
+
+/* On a GPU what is registered must be so on all ranks, at the same offset. */
+static enum t_place place_on_device(const struct t_case *c)
+{
+    const int is_even = c->coll == T_all_reduce || c->coll == T_reduce || c->coll == T_broadcast ||
+                        c->coll == T_all_gather || c->coll == T_all_to_all ||
+                        c->coll == T_reduce_scatter;
+
+    return c->place == T_AT_END && !is_even && c->windows != T_ORDINARY ? T_ODD : c->place;
 }
 
 static enum t_place place_of(const struct t_stage *s, const struct t_case *c, int side)
 {
     const uint64_t shift = t_hash(c->seed + 5 + (uint64_t)side, (uint64_t)s->rank);
 
+    if (s->device != NULL)
+        return place_on_device(c);
     if (c->windows == T_REGISTERED || c->windows == T_ORDINARY)
         return c->place;
     return (enum t_place)(shift % T_N_PLACES);
@@ -99,19 +138,26 @@ static struct t_side side_of(const struct t_stage *s, const struct t_case *c, in
     return a;
 }
 
+/* Gathered blocks are part of recv, scattered ones of send, also where others have none at all. */
+static int lies_in_recv(const struct t_call *call)
+{
+    const enum t_coll coll = call->c->coll;
+
+    return coll == T_all_gather || coll == T_all_gatherv || coll == T_gather;
+}
+
 /* In place: the smaller side is part of the larger one, at the offset that the call prescribes. */
 static void overlay(const struct t_call *call, struct t_side *send, struct t_side *recv)
 {
     const size_t shift = call->in_place_offset * tutti_dtype_bytes(call->c->dtype);
 
-    if (send->elements >= recv->elements)
-        recv->buf = send->buf + shift;
-    else
+    if (lies_in_recv(call)) {
         send->buf = recv->buf + shift;
-    if (send->elements >= recv->elements)
-        recv->memory = send->memory;
-    else
         send->memory = recv->memory;
+    } else {
+        recv->buf = send->buf + shift;
+        recv->memory = send->memory;
+    }
 }
 
 /* --- inputs, results --- */
@@ -121,7 +167,7 @@ static void make_patterns(struct t_stage *s, const struct t_case *c)
     const size_t reach = ((size_t)s->n_ranks * (2 * c->count + 16)) * 8 + 400;
 
     for (int r = 0; r < s->n_ranks; r++)
-        t_pattern_input(&s->inputs[r], reach, c->dtype, c->inputs, c->seed, r);
+        t_pattern_input(&s->inputs[r], reach, c->dtype, c->inputs, c->seed + c->round, r);
     if (t_colls[c->coll].reduces)
         t_pattern_reduce(s->result, s->inputs, s->n_ranks, reach, c->dtype, c->op);
 }
@@ -203,19 +249,94 @@ static void prepare(struct t_stage *s, struct t_call *call)
     }
 }
 
-tutti_result t_case_try(struct t_stage *s, const struct t_case *c)
+/* --- to a GPU and back --- */
+
+/* Where on the device the byte lies that the host has at p in `memory`. */
+static unsigned char *on_device(const struct t_stage *s, const struct t_memory *memory,
+                                const unsigned char *p)
 {
-    struct t_call call = {.c = c};
+    const size_t i = (size_t)(memory - &s->memory[0][0]);
+
+    return s->device_memory[i / 2][i % 2] + (p - memory->base);
+}
+
+/* The side and its canaries; of two that share memory, the larger is enough. */
+static void move_side(const struct t_stage *s, const struct t_side *a, int to_device)
+{
+    unsigned char *begin, *end;
+
+    if (a->buf == NULL)
+        return;
+    begin = a->buf - a->memory->base > T_CANARY_BYTES ? a->buf - T_CANARY_BYTES : a->memory->base;
+    end = a->buf + a->bytes + T_CANARY_BYTES;
+    if (end > a->memory->base + a->memory->bytes)
+        end = a->memory->base + a->memory->bytes;
+    if (to_device)
+        t_device_push(s->device, on_device(s, a->memory, begin), begin, (size_t)(end - begin));
+    else
+        t_device_pull(s->device, begin, on_device(s, a->memory, begin), (size_t)(end - begin));
+}
+
+static void move_sides(const struct t_stage *s, int to_device)
+{
+    const struct t_call *call = s->call;
+
+    if (!call->in_place || call->send.bytes >= call->recv.bytes || call->recv.buf == NULL)
+        move_side(s, &call->send, to_device);
+    if (!call->in_place || call->recv.bytes > call->send.bytes || call->send.buf == NULL)
+        move_side(s, &call->recv, to_device);
+}
+
+/* --- the steps --- */
+
+void t_case_load(struct t_stage *s, const struct t_case *c)
+{
+    *s->call = (struct t_call){.c = c};
+    t_call_shape(s, s->call);
+    prepare(s, s->call);
+    if (s->device != NULL)
+        move_sides(s, 1);
+}
+
+tutti_result t_case_launch(struct t_stage *s)
+{
+    struct t_call call = *s->call;
     tutti_result result;
 
-    t_call_shape(s, &call);
-    prepare(s, &call);
-    t_at(__FILE__, __LINE__, t_colls[c->coll].name);
+    if (s->device != NULL) {
+        call.stream = s->device->stream;
+        if (call.send.buf != NULL)
+            call.send.buf = on_device(s, call.send.memory, call.send.buf);
+        if (call.recv.buf != NULL)
+            call.recv.buf = on_device(s, call.recv.memory, call.recv.buf);
+    }
+    t_at(__FILE__, __LINE__, t_colls[call.c->coll].name);
     result = t_call_make(s, &call);
     t_at(__FILE__, __LINE__, NULL);
-    if (result != TUTTI_OK)
-        return result;
-    return check(s, &call) ? TUTTI_OK : TUTTI_E_INTERNAL;
+    return result;
+}
+
+tutti_result t_case_verify(struct t_stage *s)
+{
+    tutti_comm_state state = TUTTI_COMM_STATE_INIT;
+
+    if (s->device != NULL) {
+        move_sides(s, 0);
+        t_device_sync(s->device);
+        T_OK(tutti_comm_status(s->comm, &state));
+        T_CHECK(s->expect_failure || state.result == TUTTI_OK, "%s, rank %d of %d: %s",
+                t_case_text(s->call->c), s->rank, s->n_ranks, state.text);
+    }
+    return check(s, s->call) ? TUTTI_OK : TUTTI_E_INTERNAL;
+}
+
+tutti_result t_case_try(struct t_stage *s, const struct t_case *c)
+{
+    tutti_result result;
+
+    t_case_load(s, c);
+    result = t_case_launch(s);
+    return result != TUTTI_OK ? result : t_case_verify(s);
 }
 
 void t_case_run(struct t_stage *s, const struct t_case *c)

@@ -6,6 +6,7 @@
 #define TUTTI_TESTS_CASES_H
 
 #include "support/buffers.h"
+#include "support/gpus.h"
 #include "support/job.h"
 #include "support/reference.h"
 
@@ -58,7 +59,8 @@ struct t_case {
     enum t_place place;
     enum t_windows windows;
     enum t_inputs inputs;
-    uint64_t seed; /* of inputs and of all that is not said above */
+    uint64_t seed;  /* of inputs and of all that is not said above */
+    uint64_t round; /* the same call with other inputs */
 };
 
 /* What a rank needs to run cases: buffers, windows, patterns. */
@@ -74,6 +76,11 @@ struct t_stage {
     struct t_pattern *result;
     size_t *counts;     /* [4][n_ranks] */
     int expect_failure; /* return a wrong result instead of failing the test */
+
+    /* On a GPU: `memory` is what the host sees of device_memory, before and after a call. */
+    struct t_device *device; /* NULL: on the host */
+    unsigned char *device_memory[2][2];
+    struct t_call *call; /* between load and verify */
 };
 
 /* comm NULL, without windows: s->comm is set later, to one of all ranks of the job. */
@@ -81,11 +88,22 @@ void t_stage_open(struct t_stage *s, struct t_rank *t, tutti_comm *comm, size_t 
                   int with_windows);
 void t_stage_close(struct t_stage *s);
 
+/* The same on a GPU. Registered memory comes from tutti_mem_alloc(). All ranks at once: nobody may
+ * be in a call, since allocating GPU memory can wait for all kernels. */
+void t_stage_open_on(struct t_stage *s, struct t_rank *t, tutti_comm *comm, size_t room,
+                     int with_windows, struct t_device *device);
+
 /* Run one case on this rank and check the result. Returns what the call returned if it failed;
  * wrong data fails the test, or gives TUTTI_E_INTERNAL where expect_failure is set. */
 tutti_result t_case_try(struct t_stage *s, const struct t_case *c);
 
-/* The same, where failure is a failed test. */
+/* The three steps of t_case_try(): inputs to their place, the call, and the check of its result.
+ * On a GPU, calls on several stages can be made before the first is verified; `c` lives until then. */
+void t_case_load(struct t_stage *s, const struct t_case *c);
+tutti_result t_case_launch(struct t_stage *s);
+tutti_result t_case_verify(struct t_stage *s);
+
+/* The same as t_case_try(), where failure is a failed test. */
 void t_case_run(struct t_stage *s, const struct t_case *c);
 
 /* A case from a random number: any call, dtype, op, root, place, windows; up to max_count elements,

@@ -39,6 +39,7 @@ struct t_job {
     int no_comm;              /* the body makes its own */
     int keep_comm;            /* the body has destroyed t->comm itself */
     unsigned limit_s;         /* 60 */
+    int n_devices;            /* rank r takes GPU r modulo this */
     uint64_t dies;            /* bit r: rank r may be killed, that is no failure */
     tutti_comm_config config; /* size 0: TUTTI_COMM_CONFIG_INIT */
     /* Runs in the parent before there are ranks: to fill the shared area. */

@@ -134,6 +134,29 @@ static inline void expect(const struct job *job, int index, tutti_result result,
     }
 }
 
+/* Ranks 0 .. n - 1, each of which plays `fn`, to their end. */
+static inline struct job *job_play(const char *address, int n, rank_fn fn)
+{
+    struct job *job = job_new(address);
+
+    for (int rank = 0; rank < n; rank++)
+        job_add(job, rank, fn);
+    job_wait(job);
+    return job;
+}
+
+/* The first `n` processes ended so, within `limit_s` seconds (0: any time); the job is over. */
+static inline void job_expect(struct job *job, int n, tutti_result result, const char *part,
+                              double limit_s)
+{
+    for (int i = 0; i < n; i++) {
+        expect(job, i, result, part);
+        if (limit_s > 0 && job->outcomes[i].seconds >= limit_s)
+            fail_msg("process %d took %.2f s", i, job->outcomes[i].seconds);
+    }
+    job_free(job);
+}
+
 /* The id of the job: from the known address, or made by rank 0 and waited for by the others. */
 static inline tutti_result job_id(struct job *job, int rank, const char *secret,
                                   tutti_unique_id *id_out)
@@ -164,27 +187,31 @@ static inline tutti_result open_boot(struct job *job, int rank, int n_ranks, int
     return result == TUTTI_OK ? tt_boot_open(&args, boot_out) : result;
 }
 
-/* Gather `bytes` that tell ranks and rounds apart, and check all of them. */
+/* Bytes that tell ranks and rounds apart, eight at a time: thousands of ranks check millions. */
+static inline void fill_record(unsigned char *record, int rank, int round, size_t bytes)
+{
+    uint64_t word = (uint64_t)rank * UINT64_C(0x9e3779b97f4a7c15) +
+                    (uint64_t)round * UINT64_C(0xc2b2ae3d27d4eb4f);
+
+    for (size_t i = 0; i < bytes; i += sizeof(word), word += UINT64_C(0x0101010101010101))
+        memcpy(record + i, &word, bytes - i < sizeof(word) ? bytes - i : sizeof(word));
+}
+
+/* Gather such records, and check all of them. */
 static inline tutti_result gather_checked(struct tt_boot *boot, int rank, int n_ranks, int round,
                                           size_t bytes)
 {
-    unsigned char send[TT_BOOT_MAX_RECORD];
     unsigned char *recv = malloc(bytes * (size_t)n_ranks + 1);
+    unsigned char record[TT_BOOT_MAX_RECORD];
     tutti_result result;
 
-    for (size_t i = 0; i < bytes; i++)
-        send[i] = (unsigned char)((size_t)rank * 31 + (size_t)round * 7 + i);
+    fill_record(record, rank, round, bytes);
     recv[bytes * (size_t)n_ranks] = 0xa5;
-    result = tt_boot_all_gather(boot, send, recv, bytes);
+    result = tt_boot_all_gather(boot, record, recv, bytes);
     for (int r = 0; result == TUTTI_OK && r < n_ranks; r++) {
-        for (size_t i = 0; i < bytes; i++) {
-            if (recv[(size_t)r * bytes + i] !=
-                (unsigned char)((size_t)r * 31 + (size_t)round * 7 + i)) {
-                result =
-                    TT_FAIL(TUTTI_E_INTERNAL, "wrong byte %zu of rank %d in round %d", i, r, round);
-                break;
-            }
-        }
+        fill_record(record, r, round, bytes);
+        if (memcmp(recv + (size_t)r * bytes, record, bytes) != 0)
+            result = TT_FAIL(TUTTI_E_INTERNAL, "wrong bytes of rank %d in round %d", r, round);
     }
     if (result == TUTTI_OK && recv[bytes * (size_t)n_ranks] != 0xa5)
         result = TT_FAIL(TUTTI_E_INTERNAL, "wrote past the end");
@@ -218,6 +245,14 @@ static inline void free_address(int family, char *out, size_t bytes)
 static inline void local_address(char *out, size_t bytes)
 {
     snprintf(out, bytes, "unix:tutti-test-%d-%llx", (int)getpid(), (unsigned long long)tt_now_ns());
+}
+
+static inline void test_address(int is_local, char *out, size_t bytes)
+{
+    if (is_local)
+        local_address(out, bytes);
+    else
+        free_address(AF_INET, out, bytes);
 }
 
 #endif

@@ -130,16 +130,9 @@ static tutti_result be_sharing(struct job *job, int rank)
 
 static void test_eight_processes(void **state)
 {
-    struct job *job = job_new("");
-
     (void)state;
     n_ranks = 8;
-    for (int rank = 0; rank < n_ranks; rank++)
-        job_add(job, rank, be_sharing);
-    job_wait(job);
-    for (int i = 0; i < n_ranks; i++)
-        expect(job, i, TUTTI_OK, NULL);
-    job_free(job);
+    job_expect(job_play("", n_ranks, be_sharing), n_ranks, TUTTI_OK, NULL, 0);
 }
 
 /* One datagram to `name`, with descriptors, from a socket of nobody's. */
@@ -222,29 +215,18 @@ static void test_strangers_write(void **state)
     atomic_store(&job->stage, 1);
     while (waitpid(job->pids[stranger], NULL, 0) < 0 && errno == EINTR)
         ;
-    for (int i = 0; i < n_ranks; i++)
-        expect(job, i, TUTTI_OK, NULL);
     assert_true(atomic_load(&job->n_here) > 100);
     print_message("%d messages of strangers dropped\n", atomic_load(&job->n_here));
-    job_free(job);
+    job_expect(job, n_ranks, TUTTI_OK, NULL, 0);
 }
 
 static void test_killed_while_sharing(void **state)
 {
-    struct job *job = job_new("");
-
     (void)state;
     n_ranks = 4;
     die_in_round = 7;
-    for (int rank = 0; rank < n_ranks; rank++)
-        job_add(job, rank, be_sharing);
-    job_wait(job);
-    for (int i = 0; i < 3; i++) {
-        expect(job, i, TUTTI_E_PEER, "rank 3");
-        assert_true(job->outcomes[i].seconds < 3);
-    }
+    job_expect(job_play("", n_ranks, be_sharing), 3, TUTTI_E_PEER, "rank 3", 3);
     die_in_round = -1;
-    job_free(job);
 }
 
 /* 64 ranks of an ordinary user with the usual limit: too many descriptors under way for the kernel. */
@@ -262,18 +244,11 @@ static tutti_result be_ordinary(struct job *job, int rank)
 
 static void test_sixty_four_with_usual_limit(void **state)
 {
-    struct job *job = job_new("");
-
     (void)state;
     n_ranks = 64;
     n_rounds = 5;
-    for (int rank = 0; rank < n_ranks; rank++)
-        job_add(job, rank, be_ordinary);
-    job_wait(job);
-    for (int i = 0; i < n_ranks; i++)
-        expect(job, i, TUTTI_OK, NULL);
+    job_expect(job_play("", n_ranks, be_ordinary), n_ranks, TUTTI_OK, NULL, 0);
     n_rounds = 20;
-    job_free(job);
 }
 
 struct member {
@@ -332,55 +307,35 @@ static void test_ranks_of_two_users(void **state)
         return;
     }
     free_address(AF_INET, address, sizeof(address));
-    struct job *job = job_new(address);
-
     n_ranks = 4;
-    for (int rank = 0; rank < n_ranks; rank++)
-        job_add(job, rank, be_mixed);
-    job_wait(job);
-    for (int i = 0; i < n_ranks; i++) {
-        expect(job, i, TUTTI_E_AUTH, "rank 2");
-        assert_true(job->outcomes[i].seconds < 3);
-    }
-    job_free(job);
+    job_expect(job_play(address, n_ranks, be_mixed), n_ranks, TUTTI_E_AUTH, "rank 2", 3);
 }
 
 /* Another key is a stranger: nothing of it is believed, and at the deadline it is missing. This is
  * also the proof that the checks above could fail. */
 static void test_other_key_is_not_believed(void **state)
 {
-    struct job *job = job_new("");
+    struct job *job;
 
     (void)state;
     n_ranks = 3;
     other_key_rank = 2;
     mesh_timeout_ms = 500;
-    for (int rank = 0; rank < n_ranks; rank++)
-        job_add(job, rank, be_sharing);
-    job_wait(job);
-    for (int i = 0; i < 2; i++)
-        expect(job, i, TUTTI_E_TIMEOUT, "rank 2 (process");
+    job = job_play("", n_ranks, be_sharing);
     expect(job, 2, TUTTI_E_TIMEOUT, "did not share its memory before the deadline");
+    job_expect(job, 2, TUTTI_E_TIMEOUT, "rank 2 (process", 0);
     other_key_rank = -1;
-    job_free(job);
 }
 
 static void test_late_rank_is_named(void **state)
 {
-    struct job *job = job_new("");
-
     (void)state;
     n_ranks = 3;
     late_in_round = 4;
     mesh_timeout_ms = 500;
-    for (int rank = 0; rank < n_ranks; rank++)
-        job_add(job, rank, be_sharing);
-    job_wait(job);
-    for (int i = 0; i < 2; i++)
-        expect(job, i, TUTTI_E_TIMEOUT, "rank 2 (process");
+    job_expect(job_play("", n_ranks, be_sharing), 2, TUTTI_E_TIMEOUT, "rank 2 (process", 0);
     late_in_round = -1;
     mesh_timeout_ms = 20000;
-    job_free(job);
 }
 
 int main(void)

@@ -18,15 +18,8 @@ static tutti_result be_good(struct job *job, int rank)
 
 static void run_good(int n, const char *address)
 {
-    struct job *job = job_new(address);
-
     n_ranks = n;
-    for (int rank = 0; rank < n; rank++)
-        job_add(job, rank, be_good);
-    job_wait(job);
-    for (int i = 0; i < n; i++)
-        expect(job, i, TUTTI_OK, NULL);
-    job_free(job);
+    job_expect(job_play(address, n, be_good), n, TUTTI_OK, NULL, 0);
 }
 
 static void test_one_to_sixteen(void **state)
@@ -69,20 +62,9 @@ static void test_late_rank_0(void **state)
 
     (void)state;
     for (int local = 0; local < 2; local++) {
-        free_address(AF_INET, address, sizeof(address));
-        if (local)
-            local_address(address, sizeof(address));
-        struct job *job = job_new(address);
-
+        test_address(local, address, sizeof(address));
         n_ranks = 4;
-        for (int rank = 0; rank < 4; rank++)
-            job_add(job, rank, come_late);
-        job_wait(job);
-        for (int i = 0; i < 4; i++) {
-            expect(job, i, TUTTI_OK, NULL);
-            assert_true(job->outcomes[i].seconds < 3);
-        }
-        job_free(job);
+        job_expect(job_play(address, 4, come_late), 4, TUTTI_OK, NULL, 3);
     }
 }
 
@@ -92,11 +74,8 @@ static tutti_result be_repeated(struct job *job, int rank)
 {
     for (int i = 0; i < 40; i++) {
         struct tt_boot *boot = NULL;
-        char secret[32];
-        tutti_result result;
+        tutti_result result = open_boot(job, rank, n_ranks, 10000, "same", &boot);
 
-        snprintf(secret, sizeof(secret), "same");
-        result = open_boot(job, rank, n_ranks, 10000, secret, &boot);
         if (result == TUTTI_OK)
             result = gather_checked(boot, rank, n_ranks, i, 64);
         if ((rank + i) % 5 == 0)
@@ -114,18 +93,9 @@ static void test_one_address_again_and_again(void **state)
 
     (void)state;
     for (int local = 0; local < 2; local++) {
-        free_address(AF_INET, address, sizeof(address));
-        if (local)
-            local_address(address, sizeof(address));
-        struct job *job = job_new(address);
-
+        test_address(local, address, sizeof(address));
         n_ranks = 5;
-        for (int rank = 0; rank < 5; rank++)
-            job_add(job, rank, be_repeated);
-        job_wait(job);
-        for (int i = 0; i < 5; i++)
-            expect(job, i, TUTTI_OK, NULL);
-        job_free(job);
+        job_expect(job_play(address, 5, be_repeated), 5, TUTTI_OK, NULL, 0);
     }
 }
 
@@ -181,10 +151,8 @@ static void test_not_tutti_at_first(void **state)
     for (int rank = 0; rank < 3; rank++)
         job_add(job, rank, come_after_squatter);
     job_wait(job);
-    for (int i = 0; i < 4; i++)
-        expect(job, i, TUTTI_OK, NULL);
     assert_true(atomic_load(&job->n_here) > 2); /* somebody did meet it */
-    job_free(job);
+    job_expect(job, 4, TUTTI_OK, NULL, 0);
 }
 
 int main(void)

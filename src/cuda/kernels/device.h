@@ -22,26 +22,34 @@ struct
 #else
     __attribute__((aligned(16)))
 #endif
-    tt_vec {
+        tt_vec
+{
     uint32_t w[4];
 };
 
 #ifdef __CUDACC__
 #define TT_FN static __device__ __forceinline__
 #define TT_KERNEL(name, args_type)                                                                 \
-    extern "C" __global__ void __launch_bounds__(TT_CUDA_MAX_THREADS)                              \
+    extern "C" __global__ void __launch_bounds__(TT_CUDA_MAX_THREADS, 1)                           \
         name(const __grid_constant__ struct args_type args)
-#define TT_SHARED(type, name) __shared__ struct type name##_storage; struct type *const name = &name##_storage
+#define TT_SHARED(type, name)                                                                      \
+    __shared__ type name##_storage;                                                                \
+    type *const name = &name##_storage
 #define TT_THREAD  ((int)threadIdx.x)
 #define TT_THREADS ((int)blockDim.x)
 #define TT_BLOCK   ((int)blockIdx.x)
 #define TT_BLOCKS  ((int)gridDim.x)
 #define TT_PAUSE() ((void)0)
 #define TT_UNROLL  _Pragma("unroll")
+#define TT_ROLLED  _Pragma("unroll 1") /* what seldom runs stays small */
 #include "cuda/kernels/device_ptx.h"
 #else
 #define TT_FN static inline
-#include "support/sim/device_sim.h" /* all of the above, and the functions of device_ptx.h */
+#include <support/sim/device_sim.h> /* all of the above, and the functions of device_ptx.h */
+#endif
+
+#ifndef TT_ROLLED
+#define TT_ROLLED
 #endif
 
 #endif

@@ -13,14 +13,16 @@
 
 #include "cuda/kernels/device.h"
 
+#ifndef TT_POLLS_PER_CHECK
 #define TT_POLLS_PER_CHECK 2048 /* looks at the clock and the abort word: about every ms */
+#endif
 
 struct tt_launch {
     const struct tt_cuda_base *base;
     unsigned char *arena;  /* mine */
     uint64_t epoch;        /* of this launch, from 1 */
     uint32_t half;         /* which half of the packets and of the sentinel memory it uses */
-    uint32_t flag0, flag1; /* of its packets: together all 64 bits of the epoch */
+    uint32_t flag0, flag1; /* of its packets: together 62 bits of the epoch, and never 0 */
     int failed;
 };
 
@@ -45,38 +47,49 @@ TT_FN void tt_show_presence(const struct tt_launch *l)
         tt_flag_relaxed(tt_flag(b->arena[TT_THREAD], TT_FLAG_ENTRY, 0, b->rank), l->epoch);
 }
 
-TT_FN struct tt_launch tt_begin(const struct tt_cuda_base *base)
-{
-    struct tt_launch l;
-
-    tt_grid_wait();
-    l.base = base;
-    l.arena = base->arena[base->rank];
-    l.epoch = tt_my_block(&l)->epoch + 1;
-    l.failed = tt_my_block(&l)->failed != 0;
-    l.half = (uint32_t)l.epoch & 1;
-    l.flag0 = (uint32_t)l.epoch;
-    l.flag1 = (uint32_t)l.epoch ^ (uint32_t)(l.epoch >> 32);
-    tt_show_presence(&l);
-    return l;
-}
-
-/* The first thread of the job's rank that fails writes the report. */
+/* The first thread of the rank that fails writes the report; what it wrote stays. Only then do the
+ * others see that there was a failure, so none of them can be first. */
 TT_FN void tt_fail(struct tt_launch *l, uint32_t result, int peer, uint64_t waited_ns)
 {
     struct tt_cuda_report *r = l->base->report;
 
     l->failed = 1;
+    if (tt_host_swap(&r->result, 0, UINT32_MAX) == 0) {
+        r->peer = peer;
+        r->coll = l->base->coll;
+        r->epoch = l->epoch;
+        r->waited_ns = waited_ns;
+        tt_fence_sys();
+        *(volatile uint32_t *)&r->result = result;
+    }
+    TT_ROLLED
     for (int b = 0; b < TT_CUDA_MAX_BLOCKS; b++)
         ((volatile struct tt_cuda_block *)l->arena)[b].failed = 1;
-    if (tt_host_swap(&r->result, 0, UINT32_MAX) != 0)
-        return;
-    r->peer = peer;
-    r->coll = l->base->coll;
-    r->epoch = l->epoch;
-    r->waited_ns = waited_ns;
-    tt_fence_sys();
-    *(volatile uint32_t *)&r->result = result;
+}
+
+/* For bodies that have waited for the previous kernel already, and have loads of their own under way
+ * while the epoch comes. */
+TT_FN struct tt_launch tt_begin_after_wait(const struct tt_cuda_base *base)
+{
+    struct tt_launch l;
+
+    l.base = base;
+    l.arena = base->arena[base->rank];
+    l.epoch = tt_my_block(&l)->epoch + 1;
+    l.failed = tt_my_block(&l)->failed != 0;
+    l.half = (uint32_t)l.epoch & 1;
+    l.flag0 = (uint32_t)l.epoch << 1 | 1; /* memory that was never written holds 0 */
+    l.flag1 = (uint32_t)(l.epoch ^ l.epoch >> 31) << 1 | 1;
+    if (l.failed && TT_BLOCK == 0 && TT_THREAD == 0) /* no report yet: a peer has aborted */
+        tt_host_swap(&base->report->result, 0, (uint32_t)-TUTTI_E_ABORTED);
+    tt_show_presence(&l);
+    return l;
+}
+
+TT_FN struct tt_launch tt_begin(const struct tt_cuda_base *base)
+{
+    tt_grid_wait();
+    return tt_begin_after_wait(base);
 }
 
 struct tt_patience {
@@ -100,8 +113,10 @@ TT_FN int tt_wait(struct tt_launch *l, struct tt_patience *p, int peer)
         tt_fail(l, (uint32_t)-TUTTI_E_ABORTED, -1, now - p->since_ns);
     else if (now - p->since_ns > l->base->timeout_ns)
         tt_fail(l, (uint32_t)-TUTTI_E_TIMEOUT, peer, now - p->since_ns);
-    else if (((volatile struct tt_cuda_block *)l->arena)[TT_BLOCK].failed)
-        l->failed = 1; /* another thread gave up */
+    else if (((volatile struct tt_cuda_block *)l->arena)[TT_BLOCK].failed) {
+        tt_host_swap(&l->base->report->result, 0, (uint32_t)-TUTTI_E_ABORTED); /* by a peer */
+        l->failed = 1; /* or by a thread that has reported why */
+    }
     return !l->failed;
 }
 

@@ -1,0 +1,197 @@
+#!/usr/bin/env bash
+# gpu_check.sh [options]: everything that needs real GPUs, on this machine. Exit status 0: all green.
+#   --build DIR    use this built tree (with tests) instead of building build/release and build/dev
+#   --out DIR      where logs, tables and plots go; default build/gpu_check
+#   --parts LIST   of build,tests,sanitizer,bench,peers; default: all of them
+#   --gpus N       use N GPUs at most
+#   --archs LIST   compute capabilities to build for; default 90
+#   --only WORD    tests whose name contains it
+#   --limit S      seconds for one program (default 120; a benchmark gets twice as much)
+#   --quick        fewer sizes and samples
+# Every step is bounded in time, and its seconds are printed. NVLink multicast is left off.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 2
+
+build='' out=build/gpu_check parts=build,tests,sanitizer,bench,peers
+gpus='' archs=90 only='' limit=120 quick=''
+# What the sanitizer runs: it is slow, and these meet every kind of kernel.
+sanitizer_tests='calls|order|graphs'
+
+usage()
+{
+    sed -n '2,11s/^# \{0,1\}//p' "$0"
+    exit "$1"
+}
+
+while [ $# -gt 0 ]; do
+    case $1 in
+    --quick) quick=1 ;;
+    -h | --help) usage 0 ;;
+    --build | --out | --parts | --gpus | --archs | --only | --limit)
+        [ $# -gt 1 ] || usage 2
+        declare "${1#--}=$2"
+        shift
+        ;;
+    *) usage 2 ;;
+    esac
+    shift
+done
+
+export NCCL_NVLS_ENABLE=${NCCL_NVLS_ENABLE:-0}
+export TORCH_SYMM_MEM_DISABLE_MULTICAST=${TORCH_SYMM_MEM_DISABLE_MULTICAST:-1}
+unset TUTTI_CUDA_LIBRARY # real ones only
+mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 2
+
+begun=$(date +%s%N)
+n_bad=0 n_good=0 n_skipped=0
+
+wants() { [[ ,$parts, == *,$1,* ]]; }
+seconds_since()
+{
+    local ms=$((($(date +%s%N) - $1) / 1000000))
+    printf '%d.%03d' $((ms / 1000)) $((ms % 1000))
+}
+
+# step NAME SECONDS COMMAND...: run it with its output in $out/NAME.log, and say how it went.
+step()
+{
+    local name=$1 limit_s=$2 start status said
+    shift 2
+    mkdir -p "$(dirname "$out/$name")"
+    start=$(date +%s%N)
+    timeout --kill-after=5 "$limit_s" "$@" > "$out/$name.log" 2>&1
+    status=$?
+    case $status in
+    0) said=ok n_good=$((n_good + 1)) ;;
+    77) said=skipped n_skipped=$((n_skipped + 1)) ;;
+    124 | 137) said="TIMEOUT after $limit_s s" n_bad=$((n_bad + 1)) ;;
+    *) said="FAILED ($status)" n_bad=$((n_bad + 1)) ;;
+    esac
+    printf '%-52s %8s s  %s\n' "$name" "$(seconds_since "$start")" "$said"
+    if [ $status -ne 0 ] && [ $status -ne 77 ]; then
+        tail -n 12 "$out/$name.log" | sed 's/^/    /'
+        return 1
+    fi
+}
+
+first_gpus() # "0,1" for 2, of those that may be used
+{
+    local visible=${CUDA_VISIBLE_DEVICES:-$(seq -s, 0 63)}
+    cut -d, "-f1-$1" <<< "$visible"
+}
+
+# ------------------------------------------------------------------------------ what there is ---
+n_gpus=$(nvidia-smi -L 2> /dev/null | grep -c '^GPU ')
+[ "$n_gpus" -gt 0 ] || n_gpus=$(find /dev -maxdepth 1 -name 'nvidia[0-9]*' 2> /dev/null | wc -l)
+if [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then
+    n_gpus=$(tr ',' '\n' <<< "$CUDA_VISIBLE_DEVICES" | grep -c .)
+fi
+if [ -n "$gpus" ] && [ "$gpus" -lt "$n_gpus" ]; then
+    n_gpus=$gpus
+fi
+if [ "$n_gpus" -eq 0 ] && ! [ "$parts" = build ]; then
+    echo "gpu_check: there is no NVIDIA GPU here" >&2
+    exit 2
+fi
+echo "gpu_check: $n_gpus GPUs; logs in $out"
+nvidia-smi --query-gpu=index,name,driver_version,memory.used,clocks.sm --format=csv \
+    > "$out/gpus.txt" 2>&1 || true
+
+# ------------------------------------------------------------------------------ build -----------
+dev=${build:-build/dev}
+release=${build:-build/release}
+if [ -z "$build" ] && wants build; then
+    for preset in release dev; do
+        step "build_$preset" 900 bash -c "cmake --preset $preset -DTUTTI_CUDA=ON \
+            -DTUTTI_CUDA_ARCHS='${archs//,/;}' $(command -v ninja > /dev/null && echo -GNinja) &&
+            cmake --build build/$preset --parallel $(nproc)" || exit 1
+    done
+fi
+[ -x "$release/tutti" ] || {
+    [ "$n_gpus" -eq 0 ] || echo "gpu_check: there is no $release/tutti: build it first" >&2
+    exit 2
+}
+
+# ------------------------------------------------------------------------------ tests -----------
+test_programs() # whose name matches $1
+{
+    find "$dev/tests" -maxdepth 1 -type f -perm -u+x -name 'cuda_*' 2> /dev/null | sort |
+        grep -E "/cuda_[^/]*($1)[^/]*$"
+}
+
+if wants tests; then
+    start=$(date +%s%N)
+    found=$(test_programs "$only")
+    [ -n "$found" ] || { echo "gpu_check: no $dev/tests/cuda_*" && n_bad=$((n_bad + 1)); }
+    for program in $found; do # ranks as threads share a context, and so run at the same time
+        step "tests/1_gpu_threads/${program##*/cuda_}" "$limit" env T_GPU_RANKS=threads \
+            CUDA_VISIBLE_DEVICES="$(first_gpus 1)" "$program"
+    done
+    for n in 2 4 8; do
+        [ "$n" -le "$n_gpus" ] || continue
+        for program in $found; do
+            step "tests/${n}_gpus/${program##*/cuda_}" "$limit" env T_RANKS="$n" T_GPU_LARGE=1 \
+                CUDA_VISIBLE_DEVICES="$(first_gpus "$n")" "$program"
+        done
+    done
+    echo "tests took $(seconds_since "$start") s"
+fi
+
+# ------------------------------------------------------------------------------ sanitizer -------
+if wants sanitizer; then
+    start=$(date +%s%N)
+    sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2> /dev/null)
+    [ -n "$sanitizer" ] || {
+        echo "gpu_check: no compute-sanitizer; nothing is run under it"
+        n_skipped=$((n_skipped + 1))
+    }
+    for tool in memcheck racecheck; do
+        [ -n "$sanitizer" ] || break
+        for program in $(test_programs "${only:-$sanitizer_tests}"); do
+            step "sanitizer/$tool/${program##*/cuda_}" "$limit" env T_GPU_RANKS=threads \
+                T_RANKS=2 T_TIMEOUT_SCALE=10 CUDA_VISIBLE_DEVICES="$(first_gpus 1)" \
+                "$sanitizer" --tool "$tool" --error-exitcode 99 --target-processes all "$program"
+        done
+    done
+    echo "sanitizer took $(seconds_since "$start") s"
+fi
+
+# ------------------------------------------------------------------------------ benchmarks ------
+bench() # NAME OPTIONS...: table in NAME.log, all figures in NAME.json, a plot in NAME.svg
+{
+    local name=$1
+    shift
+    step "bench/$name" $((2 * limit)) "$release/tutti" bench "$@" --gpus "$n_gpus" --against nccl \
+        --json "$out/bench/$name.json" --plot "$out/bench/$name.svg"
+    local status=$?
+    sed 's/^/    /' "$out/bench/$name.log"
+    return $status
+}
+
+if wants bench && [ "$n_gpus" -gt 0 ]; then
+    start=$(date +%s%N)
+    most=1G fewer='' # word splitting is meant
+    [ -z "$quick" ] || most=64M fewer='--replays 8 -f 4'
+    # shellcheck disable=SC2086
+    {
+        bench all_reduce_in_place all_reduce --graph --in-place -b 1K -e $most $fewer
+        bench all_reduce all_reduce --graph -b 1K -e 64M -f 4 $fewer
+        bench common all_gather reduce_scatter all_to_all broadcast --graph -b 8K -e 128M -f 4 $fewer
+        bench others reduce gather scatter reduce_scatterv all_gatherv all_gatherv_rows all_to_allv \
+            sendrecv barrier --graph -b 8K -e 8M -f 32 $fewer
+        bench eager all_reduce all_gather -b 1K -e 1M -f 16 $fewer
+    }
+    echo "benchmarks took $(seconds_since "$start") s"
+fi
+
+if wants peers && [ "$n_gpus" -gt 1 ]; then
+    if python3 -c 'import torch, torch.distributed._symmetric_memory' 2> /dev/null; then
+        step peers "$((2 * limit))" python3 scripts/gpu_peers.py --gpus "$n_gpus" \
+            --json "$out/peers.json" && sed 's/^/    /' "$out/peers.log"
+    else
+        echo "gpu_check: no PyTorch with symmetric memory; peers left out"
+    fi
+fi
+
+echo "gpu_check: $n_good good, $n_skipped skipped, $n_bad bad, in $(seconds_since "$begun") s"
+[ $n_bad -eq 0 ]

@@ -1,0 +1,49 @@
+/* How an arena is divided. */
+#include "base/error.h"
+#include "cuda/cuda.h"
+
+#define PAGE         4096u
+#define LEAST_A_RANK 65536u
+
+/* Shares of what the flags leave, in sixteenths; the sentinel memory has the rest. */
+#define PACKETS 2
+#define P2P     2
+#define STAGING 4
+
+static uint64_t down(uint64_t bytes, uint64_t unit)
+{
+    return bytes / unit * unit;
+}
+
+/* Smaller slots begin at cache lines, larger ones at pages. */
+static uint64_t slot(uint64_t bytes, uint64_t n)
+{
+    const uint64_t each = bytes / n;
+
+    return down(each, each >= 16 * PAGE ? PAGE : 256);
+}
+
+tutti_result tt_cuda_layout(int n_ranks, uint64_t scratch_bytes, struct tt_cuda_layout *layout)
+{
+    const uint64_t n = (uint64_t)n_ranks, control = down(TT_CUDA_CONTROL_BYTES + PAGE - 1, PAGE);
+    const uint64_t least = control + n * LEAST_A_RANK;
+    uint64_t room;
+
+    if (scratch_bytes < least)
+        return TT_FAIL(TUTTI_E_ARG,
+                       "scratch_bytes is %llu; %d GPU ranks need at least %llu "
+                       "(config.scratch_bytes or TUTTI_CUDA_SCRATCH)",
+                       (unsigned long long)scratch_bytes, n_ranks, (unsigned long long)least);
+    room = scratch_bytes - control;
+    layout->packets = control;
+    layout->packet_slot = slot(room / 16 * PACKETS, 2 * n);
+    layout->staging = layout->packets + 2 * n * layout->packet_slot;
+    layout->staging_slot = slot(room / 16 * STAGING, n);
+    layout->p2p = layout->staging + n * layout->staging_slot;
+    layout->p2p_slot =
+        down(slot(room / 16 * P2P, n), (uint64_t)16 * TT_CUDA_P2P_LANES * TT_CUDA_P2P_RING);
+    layout->sentinel = down(layout->p2p + n * layout->p2p_slot + 255, 256);
+    layout->sentinel_half = slot(scratch_bytes - layout->sentinel, 2);
+    layout->bytes = scratch_bytes;
+    return TUTTI_OK;
+}

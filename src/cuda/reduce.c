@@ -1,0 +1,181 @@
+/* Reductions: from a call to one launch. */
+#include "cuda/cuda.h"
+
+enum body { ONE_SHOT, TWO_SHOT, DIRECT, N_BODIES };
+enum wire { NONE, SENTINEL, PACKET };
+enum { ANY, SUM };
+
+#define MAX_UNROLLED 8
+
+/* By body, type, operation and the number of ranks that it is unrolled for. */
+static const struct {
+    unsigned char kernel; /* 1 + its number; 0: there is none */
+    unsigned char wire;
+} variants[N_BODIES][TUTTI_N_DTYPES][2][MAX_UNROLLED + 1] = {
+#define TT_REDUCE(name, body, wire, dtype, op, n)                                                  \
+    [body][TUTTI_DTYPE_##dtype][op][n] = {1 + TT_CUDA_KERNEL_##name, wire},
+#define TT_MOVE(name, body)
+#include "cuda/kernels/variants.inc"
+#undef TT_REDUCE
+#undef TT_MOVE
+};
+
+/* Of some types no value could mean "not here yet". */
+static int by_packets(tutti_dtype dtype)
+{
+    return variants[ONE_SHOT][dtype][ANY][0].wire == PACKET;
+}
+
+static enum tt_cuda_kernel variant(enum tt_algo algo, tutti_dtype dtype, tutti_op op, int n_ranks)
+{
+    const enum body body = algo == TT_ALGO_ONE_SHOT   ? ONE_SHOT
+                           : algo == TT_ALGO_TWO_SHOT ? TWO_SHOT
+                                                      : DIRECT;
+    int kernel = 0;
+
+    if (op == TUTTI_OP_SUM && n_ranks <= MAX_UNROLLED)
+        kernel = variants[body][dtype][SUM][n_ranks].kernel;
+    if (kernel == 0)
+        kernel = variants[body][dtype][ANY][0].kernel;
+    return (enum tt_cuda_kernel)(kernel - 1);
+}
+
+/* Equal shards of whole 16-byte vectors; the last ones may be short or empty. */
+static void share_evenly(struct tt_cuda_reduce_args *args, uint64_t n)
+{
+    const uint64_t vectors = args->bytes / 16 + (args->bytes % 16 != 0);
+    const uint64_t each = (vectors + n - 1) / n * 16;
+    uint64_t at = 0;
+
+    for (uint64_t r = 0; r < n; r++) {
+        args->shard_at[r] = at;
+        args->shard_bytes[r] = args->bytes - at < each ? args->bytes - at : each;
+        at += args->shard_bytes[r];
+    }
+}
+
+static void share_as_given(struct tt_cuda_reduce_args *args, const struct tt_call *call, uint64_t n)
+{
+    const uint64_t size = tt_dtype_bytes(call->dtype);
+    uint64_t at = 0;
+
+    for (uint64_t r = 0; r < n; r++) {
+        args->shard_at[r] = at;
+        args->shard_bytes[r] = (call->counts ? call->counts[r] : call->count) * size;
+        at += args->shard_bytes[r];
+    }
+    args->bytes = at;
+}
+
+/* Fewest chunks, all about as long. */
+static uint64_t chunk_bytes(uint64_t longest, uint64_t most)
+{
+    const uint64_t n_chunks = longest / most + (longest % most != 0);
+
+    if (n_chunks == 0)
+        return 16;
+    return ((longest + n_chunks - 1) / n_chunks + 15) & ~(uint64_t)15;
+}
+
+/* Where the peers' buffers are. What is reduced to shards stays at home. */
+static int reach(struct tt_engine *e, struct tt_cuda_reduce_args *args)
+{
+    const uint64_t recv_bytes =
+        args->result_to == TT_RESULT_SHARD ? args->shard_bytes[e->rank] : args->bytes;
+    tutti_window *send, *recv = NULL;
+
+    if (!e->windows || args->result_to == TT_RESULT_ROOT || args->bytes == 0)
+        return 0;
+    send = tt_cuda_window_find(e, args->send, args->bytes);
+    if (!send)
+        return 0;
+    if (args->result_to == TT_RESULT_ALL) {
+        recv = tt_cuda_window_find(e, args->recv, recv_bytes);
+        if (!recv)
+            return 0;
+    }
+    for (int r = 0; r < e->n_ranks; r++) {
+        args->peer_send[r] = tt_cuda_window_at(send, args->send, r);
+        args->peer_recv[r] = recv ? tt_cuda_window_at(recv, args->recv, r) : NULL;
+    }
+    args->peer_recv[e->rank] = args->recv;
+    return 1;
+}
+
+static int is_aligned(const struct tt_cuda_reduce_args *args, int n, int direct)
+{
+    uint64_t bits = (uintptr_t)args->send;
+
+    if (args->result_to != TT_RESULT_ROOT || args->root == args->base.rank)
+        bits |= (uintptr_t)args->recv;
+    for (int r = 0; r < n; r++) {
+        bits |= args->shard_at[r];
+        if (direct)
+            bits |= (uintptr_t)args->peer_send[r] | (uintptr_t)args->peer_recv[r];
+    }
+    return bits % 16 == 0;
+}
+
+/* Does some rank hear nothing from some other in this launch? Direct kernels always meet. */
+static int some_are_silent(const struct tt_cuda_reduce_args *args, enum tt_algo algo, int n)
+{
+    if (algo == TT_ALGO_DIRECT)
+        return 0;
+    if (args->bytes == 0 || args->result_to == TT_RESULT_ROOT)
+        return 1;
+    for (int r = 0; algo == TT_ALGO_TWO_SHOT && r < n; r++)
+        if (args->shard_bytes[r] == 0)
+            return 1;
+    return 0;
+}
+
+static void describe(struct tt_engine *e, const struct tt_call *call,
+                     struct tt_cuda_reduce_args *args)
+{
+    const uint64_t n = (uint64_t)e->n_ranks;
+
+    args->base = e->base;
+    args->base.coll = call->coll;
+    args->send = call->send;
+    args->recv = call->recv;
+    args->op = call->op;
+    args->root = call->root;
+    args->result_to = call->coll == TT_COLL_ALL_REDUCE       ? TT_RESULT_ALL
+                      : call->coll == TT_COLL_REDUCE_SCATTER ? TT_RESULT_SHARD
+                                                             : TT_RESULT_ROOT;
+    if (call->coll == TT_COLL_REDUCE_SCATTER) {
+        share_as_given(args, call, n);
+    } else {
+        args->bytes = call->count * tt_dtype_bytes(call->dtype);
+        share_evenly(args, n);
+    }
+}
+
+tutti_result tt_cuda_reduce(struct tt_engine *e, const struct tt_call *call)
+{
+    const int packets = by_packets(call->dtype);
+    struct tt_cuda_reduce_args args;
+    struct tt_cuda_shape shape;
+    uint64_t longest = 0;
+
+    describe(e, call, &args);
+    if (e->n_ranks == 1) { /* the same arithmetic, without anybody to wait for */
+        args.result_to = TT_RESULT_ALL;
+        args.peer_send[0] = args.send;
+        args.peer_recv[0] = args.recv;
+        shape = tt_cuda_reduce_shape(&e->limits, TT_COLL_ALL_REDUCE, TT_ALGO_DIRECT, args.bytes, 1,
+                                     packets);
+    } else {
+        shape = tt_cuda_reduce_shape(&e->limits, call->coll, call->algo, args.bytes,
+                                     reach(e, &args), packets);
+    }
+    for (int r = 0; r < e->n_ranks; r++)
+        longest = args.shard_bytes[r] > longest ? args.shard_bytes[r] : longest;
+    args.chunk =
+        chunk_bytes(longest, tt_cuda_two_shot_chunk(&e->limits.layout, e->n_ranks, packets));
+    args.aligned = is_aligned(&args, e->n_ranks, shape.algo == TT_ALGO_DIRECT);
+    args.base.meet = (uint32_t)some_are_silent(&args, shape.algo, e->n_ranks);
+    tt_cuda_note(e, call, args.bytes);
+    return tt_cuda_launch(e->device, variant(shape.algo, call->dtype, call->op, e->n_ranks),
+                          shape.n_blocks, shape.n_threads, &args, sizeof(args), call->stream);
+}

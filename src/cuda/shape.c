@@ -1,0 +1,139 @@
+/*
+ * Which algorithm, how many blocks and threads: functions of what all ranks know, and of nothing else,
+ * so that they never disagree. shape_table.inc holds the figures.
+ */
+#include <limits.h>
+
+#include "base/error.h"
+#include "cuda/cuda.h"
+
+#define MOVE_VECTORS 4 /* that a thread moves at a time, at least */
+#define P2P_LANE_MIN 32768u
+
+enum family {
+    REDUCE_ALL,
+    REDUCE_ALL_PACKETS, /* each family of reductions is followed by its packets */
+    REDUCE_SHARD,
+    REDUCE_SHARD_PACKETS,
+    REDUCE_ROOT,
+    REDUCE_ROOT_PACKETS,
+    MOVE
+};
+enum kind { ONE_SHOT, TWO_SHOT, DIRECT, MOVE_PACKET, MOVE_STAGED, MOVE_DIRECT };
+
+static const struct algo_row {
+    enum family family;
+    int max_ranks;
+    uint64_t max_bytes;
+    enum tt_algo any, windows;
+} algo_rows[] = {
+#define ALGO(family, ranks, bytes, any, windows)                                                   \
+    {family, ranks, bytes, TT_ALGO_##any, TT_ALGO_##windows},
+#define WIDTH(kind, items, threads, blocks)
+#include "cuda/shape_table.inc"
+#undef ALGO
+#undef WIDTH
+};
+
+static const struct width_row {
+    enum kind kind;
+    uint64_t max_items;
+    int n_threads, max_blocks;
+} width_rows[] = {
+#define ALGO(family, ranks, bytes, any, windows)
+#define WIDTH(kind, items, threads, blocks) {kind, items, threads, blocks},
+#include "cuda/shape_table.inc"
+#undef ALGO
+#undef WIDTH
+};
+
+static enum tt_algo choose(enum family family, int n_ranks, uint64_t bytes, int in_windows)
+{
+    const struct algo_row *row = algo_rows;
+
+    while (row->family != family || n_ranks > row->max_ranks || bytes > row->max_bytes)
+        row++;
+    return in_windows ? row->windows : row->any;
+}
+
+static struct tt_cuda_shape widen(const struct tt_cuda_limits *limits, enum tt_algo algo,
+                                  enum kind kind, uint64_t items)
+{
+    const struct width_row *row = width_rows;
+    struct tt_cuda_shape shape = {.algo = algo};
+    uint64_t blocks;
+
+    while (row->kind != kind || items > row->max_items)
+        row++;
+    blocks = items / (uint64_t)row->n_threads + (items % (uint64_t)row->n_threads != 0);
+    if (blocks > (uint64_t)row->max_blocks)
+        blocks = (uint64_t)row->max_blocks;
+    if (blocks > (uint64_t)limits->max_blocks)
+        blocks = (uint64_t)limits->max_blocks;
+    shape.n_blocks = blocks ? (int)blocks : 1;
+    shape.n_threads = row->n_threads;
+    if (limits->n_blocks) {
+        shape.n_blocks =
+            limits->n_blocks < limits->max_blocks ? limits->n_blocks : limits->max_blocks;
+        shape.n_threads = limits->n_threads;
+    }
+    return shape;
+}
+
+struct tt_cuda_shape tt_cuda_reduce_shape(const struct tt_cuda_limits *limits, enum tt_coll coll,
+                                          enum tt_algo force, uint64_t bytes, int in_windows,
+                                          int packets)
+{
+    const enum family family = (enum family)((coll == TT_COLL_ALL_REDUCE       ? REDUCE_ALL
+                                              : coll == TT_COLL_REDUCE_SCATTER ? REDUCE_SHARD
+                                                                               : REDUCE_ROOT) +
+                                             (packets != 0));
+    const uint64_t shard = bytes / (uint64_t)limits->n_ranks + 1;
+    enum tt_algo algo =
+        force != TT_ALGO_AUTO ? force : choose(family, limits->n_ranks, bytes, in_windows);
+
+    if (algo == TT_ALGO_DIRECT && !in_windows)
+        algo = TT_ALGO_TWO_SHOT;
+    if (algo == TT_ALGO_ONE_SHOT &&
+        (coll == TT_COLL_REDUCE_SCATTER ||
+         bytes > tt_cuda_one_shot_bytes(&limits->layout, limits->n_ranks, packets)))
+        algo = TT_ALGO_TWO_SHOT;
+    if (algo == TT_ALGO_DIRECT)
+        return widen(limits, algo, DIRECT, shard / 16 + 1);
+    if (algo == TT_ALGO_ONE_SHOT)
+        return widen(limits, algo, ONE_SHOT, bytes / (packets ? 8 : 16) + 1);
+    return widen(limits, TT_ALGO_TWO_SHOT, TWO_SHOT, shard / (packets ? 8 : 16) + 1);
+}
+
+struct tt_cuda_shape tt_cuda_move_shape(const struct tt_cuda_limits *limits, enum tt_algo force,
+                                        uint64_t pair_bytes, uint64_t pair_room, int in_windows)
+{
+    const uint64_t peers = (uint64_t)limits->n_ranks - 1;
+    const uint64_t sent =
+        pair_bytes <= UINT64_MAX / TT_CUDA_MAX_RANKS ? pair_bytes * peers : UINT64_MAX;
+    enum tt_algo algo =
+        force != TT_ALGO_AUTO ? force : choose(MOVE, limits->n_ranks, sent, in_windows);
+
+    if (algo == TT_ALGO_DIRECT && !in_windows)
+        algo = TT_ALGO_TWO_SHOT;
+    if (algo == TT_ALGO_ONE_SHOT && pair_room > limits->layout.packet_slot)
+        algo = TT_ALGO_TWO_SHOT;
+    if (algo == TT_ALGO_DIRECT)
+        return widen(limits, algo, MOVE_DIRECT, sent / (16 * MOVE_VECTORS));
+    if (algo == TT_ALGO_ONE_SHOT)
+        return widen(limits, algo, MOVE_PACKET, pair_room / (16 * MOVE_VECTORS) * peers + peers);
+    return widen(limits, TT_ALGO_TWO_SHOT, MOVE_STAGED, sent / (16 * MOVE_VECTORS));
+}
+
+int tt_cuda_p2p_lanes(const struct tt_cuda_limits *limits, uint64_t bytes)
+{
+    /* Two ways to and from every peer at once: a block for each unit, so that none waits for its turn. */
+    const int blocks = limits->max_blocks / (2 * (limits->n_ranks - 1));
+    uint64_t lanes = bytes / P2P_LANE_MIN;
+
+    if (lanes > TT_CUDA_P2P_LANES)
+        lanes = TT_CUDA_P2P_LANES;
+    if (lanes > (uint64_t)(blocks > 0 ? blocks : 0))
+        lanes = (uint64_t)blocks;
+    return lanes ? (int)lanes : 1;
+}

@@ -1,0 +1,257 @@
+/* ctest: no-tsan timeout=120 */
+/* What must end: a rank that never calls, one that dies, an abort by another thread. The rank that is
+ * missing is named, the communicator is lost, everything else goes on. */
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "support/cases.h"
+
+enum { SCRATCH = 1 << 20, COUNT = 1000, LONG = 30000, ROOM = 1 << 20 };
+#define TIMEOUT_MS 400
+
+/* What the ranks that are there call. */
+static const struct {
+    enum t_coll coll;
+    const char *algorithm;
+    enum t_windows windows;
+    size_t count;
+    int is_named; /* every rank waits for the missing one itself, not for one that waits for it */
+} missed[] = {
+    {T_all_reduce, "one_shot", T_ORDINARY, COUNT, 1},
+    {T_all_reduce, "two_shot", T_ORDINARY, LONG, 0},
+    {T_all_reduce, "direct", T_REGISTERED, LONG, 1},
+    {T_all_gather, "one_shot", T_ORDINARY, COUNT, 1},
+    {T_all_gather, "two_shot", T_ORDINARY, LONG, 0},
+    {T_all_gather, "direct", T_REGISTERED, LONG, 1},
+    {T_reduce_scatter, NULL, T_ORDINARY, COUNT, 1},
+    {T_broadcast, NULL, T_ORDINARY, COUNT, 1},
+    {T_barrier, NULL, T_ORDINARY, 0, 1},
+};
+
+static void check_good(struct t_rank *t, struct t_device *device)
+{
+    const struct t_case c = {.coll = T_all_reduce, .dtype = TUTTI_DTYPE_I32, .count = 100};
+    struct t_stage s;
+
+    t_meet(t);
+    t_stage_open_on(&s, t, t->comm, 1 << 16, 0, device);
+    t_meet(t);
+    t_case_run(&s, &c);
+    t_meet(t);
+    t_stage_close(&s);
+}
+
+/* The call has been made; its failure must show, stay, and name the last rank. */
+static void check_failed(struct t_rank *t, tutti_comm *comm, tutti_result want, int is_named,
+                         const char *what)
+{
+    tutti_comm_state state = TUTTI_COMM_STATE_INIT;
+    const int last = t->n_ranks - 1;
+
+    T_OK(tutti_comm_status(comm, &state));
+    T_CHECK(state.result == want, "the state is %s (%s), want %s", tutti_result_name(state.result),
+            state.text, tutti_result_name(want));
+    T_CHECK(!is_named || state.peer == last, "rank %d is blamed, not %d: %s (%s)", state.peer, last,
+            state.text, what);
+    T_IS(want, tutti_barrier(comm, NULL));
+    T_CHECK(strlen(tutti_last_error()) > 20, "\"%s\" says little", tutti_last_error());
+}
+
+static void one_missing(struct t_rank *t, size_t i)
+{
+    const struct t_case c = {.coll = missed[i].coll,
+                             .dtype = TUTTI_DTYPE_F32,
+                             .count = missed[i].count,
+                             .place = T_ALIGNED,
+                             .windows = missed[i].windows};
+    tutti_comm_config config = t_cuda_config(t);
+    struct t_device device;
+    tutti_comm *comm;
+    struct t_stage s;
+
+    config.algorithm = missed[i].algorithm;
+    config.timeout_ms = TIMEOUT_MS;
+    config.scratch_bytes = SCRATCH;
+    t_device_open(&device, t);
+    T_OK(t_comm_create(t, 300 + i, &config, &comm));
+    t_stage_open_on(&s, t, comm, ROOM, 1, &device);
+    t_case_load(&s, &c);
+    t_device_sync(&device);
+    t_meet(t);
+    if (t->rank < t->n_ranks - 1) {
+        const uint64_t begin = t_now_ns();
+        uint64_t took_ms;
+
+        T_OK(t_case_launch(&s));
+        t_device_sync(&device);
+        took_ms = (t_now_ns() - begin) / 1000000;
+        T_CHECK(took_ms >= TIMEOUT_MS / 2 && took_ms < (TIMEOUT_MS + 1500) * t_scale(),
+                "gave up after %llu ms", (unsigned long long)took_ms);
+        check_failed(t, comm, TUTTI_E_TIMEOUT, missed[i].is_named, missed[i].algorithm);
+    }
+    t_meet(t);
+    s.windows[0] = s.windows[1] = NULL; /* they end with their communicator */
+    s.device_memory[1][0] = s.device_memory[1][1] = NULL;
+    t_stage_close(&s);
+    tutti_comm_destroy(comm);
+    check_good(t, &device);
+    t_device_close(&device);
+}
+
+static void missing(struct t_rank *t)
+{
+    for (size_t i = 0; i < T_LEN(missed); i++)
+        one_missing(t, i);
+}
+
+static void a_rank_that_never_calls_is_named(void **state)
+{
+    static const int ranks[] = {3, 0};
+
+    (void)state;
+    t_cuda_ranks(ranks, missing);
+}
+
+/* --- abort --- */
+
+struct aborter {
+    tutti_comm *comm;
+    uint64_t at_ns;
+};
+
+static void *abort_soon(void *context)
+{
+    struct aborter *a = context;
+
+    t_sleep_us(100000);
+    a->at_ns = t_now_ns();
+    tutti_comm_abort(a->comm);
+    return NULL;
+}
+
+static void aborted(struct t_rank *t)
+{
+    const struct t_case c = {.coll = T_all_reduce, .dtype = TUTTI_DTYPE_F32, .count = COUNT};
+    tutti_comm_config config = t_cuda_config(t);
+    struct aborter a;
+    struct t_device device;
+    struct t_stage s;
+    pthread_t thread;
+
+    config.scratch_bytes = SCRATCH;
+    t_device_open(&device, t);
+    T_OK(t_comm_create(t, 400, &config, &a.comm));
+    t_stage_open_on(&s, t, a.comm, ROOM, 0, &device);
+    t_meet(t);
+    if (t->rank == 0) {
+        uint64_t took_ms;
+
+        t_case_load(&s, &c);
+        T_CHECK(pthread_create(&thread, NULL, abort_soon, &a) == 0, "no thread");
+        T_OK(t_case_launch(&s));
+        t_device_sync(&device);
+        pthread_join(thread, NULL);
+        took_ms = (t_now_ns() - a.at_ns) / 1000000;
+        T_CHECK(took_ms < 100 * t_scale(), "the abort took %llu ms", (unsigned long long)took_ms);
+        check_failed(t, a.comm, TUTTI_E_ABORTED, 0, "abort");
+    }
+    t_meet(t);
+    t_stage_close(&s);
+    tutti_comm_destroy(a.comm);
+    check_good(t, &device);
+    t_device_close(&device);
+}
+
+static void an_abort_ends_a_call(void **state)
+{
+    static const int ranks[] = {2, 0};
+
+    (void)state;
+    t_cuda_ranks(ranks, aborted);
+}
+
+/* --- death --- */
+
+static void killed(struct t_rank *t)
+{
+    const struct t_case c = {.coll = T_all_reduce, .dtype = TUTTI_DTYPE_F32, .count = COUNT};
+    tutti_comm_state state = TUTTI_COMM_STATE_INIT;
+    struct t_device device;
+    struct t_stage s;
+
+    t_device_open(&device, t);
+    t_stage_open_on(&s, t, t->comm, ROOM, 0, &device);
+    t_meet(t);
+    t_case_run(&s, &c);
+    if (t->rank == t->n_ranks - 1)
+        kill(getpid(), SIGKILL);
+    t_case_load(&s, &c);
+    if (t_case_launch(&s) == TUTTI_OK) {
+        t_device_sync(&device);
+        T_OK(tutti_comm_status(t->comm, &state));
+        T_CHECK(state.result == TUTTI_E_TIMEOUT || state.result == TUTTI_E_PEER,
+                "the state is %s: %s", tutti_result_name(state.result), state.text);
+    }
+    t_stage_close(&s);
+    t_device_close(&device);
+}
+
+static void a_rank_that_dies_is_survived(void **state)
+{
+    struct t_job job = t_cuda_job(3, killed);
+
+    (void)state;
+    if (job.threads)
+        t_skip("ranks are threads here");
+    job.config.timeout_ms = 1000;
+    job.config.scratch_bytes = SCRATCH;
+    job.dies = 1 << 2;
+    t_run(&job);
+}
+
+/* --- arguments --- */
+
+static void arguments(struct t_rank *t)
+{
+    tutti_comm *comm = t->comm;
+    struct t_device device;
+    float *x;
+
+    t_device_open(&device, t);
+    x = t_device_alloc(4096);
+    T_IS(TUTTI_E_ARG, tutti_all_reduce(comm, NULL, x, 8, TUTTI_DTYPE_F32, TUTTI_OP_SUM, NULL));
+    T_IS(TUTTI_E_ARG, tutti_all_reduce(comm, x, x, 8, (tutti_dtype)99, TUTTI_OP_SUM, NULL));
+    T_IS(TUTTI_E_ARG, tutti_all_reduce(comm, x, x, 8, TUTTI_DTYPE_F32, (tutti_op)99, NULL));
+    T_IS(TUTTI_E_ARG, tutti_broadcast(comm, x, 8, TUTTI_DTYPE_F32, t->n_ranks, NULL));
+    T_IS(TUTTI_E_ARG, tutti_all_reduce(comm, x, x + 1, 8, TUTTI_DTYPE_F32, TUTTI_OP_SUM, NULL));
+    T_IS(TUTTI_E_UNSUPPORTED,
+         tutti_all_reduce_team(comm, x, x, 8, TUTTI_DTYPE_F32, TUTTI_OP_SUM, 0, 1));
+    t_meet(t);
+    T_OK(tutti_all_reduce(comm, x, x, 8, TUTTI_DTYPE_F32, TUTTI_OP_SUM, device.stream));
+    t_device_sync(&device);
+    t_meet(t);
+    t_device_free(x);
+    t_device_close(&device);
+}
+
+static void wrong_arguments_are_refused(void **state)
+{
+    static const int ranks[] = {2, 0};
+
+    (void)state;
+    t_cuda_ranks(ranks, arguments);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_rank_that_never_calls_is_named),
+        cmocka_unit_test(an_abort_ends_a_call),
+        cmocka_unit_test(a_rank_that_dies_is_survived),
+        cmocka_unit_test(wrong_arguments_are_refused),
+    };
+
+    t_arguments(argc, argv);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,167 @@
+/* ctest: no-tsan timeout=240 */
+/* ctest: long as=many args=full no-tsan timeout=1800 */
+/* Calls that are captured once and replayed for ever, with other data each time, with eager calls of
+ * other sizes in between, two graphs in turn; and epochs that pass 2^32 on the way. */
+#include "support/cases.h"
+
+enum { SCRATCH = 1 << 20, ROOM = 1 << 17, MAX_COUNT = 8000, CALLS = 5 };
+
+/* A graph of some calls, each on a stage of its own. */
+struct recording {
+    struct t_stage stages[CALLS];
+    struct t_case cases[CALLS];
+    t_graph graph;
+    int n;
+};
+
+static void load(struct recording *r, uint64_t round)
+{
+    for (int i = 0; i < r->n; i++) {
+        r->cases[i].round = round;
+        t_case_load(&r->stages[i], &r->cases[i]);
+    }
+}
+
+static void verify(struct recording *r)
+{
+    for (int i = 0; i < r->n; i++)
+        T_OK(t_case_verify(&r->stages[i]));
+}
+
+static struct t_case some_case(uint64_t seed, int n_ranks)
+{
+    struct t_case c = t_case_random(seed, n_ranks, MAX_COUNT);
+
+    c.team = 0;
+    c.count = t_case_fit(c.coll, n_ranks, ROOM, tutti_dtype_bytes(c.dtype), c.count);
+    return c;
+}
+
+static void open_recording(struct recording *r, struct t_rank *t, struct t_device *device, int n,
+                           uint64_t seed)
+{
+    r->n = n;
+    for (int i = 0; i < n; i++) {
+        r->cases[i] = some_case(t_hash(seed, (uint64_t)i), t->n_ranks);
+        t_stage_open_on(&r->stages[i], t, t->comm, ROOM, 1, device);
+    }
+}
+
+static void capture(struct recording *r, struct t_device *device)
+{
+    size_t n_nodes = 0;
+
+    load(r, 0);
+    t_device_sync(device);
+    t_capture_begin(device);
+    for (int i = 0; i < r->n; i++)
+        T_OK(t_case_launch(&r->stages[i]));
+    r->graph = t_capture_end(device, &n_nodes);
+    T_CHECK(n_nodes >= 1 && n_nodes <= 2 * (size_t)r->n, "%zu nodes for %d calls", n_nodes, r->n);
+}
+
+static void close_recording(struct recording *r)
+{
+    t_graph_free(r->graph);
+    for (int i = 0; i < r->n; i++)
+        t_stage_close(&r->stages[i]);
+}
+
+/* Replay `g`; with new data and a check now and then, else just so. */
+static void replay(struct recording *g, struct t_device *device, uint64_t round, int checked)
+{
+    if (checked)
+        load(g, round);
+    t_graph_launch(device, g->graph);
+    if (checked)
+        verify(g);
+}
+
+static void replays(struct t_rank *t)
+{
+    const unsigned n = t_times(t_is_simulated() ? 30 : 10000, t_is_simulated() ? 1000 : 20000);
+    const unsigned every = t_is_simulated() ? 2 : 100;
+    static _Thread_local struct recording g[2], eager;
+    struct t_rng rng = {(uint64_t)t->n_ranks};
+    struct t_device device;
+
+    t_device_open(&device, t);
+    open_recording(&g[0], t, &device, CALLS, 1);
+    open_recording(&g[1], t, &device, 2, 2);
+    open_recording(&eager, t, &device, 1, 3);
+    t_meet(t);
+    capture(&g[0], &device);
+    capture(&g[1], &device);
+    for (unsigned i = 0; i < n; i++) {
+        replay(&g[i % 3 == 0], &device, i + 1, i % every == 0);
+        if (t_random_below(&rng, 3) != 0)
+            continue;
+        eager.cases[0] = some_case(t_random(&rng), t->n_ranks);
+        t_case_run(&eager.stages[0], &eager.cases[0]);
+    }
+    t_device_sync(&device);
+    t_meet(t);
+    close_recording(&g[0]);
+    close_recording(&g[1]);
+    t_stage_close(&eager.stages[0]);
+    t_device_close(&device);
+}
+
+static void run(const char *epoch, const char *seed)
+{
+    static const int ranks[] = {2, 3, 8};
+
+    if (epoch != NULL)
+        setenv("TUTTI_CUDA_EPOCH", epoch, 1);
+    if (seed != NULL)
+        setenv("T_SIM_SEED", seed, 1);
+    for (size_t i = 0; i < T_LEN(ranks); i++) {
+        struct t_job job = t_cuda_job(ranks[i], replays);
+
+        job.config.scratch_bytes = SCRATCH;
+        job.limit_s = 600;
+        if (t_is_wanted(ranks[i]))
+            t_run(&job);
+    }
+    unsetenv("TUTTI_CUDA_EPOCH");
+    unsetenv("T_SIM_SEED");
+}
+
+static void replays_and_eager_calls_mix(void **state)
+{
+    (void)state;
+    run(NULL, NULL);
+}
+
+static void also_in_bad_weather(void **state)
+{
+    (void)state;
+    if (!t_is_simulated())
+        t_skip("a real GPU makes its own weather");
+    run(NULL, "7");
+}
+
+static void epochs_pass_2_to_the_32(void **state)
+{
+    (void)state;
+    run("4294967293", NULL);
+}
+
+static void epochs_pass_2_to_the_33(void **state)
+{
+    (void)state;
+    run("8589934590", NULL);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(replays_and_eager_calls_mix),
+        cmocka_unit_test(also_in_bad_weather),
+        cmocka_unit_test(epochs_pass_2_to_the_32),
+        cmocka_unit_test(epochs_pass_2_to_the_33),
+    };
+
+    t_arguments(argc, argv);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

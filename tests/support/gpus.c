@@ -1,0 +1,295 @@
+/* GPUs for tests: see gpus.h. */
+#include "support/gpus.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cuda/driver.h"
+
+typedef struct CUgraph_st *CUgraph;
+typedef struct CUgraphNode_st *CUgraphNode;
+
+/* What driver.h does not have. X(name, arguments) */
+#define MORE_FUNCTIONS(X)                                                                          \
+    X(cuCtxSetCurrent, (CUcontext context))                                                        \
+    X(cuStreamBeginCapture_v2, (CUstream stream, CUstreamCaptureMode mode))                        \
+    X(cuStreamEndCapture, (CUstream stream, CUgraph * graph))                                      \
+    X(cuGraphGetNodes, (CUgraph graph, CUgraphNode * nodes, size_t * n_nodes))                     \
+    X(cuGraphInstantiateWithFlags, (t_graph * exec, CUgraph graph, unsigned long long flags))      \
+    X(cuGraphLaunch, (t_graph exec, CUstream stream))                                              \
+    X(cuGraphDestroy, (CUgraph graph))                                                             \
+    X(cuGraphExecDestroy, (t_graph exec))
+
+enum { CAPTURE_THREAD_LOCAL = 1 };
+
+static struct {
+    void *library;
+#define MEMBER(name, arguments) CUresult(*name) arguments;
+    TT_CUDA_FUNCTIONS(MEMBER)
+    MORE_FUNCTIONS(MEMBER)
+#undef MEMBER
+} cu;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static char why[256];
+
+int t_is_simulated(void)
+{
+    return getenv("TUTTI_CUDA_LIBRARY") != NULL;
+}
+
+int t_is_large(void)
+{
+    const char *text = getenv("T_GPU_LARGE");
+
+    return text != NULL && strcmp(text, "0") != 0;
+}
+
+static void load(void)
+{
+    const char *name = getenv("TUTTI_CUDA_LIBRARY");
+    const char *missing = NULL;
+    void *at;
+
+    cu.library = dlopen(name != NULL ? name : "libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+    if (cu.library == NULL) {
+        snprintf(why, sizeof(why), "%s", dlerror());
+        return;
+    }
+#define FIND(name, arguments)                                                                      \
+    at = dlsym(cu.library, #name);                                                                 \
+    memcpy(&cu.name, &at, sizeof(at));                                                             \
+    missing = at == NULL ? #name : missing;
+    TT_CUDA_FUNCTIONS(FIND)
+    MORE_FUNCTIONS(FIND)
+#undef FIND
+    if (missing != NULL)
+        snprintf(why, sizeof(why), "libcuda has no %s", missing);
+    else if (cu.cuInit(0) != CUDA_SUCCESS)
+        snprintf(why, sizeof(why), "cuInit failed: no GPU?");
+}
+
+#define CU(call) check(__LINE__, #call, (cu.call))
+static void check(int line, const char *call, CUresult result)
+{
+    const char *name = NULL;
+
+    if (result == CUDA_SUCCESS)
+        return;
+    cu.cuGetErrorName(result, &name);
+    t_fail(__FILE__, line, "%s: %s", call, name != NULL ? name : "?");
+}
+
+static void need_driver(void)
+{
+    pthread_once(&once, load);
+    if (why[0] != 0)
+        t_skip("no CUDA driver: %s", why);
+}
+
+/* In a process of its own: one that has initialised CUDA must not fork. */
+static int count_devices(void)
+{
+    int status = 0;
+    const pid_t pid = fork();
+
+    if (pid == 0) {
+        int n = 0;
+
+        load();
+        if (why[0] == 0)
+            cu.cuDeviceGetCount(&n);
+        _exit(n < 100 ? n : 100);
+    }
+    T_CHECK(pid > 0 && waitpid(pid, &status, 0) == pid, "cannot fork");
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 0;
+}
+
+int t_n_devices(void)
+{
+    static int n = -1;
+
+    if (n < 0)
+        n = count_devices();
+    if (n == 0)
+        t_skip("no GPU, or no driver for one");
+    return n;
+}
+
+/* --- jobs --- */
+
+struct t_job t_cuda_job(int n_ranks, void (*body)(struct t_rank *t))
+{
+    const char *ranks = getenv("T_GPU_RANKS");
+    struct t_job job = {.n_ranks = n_ranks, .body = body};
+
+    job.config.size = sizeof(job.config);
+    job.config.device = TUTTI_DEVICE_CUDA;
+    job.n_devices = t_n_devices();
+    job.limit_s = 240;
+    /* Processes on one real GPU take turns, and a turn of milliseconds is spent waiting. */
+    job.threads = ranks != NULL ? strcmp(ranks, "threads") == 0
+                                : !t_is_simulated() && n_ranks > job.n_devices;
+    return job;
+}
+
+tutti_comm_config t_cuda_config(const struct t_rank *t)
+{
+    tutti_comm_config config = TUTTI_COMM_CONFIG_INIT;
+
+    config.device = TUTTI_DEVICE_CUDA;
+    config.device_index = t->rank % t->job->n_devices;
+    return config;
+}
+
+int t_is_wanted(int n_ranks)
+{
+    const char *list = getenv("T_RANKS");
+    char *end;
+
+    if (list == NULL || *list == 0)
+        return 1;
+    for (; *list != 0; list = *end == ',' ? end + 1 : end) {
+        if (strtol(list, &end, 10) == n_ranks)
+            return 1;
+        if (end == list)
+            break;
+    }
+    return 0;
+}
+
+void t_cuda_ranks(const int list[], void (*body)(struct t_rank *t))
+{
+    for (; *list != 0; list++)
+        if (t_is_wanted(*list)) {
+            const struct t_job job = t_cuda_job(*list, body);
+
+            t_run(&job);
+        }
+}
+
+/* --- devices and memory --- */
+
+void t_device_open(struct t_device *d, const struct t_rank *t)
+{
+    CUcontext context;
+    CUdevice device;
+
+    need_driver();
+    *d = (struct t_device){.index = t->rank % t->job->n_devices};
+    CU(cuDeviceGet(&device, d->index));
+    CU(cuDevicePrimaryCtxRetain(&context, device));
+    CU(cuCtxSetCurrent(context));
+    CU(cuStreamCreate(&d->stream, CU_STREAM_NON_BLOCKING));
+    d->context = context;
+}
+
+void t_device_close(struct t_device *d)
+{
+    CU(cuStreamSynchronize(d->stream));
+    CU(cuStreamDestroy_v2(d->stream));
+    CU(cuCtxSetCurrent(NULL));
+    CU(cuDevicePrimaryCtxRelease_v2(d->index));
+}
+
+void *t_device_alloc(size_t bytes)
+{
+    CUdeviceptr p;
+
+    CU(cuMemAlloc_v2(&p, bytes));
+    return (void *)(uintptr_t)p;
+}
+
+void t_device_free(void *p)
+{
+    CU(cuMemFree_v2((CUdeviceptr)(uintptr_t)p));
+}
+
+/* Nothing may be running on the stream: a copy from or to pageable memory waits for it inside the
+ * driver, where it keeps other threads' launches out, for which a collective may be waiting. */
+void t_device_push(const struct t_device *d, void *to, const void *from, size_t bytes)
+{
+    t_device_sync(d);
+    if (bytes > 0)
+        CU(cuMemcpyHtoDAsync_v2((CUdeviceptr)(uintptr_t)to, from, bytes, d->stream));
+}
+
+void t_device_pull(const struct t_device *d, void *to, const void *from, size_t bytes)
+{
+    t_device_sync(d);
+    if (bytes > 0)
+        CU(cuMemcpyDtoHAsync_v2(to, (CUdeviceptr)(uintptr_t)from, bytes, d->stream));
+}
+
+void t_device_sync(const struct t_device *d)
+{
+    CU(cuStreamSynchronize(d->stream));
+}
+
+void *t_device_alloc_private(const struct t_device *d, size_t bytes, size_t *bytes_out)
+{
+    const CUmemAllocationProp prop = {.type = CU_MEM_ALLOCATION_TYPE_PINNED,
+                                      .location = {CU_MEM_LOCATION_TYPE_DEVICE, d->index}};
+    const CUmemAccessDesc access = {{CU_MEM_LOCATION_TYPE_DEVICE, d->index},
+                                    CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
+    CUmemGenericAllocationHandle handle;
+    CUdeviceptr p;
+    size_t unit;
+
+    CU(cuMemGetAllocationGranularity(&unit, &prop, CU_MEM_ALLOC_GRANULARITY_MINIMUM));
+    *bytes_out = (bytes + unit - 1) / unit * unit;
+    CU(cuMemCreate(&handle, *bytes_out, &prop, 0));
+    CU(cuMemAddressReserve(&p, *bytes_out, 0, 0, 0));
+    CU(cuMemMap(p, *bytes_out, 0, handle, 0));
+    CU(cuMemSetAccess(p, *bytes_out, &access, 1));
+    CU(cuMemRelease(handle));
+    return (void *)(uintptr_t)p;
+}
+
+void t_device_free_private(void *p, size_t bytes)
+{
+    CU(cuMemUnmap((CUdeviceptr)(uintptr_t)p, bytes));
+    CU(cuMemAddressFree((CUdeviceptr)(uintptr_t)p, bytes));
+}
+
+int t_device_n_objects(void)
+{
+    int (*count)(void) = NULL;
+    void *at;
+
+    need_driver();
+    at = dlsym(cu.library, "tt_sim_n_objects");
+    memcpy(&count, &at, sizeof(at));
+    return count != NULL ? count() : -1;
+}
+
+/* --- graphs --- */
+
+void t_capture_begin(const struct t_device *d)
+{
+    CU(cuStreamBeginCapture_v2(d->stream, CAPTURE_THREAD_LOCAL));
+}
+
+t_graph t_capture_end(const struct t_device *d, size_t *n_nodes_out)
+{
+    CUgraph graph;
+    t_graph exec;
+
+    CU(cuStreamEndCapture(d->stream, &graph));
+    if (n_nodes_out != NULL)
+        CU(cuGraphGetNodes(graph, NULL, n_nodes_out));
+    CU(cuGraphInstantiateWithFlags(&exec, graph, 0));
+    CU(cuGraphDestroy(graph));
+    return exec;
+}
+
+void t_graph_launch(const struct t_device *d, t_graph graph)
+{
+    CU(cuGraphLaunch(graph, d->stream));
+}
+
+void t_graph_free(t_graph graph)
+{
+    CU(cuGraphExecDestroy(graph));
+}
