@@ -74,14 +74,16 @@ struct tt_cuda_report {
     uint64_t waited_ns;
 };
 
+/* What every launch reads stands together and first: each line of arguments is fetched when a kernel
+ * first touches it, and small calls wait for nothing longer. */
 struct tt_cuda_base {
+    int32_t rank, n_ranks;
+    uint32_t meet; /* 1: some pair of ranks moves no data, so each shows the others that it came */
+    uint32_t coll; /* enum tt_coll, for the report */
+    struct tt_cuda_layout layout;
     unsigned char *arena[TT_CUDA_MAX_RANKS]; /* of every rank, as mapped here */
     struct tt_cuda_report *report;
     uint64_t timeout_ns;
-    struct tt_cuda_layout layout;
-    int32_t rank, n_ranks;
-    uint32_t coll; /* enum tt_coll, for the report */
-    uint32_t meet; /* 1: some pair of ranks moves no data, so each shows the others that it came */
 };
 
 /* What one-shot and two-shot can hold. One-shot: the most bytes of `send`. Two-shot: the most bytes
@@ -105,7 +107,6 @@ enum tt_cuda_result_to { TT_RESULT_ALL, TT_RESULT_SHARD, TT_RESULT_ROOT };
 
 /* all_reduce, reduce_scatter(v), reduce. Rank r reduces shard r of everybody's send. */
 struct tt_cuda_reduce_args {
-    struct tt_cuda_base base;
     const unsigned char *send;
     unsigned char *recv; /* RESULT_SHARD: of my shard only; RESULT_ROOT: used by root only */
     uint64_t bytes;      /* of send */
@@ -113,13 +114,14 @@ struct tt_cuda_reduce_args {
      * tt_cuda_two_shot_chunk(), the same on all ranks. Up to two chunks no flags are needed. Best:
      * the longest shard rounded up to 16 where that fits. */
     uint64_t chunk;
+    int32_t op; /* tutti_op */
+    int32_t result_to, root;
+    int32_t aligned; /* send, recv and all shards begin at multiples of 16 bytes */
+    struct tt_cuda_base base;
     uint64_t shard_at[TT_CUDA_MAX_RANKS], shard_bytes[TT_CUDA_MAX_RANKS]; /* in send */
     const unsigned char
         *peer_send[TT_CUDA_MAX_RANKS]; /* direct: everybody's windows, mapped here */
     unsigned char *peer_recv[TT_CUDA_MAX_RANKS];
-    int32_t op; /* tutti_op */
-    int32_t result_to, root;
-    int32_t aligned; /* send, recv and all shards begin at multiples of 16 bytes */
 };
 
 /* A pair that needs at most this much of a packet slot goes by packets in a staged move too. */

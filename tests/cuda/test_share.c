@@ -442,7 +442,8 @@ static void refused_body(struct t_rank *t)
 
     T_CHECK(host, "no memory");
     T_OK(tt_cuda_mem_alloc(&p->e, 2 * MIB, &ours));
-    mute = pieces_new(p, 1, piece, 0); /* first: GPUs lay one after the other, and none ends `many` */
+    mute =
+        pieces_new(p, 1, piece, 0); /* first: GPUs lay one after the other, and none ends `many` */
     many = pieces_new(p, TT_CUDA_MAX_PIECES + 1, piece, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
     refused(p, ours, host, MIB, TUTTI_E_ARG, "is not memory of a GPU");
     refused(p, ours, NULL, MIB, TUTTI_E_ARG, "window_register of 1048576 bytes at (nil)");

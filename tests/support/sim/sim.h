@@ -42,7 +42,7 @@ void tt_sim_passed_barrier(struct tt_sim_pending *pending);
 struct tt_sim_entry {
     const char *name;
     tt_sim_kernel kernel;
-    size_t args_bytes;
+    size_t args_bytes, base_at; /* base_at: of struct tt_cuda_base in them */
 };
 extern const struct tt_sim_entry tt_sim_kernels[];
 extern const size_t tt_sim_n_kernels;

@@ -8,14 +8,15 @@
 #undef TT_REDUCE
 #undef TT_MOVE
 
-#define BYTES_MOVE_PACKET sizeof(struct tt_cuda_move_args)
-#define BYTES_MOVE_STAGED sizeof(struct tt_cuda_move_args)
-#define BYTES_MOVE_DIRECT sizeof(struct tt_cuda_move_args)
-#define BYTES_P2P         sizeof(struct tt_cuda_p2p_args)
+#define ARGS(type)       sizeof(struct type), offsetof(struct type, base)
+#define ARGS_MOVE_PACKET ARGS(tt_cuda_move_args)
+#define ARGS_MOVE_STAGED ARGS(tt_cuda_move_args)
+#define ARGS_MOVE_DIRECT ARGS(tt_cuda_move_args)
+#define ARGS_P2P         ARGS(tt_cuda_p2p_args)
 
 const struct tt_sim_entry tt_sim_kernels[] = {
-#define TT_REDUCE(name, body, wire, dtype, op, n) {#name, name, sizeof(struct tt_cuda_reduce_args)},
-#define TT_MOVE(name, body)                       {#name, name, BYTES_##body},
+#define TT_REDUCE(name, body, wire, dtype, op, n) {#name, name, ARGS(tt_cuda_reduce_args)},
+#define TT_MOVE(name, body)                       {#name, name, ARGS_##body},
 #include "cuda/kernels/variants.inc"
 #undef TT_REDUCE
 #undef TT_MOVE

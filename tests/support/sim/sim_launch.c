@@ -90,10 +90,10 @@ void sim_memset(void *p, int byte, size_t bytes)
     memset(p, byte, bytes);
 }
 
-/* Arguments begin with struct tt_cuda_base. */
-static void spoil(void *args)
+/* T_SIM_BREAK: see sim_stores.c. */
+static void spoil(const struct tt_sim_entry *kernel, unsigned char *args)
 {
-    struct tt_cuda_base *base = args;
+    struct tt_cuda_base *base = (struct tt_cuda_base *)(args + kernel->base_at);
 
     if (tt_sim_breaks("no_meet"))
         base->meet = 0;
@@ -108,7 +108,7 @@ static void run_node(const struct node *node)
     } else if (node->kind == FILL) {
         sim_memset(node->to, node->byte, node->bytes);
     } else {
-        spoil(node->args);
+        spoil(node->kernel, node->args);
         tt_sim_run(node->kernel->kernel, node->args, node->n_blocks, node->n_threads,
                    sim_n_sms() * (1024 / node->n_threads));
     }
