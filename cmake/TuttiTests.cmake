@@ -117,6 +117,15 @@ foreach(source ${sources})
     tutti_add_tests(unit.${name} unit_${name} ${source} 1)
 endforeach()
 
+if(tutti_have_nvcc) # our declarations of libcuda against NVIDIA's; without its header it is skipped
+    get_filename_component(folder ${TUTTI_NVCC} REALPATH)
+    get_filename_component(folder ${folder} DIRECTORY)
+    find_path(CUDA_INCLUDE_DIR cuda.h HINTS ${folder}/../include)
+    if(CUDA_INCLUDE_DIR)
+        target_include_directories(unit_cuda_abi SYSTEM PRIVATE ${CUDA_INCLUDE_DIR})
+    endif()
+endif()
+
 file(GLOB support_sources CONFIGURE_DEPENDS tests/support/*.c)
 if(support_sources)
     add_library(tutti_test_support OBJECT ${support_sources})

@@ -293,7 +293,7 @@ static tutti_result window_new(struct tt_engine *e, void *ptr, size_t bytes,
     result = tt_cuda_agree(e, result, "register a window");
     if (result == TUTTI_OK)
         result = tt_cuda_share_existing(e, ptr, bytes, &w->share);
-    if (result != TUTTI_OK) {
+    if (result != TUTTI_OK || !w) {
         free(w);
         return result;
     }

@@ -40,8 +40,8 @@ static enum tt_cuda_kernel variant(enum tt_algo algo, tutti_dtype dtype, tutti_o
     return (enum tt_cuda_kernel)(kernel - 1);
 }
 
-/* Equal shards of whole 16-byte vectors; the last ones may be short or empty. */
-static void share_evenly(struct tt_cuda_reduce_args *args, uint64_t n)
+/* Equal shards of whole 16-byte vectors; the last ones may be short or empty. Returns the longest. */
+static uint64_t share_evenly(struct tt_cuda_reduce_args *args, uint64_t n)
 {
     const uint64_t vectors = args->bytes / 16 + (args->bytes % 16 != 0);
     const uint64_t each = (vectors + n - 1) / n * 16;
@@ -52,19 +52,25 @@ static void share_evenly(struct tt_cuda_reduce_args *args, uint64_t n)
         args->shard_bytes[r] = args->bytes - at < each ? args->bytes - at : each;
         at += args->shard_bytes[r];
     }
+    return args->bytes < each ? args->bytes : each;
 }
 
-static void share_as_given(struct tt_cuda_reduce_args *args, const struct tt_call *call, uint64_t n)
+static uint64_t share_as_given(struct tt_cuda_reduce_args *args, const struct tt_call *call,
+                               uint64_t n)
 {
     const uint64_t size = tt_dtype_bytes(call->dtype);
-    uint64_t at = 0;
+    uint64_t at = 0, longest = 0;
 
     for (uint64_t r = 0; r < n; r++) {
+        const uint64_t bytes = (call->counts ? call->counts[r] : call->count) * size;
+
         args->shard_at[r] = at;
-        args->shard_bytes[r] = (call->counts ? call->counts[r] : call->count) * size;
-        at += args->shard_bytes[r];
+        args->shard_bytes[r] = bytes;
+        at += bytes;
+        longest = bytes > longest ? bytes : longest;
     }
     args->bytes = at;
+    return longest;
 }
 
 /* Fewest chunks, all about as long. */
@@ -129,8 +135,9 @@ static int some_are_silent(const struct tt_cuda_reduce_args *args, enum tt_algo 
     return 0;
 }
 
-static void describe(struct tt_engine *e, const struct tt_call *call,
-                     struct tt_cuda_reduce_args *args)
+/* All that does not depend on the algorithm. Returns the bytes of the longest shard. */
+static uint64_t describe(struct tt_engine *e, const struct tt_call *call,
+                         struct tt_cuda_reduce_args *args)
 {
     const uint64_t n = (uint64_t)e->n_ranks;
 
@@ -143,12 +150,10 @@ static void describe(struct tt_engine *e, const struct tt_call *call,
     args->result_to = call->coll == TT_COLL_ALL_REDUCE       ? TT_RESULT_ALL
                       : call->coll == TT_COLL_REDUCE_SCATTER ? TT_RESULT_SHARD
                                                              : TT_RESULT_ROOT;
-    if (call->coll == TT_COLL_REDUCE_SCATTER) {
-        share_as_given(args, call, n);
-    } else {
-        args->bytes = call->count * tt_dtype_bytes(call->dtype);
-        share_evenly(args, n);
-    }
+    if (call->coll == TT_COLL_REDUCE_SCATTER)
+        return share_as_given(args, call, n);
+    args->bytes = call->count * tt_dtype_bytes(call->dtype);
+    return share_evenly(args, n);
 }
 
 tutti_result tt_cuda_reduce(struct tt_engine *e, const struct tt_call *call)
@@ -156,9 +161,8 @@ tutti_result tt_cuda_reduce(struct tt_engine *e, const struct tt_call *call)
     const int packets = by_packets(call->dtype);
     struct tt_cuda_reduce_args args;
     struct tt_cuda_shape shape;
-    uint64_t longest = 0;
+    const uint64_t longest = describe(e, call, &args);
 
-    describe(e, call, &args);
     if (e->n_ranks == 1) { /* the same arithmetic, without anybody to wait for */
         args.result_to = TT_RESULT_ALL;
         args.peer_send[0] = args.send;
@@ -169,8 +173,6 @@ tutti_result tt_cuda_reduce(struct tt_engine *e, const struct tt_call *call)
         shape = tt_cuda_reduce_shape(&e->limits, call->coll, call->algo, args.bytes,
                                      reach(e, &args), packets);
     }
-    for (int r = 0; r < e->n_ranks; r++)
-        longest = args.shard_bytes[r] > longest ? args.shard_bytes[r] : longest;
     args.chunk =
         chunk_bytes(longest, tt_cuda_two_shot_chunk(&e->limits.layout, e->n_ranks, packets));
     args.aligned = is_aligned(&args, e->n_ranks, shape.algo == TT_ALGO_DIRECT);

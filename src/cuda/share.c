@@ -200,7 +200,7 @@ static tutti_result join(struct tt_engine *e, tutti_result mine, void *ptr, size
         result = judge(e, offers);
     if (result == TUTTI_OK)
         result = map_all(e, offers, m);
-    if (result == TUTTI_OK) {
+    if (result == TUTTI_OK && m) {
         memset(share_out, 0, sizeof(*share_out));
         for (int r = 0; r < e->n_ranks; r++)
             share_out->at[r] = r == e->rank ? ptr : m[r].base + offers[r].offset;
