@@ -41,13 +41,13 @@ static enum tt_cuda_kernel variant(enum tt_algo algo, tutti_dtype dtype, tutti_o
 }
 
 /* Equal shards of whole 16-byte vectors; the last ones may be short or empty. Returns the longest. */
-static uint64_t share_evenly(struct tt_cuda_reduce_args *args, uint64_t n)
+static uint64_t share_evenly(struct tt_cuda_reduce_args *args, int n)
 {
     const uint64_t vectors = args->bytes / 16 + (args->bytes % 16 != 0);
-    const uint64_t each = (vectors + n - 1) / n * 16;
+    const uint64_t each = (vectors + (uint64_t)n - 1) / (uint64_t)n * 16;
     uint64_t at = 0;
 
-    for (uint64_t r = 0; r < n; r++) {
+    for (int r = 0; r < n; r++) {
         args->shard_at[r] = at;
         args->shard_bytes[r] = args->bytes - at < each ? args->bytes - at : each;
         at += args->shard_bytes[r];
@@ -55,13 +55,12 @@ static uint64_t share_evenly(struct tt_cuda_reduce_args *args, uint64_t n)
     return args->bytes < each ? args->bytes : each;
 }
 
-static uint64_t share_as_given(struct tt_cuda_reduce_args *args, const struct tt_call *call,
-                               uint64_t n)
+static uint64_t share_as_given(struct tt_cuda_reduce_args *args, const struct tt_call *call, int n)
 {
     const uint64_t size = tt_dtype_bytes(call->dtype);
     uint64_t at = 0, longest = 0;
 
-    for (uint64_t r = 0; r < n; r++) {
+    for (int r = 0; r < n; r++) {
         const uint64_t bytes = (call->counts ? call->counts[r] : call->count) * size;
 
         args->shard_at[r] = at;
@@ -84,7 +83,7 @@ static uint64_t chunk_bytes(uint64_t longest, uint64_t most)
 }
 
 /* Where the peers' buffers are. What is reduced to shards stays at home. */
-static int reach(struct tt_engine *e, struct tt_cuda_reduce_args *args)
+static int reach(struct tt_engine *e, int n, struct tt_cuda_reduce_args *args)
 {
     const uint64_t recv_bytes =
         args->result_to == TT_RESULT_SHARD ? args->shard_bytes[e->rank] : args->bytes;
@@ -100,7 +99,7 @@ static int reach(struct tt_engine *e, struct tt_cuda_reduce_args *args)
         if (!recv)
             return 0;
     }
-    for (int r = 0; r < e->n_ranks; r++) {
+    for (int r = 0; r < n; r++) {
         args->peer_send[r] = tt_cuda_window_at(send, args->send, r);
         args->peer_recv[r] = recv ? tt_cuda_window_at(recv, args->recv, r) : NULL;
     }
@@ -136,11 +135,9 @@ static int some_are_silent(const struct tt_cuda_reduce_args *args, enum tt_algo 
 }
 
 /* All that does not depend on the algorithm. Returns the bytes of the longest shard. */
-static uint64_t describe(struct tt_engine *e, const struct tt_call *call,
+static uint64_t describe(const struct tt_engine *e, const struct tt_call *call, int n,
                          struct tt_cuda_reduce_args *args)
 {
-    const uint64_t n = (uint64_t)e->n_ranks;
-
     args->base = e->base;
     args->base.coll = call->coll;
     args->send = call->send;
@@ -158,26 +155,28 @@ static uint64_t describe(struct tt_engine *e, const struct tt_call *call,
 
 tutti_result tt_cuda_reduce(struct tt_engine *e, const struct tt_call *call)
 {
-    const int packets = by_packets(call->dtype);
+    const int n = e->n_ranks, packets = by_packets(call->dtype);
     struct tt_cuda_reduce_args args;
     struct tt_cuda_shape shape;
-    const uint64_t longest = describe(e, call, &args);
+    const uint64_t longest = describe(e, call, n, &args);
 
-    if (e->n_ranks == 1) { /* the same arithmetic, without anybody to wait for */
+    int in_windows = 1;
+
+    if (n == 1) { /* the same arithmetic, without anybody to wait for */
         args.result_to = TT_RESULT_ALL;
         args.peer_send[0] = args.send;
         args.peer_recv[0] = args.recv;
         shape = tt_cuda_reduce_shape(&e->limits, TT_COLL_ALL_REDUCE, TT_ALGO_DIRECT, args.bytes, 1,
                                      packets);
     } else {
-        shape = tt_cuda_reduce_shape(&e->limits, call->coll, call->algo, args.bytes,
-                                     reach(e, &args), packets);
+        in_windows = reach(e, n, &args);
+        shape = tt_cuda_reduce_shape(&e->limits, call->coll, call->algo, args.bytes, in_windows,
+                                     packets);
     }
-    args.chunk =
-        chunk_bytes(longest, tt_cuda_two_shot_chunk(&e->limits.layout, e->n_ranks, packets));
-    args.aligned = is_aligned(&args, e->n_ranks, shape.algo == TT_ALGO_DIRECT);
-    args.base.meet = (uint32_t)some_are_silent(&args, shape.algo, e->n_ranks);
+    args.chunk = chunk_bytes(longest, tt_cuda_two_shot_chunk(&e->limits.layout, n, packets));
+    args.aligned = is_aligned(&args, n, in_windows && shape.algo == TT_ALGO_DIRECT);
+    args.base.meet = (uint32_t)some_are_silent(&args, shape.algo, n);
     tt_cuda_note(e, call, args.bytes);
-    return tt_cuda_launch(e->device, variant(shape.algo, call->dtype, call->op, e->n_ranks),
-                          shape.n_blocks, shape.n_threads, &args, sizeof(args), call->stream);
+    return tt_cuda_launch(e->device, variant(shape.algo, call->dtype, call->op, n), shape.n_blocks,
+                          shape.n_threads, &args, sizeof(args), call->stream);
 }
