@@ -128,9 +128,14 @@ uint64_t tt_counts_hash(const size_t *counts, size_t n);
 /* Wait until *flag, which rank r stores, is at least `value`; the part that takes time. */
 tutti_result tt_wait_slow(struct tt_engine *e, int r, const _Atomic uint64_t *flag, uint64_t value);
 
-/* One step of waiting for rank r without a condition, for loops that make progress themselves.
- * `round` counts the calls since something moved; *since is 0 at first. */
-tutti_result tt_wait_pause(struct tt_engine *e, int r, unsigned round, uint64_t *since);
+/* One step of waiting for rank r without a condition, for loops that make progress themselves. A peer
+ * that was seen gone fails the step after: what it did last counts, so it is looked for once more. */
+struct tt_idle { /* since something moved; zero at first */
+    unsigned rounds;
+    int is_gone;
+    uint64_t since_ns;
+};
+tutti_result tt_wait_pause(struct tt_engine *e, int r, struct tt_idle *idle);
 
 void tt_wake(struct tt_engine *e);     /* ring this rank's doorbell */
 void tt_wake_all(struct tt_engine *e); /* ring everybody's */

@@ -192,20 +192,17 @@ static tutti_result sweep(struct tt_engine *e, struct tt_p2p ops[], size_t n_ops
 
 tutti_result tt_p2p_run(struct tt_engine *e, struct tt_p2p ops[], size_t n_ops)
 {
-    uint64_t since = 0;
-    unsigned idle = 0;
+    struct tt_idle idle = {0};
     size_t open;
     int moved;
 
     do {
         TT_STALL();
         TT_TRY(sweep(e, ops, n_ops, &moved, &open));
-        if (moved) {
-            idle = 0;
-            since = 0;
-        } else if (open < n_ops) {
-            TT_TRY(tt_wait_pause(e, ops[open].peer, idle++, &since));
-        }
+        if (moved)
+            idle = (struct tt_idle){0};
+        else if (open < n_ops)
+            TT_TRY(tt_wait_pause(e, ops[open].peer, &idle));
     } while (open < n_ops);
     return TUTTI_OK;
 }

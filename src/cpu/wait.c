@@ -158,21 +158,25 @@ void tt_engine_state(const struct tt_engine *e, tutti_comm_state *state)
 
 /* ---- waiting ---- */
 
-/* What ends a long wait other than the flag. `arrived` is looked at again after the peer was seen
- * gone: its last post counts. */
+static enum tt_failure why_gone(struct tt_engine *e, int r)
+{
+    if (r == e->rank)
+        return TT_FAILURE_NONE;
+    if (atomic_load_explicit(&e->peers[r].area->left, memory_order_acquire))
+        return TT_LEFT;
+    return tt_peer_alive(e, r) ? TT_FAILURE_NONE : TT_DIED;
+}
+
+/* What ends a long wait other than the flag, which is looked at again after the peer was seen gone: its
+ * last post counts. */
 static tutti_result check_peer(struct tt_engine *e, int r, const _Atomic uint64_t *flag,
                                uint64_t value)
 {
-    enum tt_failure why = TT_FAILURE_NONE;
+    enum tt_failure why;
 
     TT_TRY(tt_engine_failed(e));
-    if (r == e->rank)
-        return TUTTI_OK;
-    if (atomic_load_explicit(&e->peers[r].area->left, memory_order_acquire))
-        why = TT_LEFT;
-    else if (!tt_peer_alive(e, r))
-        why = TT_DIED;
-    if (why == TT_FAILURE_NONE || (flag && tt_load_acquire(flag) >= value))
+    why = why_gone(e, r);
+    if (why == TT_FAILURE_NONE || tt_load_acquire(flag) >= value)
         return TUTTI_OK;
     return tt_engine_fail(e, why, r, 0, 0);
 }
@@ -241,22 +245,29 @@ tutti_result tt_wait_slow(struct tt_engine *e, int r, const _Atomic uint64_t *fl
     return wait_asleep(e, r, flag, value, start);
 }
 
-tutti_result tt_wait_pause(struct tt_engine *e, int r, unsigned round, uint64_t *since)
+tutti_result tt_wait_pause(struct tt_engine *e, int r, struct tt_idle *idle)
 {
-    if (round < e->spins) {
+    enum tt_failure why;
+
+    if (idle->rounds++ < e->spins) {
         tt_pause();
         return TUTTI_OK;
     }
-    if (*since == 0)
-        *since = tt_now_ns();
+    if (idle->since_ns == 0)
+        idle->since_ns = tt_now_ns();
     TT_TRY(tt_engine_failed(e));
-    if (tt_now_ns() - *since < e->yield_ns) {
+    if (tt_now_ns() - idle->since_ns < e->yield_ns) {
         sched_yield();
         return TUTTI_OK;
     }
-    nap(e, r, NULL, 0, 200000);
-    TT_TRY(check_peer(e, r, NULL, 0));
-    if (tt_now_ns() - *since > e->timeout_ns)
+    if (!idle->is_gone)
+        nap(e, r, NULL, 0, 200000);
+    TT_TRY(tt_engine_failed(e));
+    why = why_gone(e, r);
+    if (why != TT_FAILURE_NONE && idle->is_gone)
+        return tt_engine_fail(e, why, r, 0, 0);
+    idle->is_gone = why != TT_FAILURE_NONE;
+    if (tt_now_ns() - idle->since_ns > e->timeout_ns)
         return tt_engine_fail(e, TT_LATE, r, 0, 0);
     return TUTTI_OK;
 }

@@ -57,6 +57,23 @@ T_RANKS(many_small_messages_with_late_ranks, 3)
     }
 }
 
+/* The receiver is asleep when the message comes, and its sender is gone when it wakes. */
+T_RANKS(what_a_leaver_sent_last_arrives, 2)
+{
+    for (uint32_t i = 1; i <= 40; i++) {
+        uint32_t x = t->rank == 0 ? 0 : i;
+        tutti_comm *comm;
+
+        T_OK(tutti_comm_split(t->comm, 0, t->rank, &comm));
+        if (t->rank == 1)
+            t_sleep_us(3000 + 37 * i);
+        T_OK(t->rank == 1 ? tutti_send(comm, &x, 1, TUTTI_DTYPE_U32, 0, NULL)
+                          : tutti_recv(comm, &x, 1, TUTTI_DTYPE_U32, 1, NULL));
+        tutti_comm_destroy(comm);
+        T_CHECK(x == i, "message %u is %u", i, x);
+    }
+}
+
 static void ping_pong(struct t_rank *t, size_t bytes, int rounds)
 {
     unsigned char *p = malloc(bytes + 1);
@@ -227,6 +244,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(messages_arrive_whole_and_in_order),
         cmocka_unit_test(many_small_messages_with_late_ranks),
+        cmocka_unit_test(what_a_leaver_sent_last_arrives),
         cmocka_unit_test(ping_pong_of_all_sizes),
         cmocka_unit_test(all_pairs_in_a_group),
         cmocka_unit_test(both_send_nine_mib_at_once_in_a_group),
