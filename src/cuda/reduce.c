@@ -142,7 +142,7 @@ static uint64_t describe(const struct tt_engine *e, const struct tt_call *call, 
     args->base.coll = call->coll;
     args->send = call->send;
     args->recv = call->recv;
-    args->op = call->op;
+    args->op = (int32_t)call->op;
     args->root = call->root;
     args->result_to = call->coll == TT_COLL_ALL_REDUCE       ? TT_RESULT_ALL
                       : call->coll == TT_COLL_REDUCE_SCATTER ? TT_RESULT_SHARD
