@@ -43,12 +43,14 @@ void tt_boot_rank_list(const struct tt_boot *boot, int (*is_absent)(const struct
 
 double tt_boot_waited_s(const struct tt_boot *boot)
 {
-    uint64_t now = tt_now_ns();
+    const uint64_t now = tt_now_ns();
+    uint64_t hundredths;
 
     /* Not how late the scheduler let us notice: the time that the user gave, which began a little
-     * before start_ns. In hundredths. */
-    now = now < boot->deadline_ns ? now : boot->deadline_ns;
-    return (double)((now - boot->start_ns + 5000000) / 10000000) / 100;
+     * before start_ns. */
+    hundredths = (now < boot->deadline_ns ? now : boot->deadline_ns) - boot->start_ns + 5000000;
+    hundredths /= 10000000;
+    return (double)hundredths / 100;
 }
 
 static tutti_result check_args(const struct tt_boot_args *args, struct tt_boot *boot)
