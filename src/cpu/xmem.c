@@ -15,7 +15,8 @@ static tutti_result lost(struct tt_engine *e, int r, size_t bytes)
 {
     const int why = errno;
 
-    if (!tt_peer_alive(e, r))
+    /* ESRCH: its memory is gone, which comes a moment before its locks and its number go. */
+    if (why == ESRCH || !tt_peer_alive(e, r))
         return tt_engine_fail(e, TT_DIED, r, 0, 0);
     (void)tt_engine_fail(e, TT_ABORT, e->rank, 0, 0);
     return TT_FAIL(TUTTI_E_ABORTED,
