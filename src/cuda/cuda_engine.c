@@ -8,33 +8,16 @@
 #include "base/env.h"
 #include "base/error.h"
 #include "cuda/images.h"
+#include "cuda/share_agree.h"
 #include "cuda/share_map.h"
 
 /* What the ranks tell each other before they share memory. */
 struct card {
-    int32_t result;
     int32_t n_sms;
     unsigned char uuid[16];
     uint64_t scratch_bytes, epoch; /* those of rank 0 count */
     int32_t n_blocks, n_threads;   /* likewise; 0: not forced */
 };
-
-/* All ranks have come this far without a failure, or none goes on. */
-static tutti_result agree(struct tt_engine *e, tutti_result res)
-{
-    int32_t mine = res, all[TT_CUDA_MAX_RANKS];
-    const tutti_result heard =
-        e->exchange.all_gather(e->exchange.context, &mine, all, sizeof(mine));
-
-    if (res != TUTTI_OK || heard != TUTTI_OK)
-        return res != TUTTI_OK ? res : heard;
-    for (int r = 0; r < e->n_ranks; r++)
-        if (all[r] != TUTTI_OK)
-            return TT_FAIL((tutti_result)all[r],
-                           "rank %d could not set up its GPU: %s (see its own error)", r,
-                           tt_result_text((tutti_result)all[r]));
-    return TUTTI_OK;
-}
 
 /* How many blocks can all ranks that share the fullest GPU run at once, each? Blocks wait for those of
  * the peers, so all must be running. One fits a processor whatever it needs. */
@@ -157,15 +140,14 @@ static tutti_result share_arena(struct tt_engine *e, uint64_t epoch)
         res = fill_arena(e, epoch);
         tt_cuda_scope_leave(&scope);
     }
-    return agree(e, res); /* so nobody sends before all are ready */
+    return tt_cuda_agree(e, res, "set up its GPU"); /* so nobody sends before all are ready */
 }
 
 static tutti_result set_up(struct tt_engine *e, const struct tt_engine_config *config)
 {
     struct card mine = {.scratch_bytes = config->scratch_bytes}, cards[TT_CUDA_MAX_RANKS];
 
-    mine.result = open_device(e, config, &mine);
-    TT_TRY(agree(e, (tutti_result)mine.result));
+    TT_TRY(tt_cuda_agree(e, open_device(e, config, &mine), "set up its GPU"));
     TT_TRY(e->exchange.all_gather(e->exchange.context, &mine, cards, sizeof(mine)));
     e->limits.n_ranks = e->n_ranks;
     e->limits.n_blocks = cards[0].n_blocks;
