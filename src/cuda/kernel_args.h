@@ -145,7 +145,6 @@ struct tt_cuda_move_args {
         uint64_t unit_bytes;
     } part[TT_CUDA_MAX_PARTS];
     int32_t n_parts;
-    int32_t aligned; /* every block of every part begins and ends at a multiple of 16 bytes */
     uint64_t send_at[TT_CUDA_MAX_RANKS], send_units[TT_CUDA_MAX_RANKS]; /* to each rank */
     uint64_t recv_at[TT_CUDA_MAX_RANKS], recv_units[TT_CUDA_MAX_RANKS]; /* from each rank */
     uint64_t

@@ -25,7 +25,6 @@ static void begin(struct tt_engine *e, struct plan *plan, const struct tt_call *
     a->part[0].recv = call->recv;
     a->part[0].unit_bytes = 1;
     a->n_parts = 1;
-    a->aligned = 0;
     a->chunk = STAGED_CHUNK;
     for (int r = 0; r < e->n_ranks; r++)
         a->send_at[r] = a->send_units[r] = a->recv_at[r] = a->recv_units[r] = plan->put_at[r] = 0;
