@@ -47,7 +47,7 @@ void tt_cuda_leave(int entered);
 
 /* In the device's context (current or not), on the caller's stream, legal under capture; with
  * programmatic dependent launch where there is. */
-tutti_result tt_cuda_launch(const struct tt_cuda_device *device, enum tt_cuda_kernel kernel,
+tutti_result tt_cuda_launch(const struct tt_engine *engine, enum tt_cuda_kernel kernel,
                             int n_blocks, int n_threads, const void *args, size_t args_bytes,
                             CUstream stream);
 
@@ -104,6 +104,7 @@ tutti_result tt_cuda_layout(int n_ranks, uint64_t scratch_bytes, struct tt_cuda_
 struct tt_cuda_shape {
     enum tt_algo algo;
     int n_blocks, n_threads;
+    int streams; /* of a staged move */
 };
 struct tt_cuda_limits {
     int n_ranks;
@@ -155,6 +156,7 @@ struct tt_engine {
     struct tt_fd_mesh *mesh;
     uint64_t mesh_round;
     struct tt_cuda_limits limits;
+    int overlaps; /* launches are programmatic dependent ones */
     struct tt_cuda_share arena;
     struct tt_cuda_report *report; /* pinned */
     CUdeviceptr report_on_device;

@@ -25,6 +25,7 @@ static tutti_result count_blocks(struct tt_engine *e, const struct card *cards)
 {
     int most = TT_CUDA_MAX_BLOCKS;
 
+    e->overlaps = e->device->pdl;
     for (int r = 0; r < e->n_ranks; r++) {
         int sharers = 0;
 
@@ -35,6 +36,8 @@ static tutti_result count_blocks(struct tt_engine *e, const struct card *cards)
                            "%d ranks share the GPU of rank %d, which has %d processors, and each "
                            "rank needs one: use more GPUs or fewer ranks",
                            sharers, r, cards[r].n_sms);
+        if (sharers > 1) /* a launch that waits for its turn would take the place of a peer's */
+            e->overlaps = 0;
         if (cards[r].n_sms / sharers < most)
             most = cards[r].n_sms / sharers;
     }
@@ -82,7 +85,7 @@ static tutti_result fill_arena(struct tt_engine *e, uint64_t epoch)
     for (int b = 0; b < TT_CUDA_MAX_BLOCKS; b++)
         blocks[b] = (struct tt_cuda_block){.epoch = epoch};
     TT_TRY(tt_cuda_write(arena, blocks, sizeof(blocks)));
-    TT_TRY(tt_cuda_fill(arena + layout->sentinel, 0xff, 2 * layout->sentinel_half));
+    TT_TRY(tt_cuda_fill(arena + layout->one_shot, 0xff, layout->bytes - layout->one_shot));
     TT_TRY(TT_CUDA(cu->cuMemHostAlloc(&report, sizeof(*e->report),
                                       CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP)));
     memset(report, 0, sizeof(*e->report));
@@ -99,6 +102,10 @@ static void set_base(struct tt_engine *e)
     base->report = (struct tt_cuda_report *)(uintptr_t)e->report_on_device;
     base->timeout_ns = e->timeout_ns;
     base->layout = e->limits.layout;
+    base->sentinel = base->layout.sentinel;
+    base->sentinel_half = base->layout.sentinel_half;
+    base->one_shot = base->layout.one_shot;
+    base->one_shot_part = base->layout.one_shot_part;
     base->rank = e->rank;
     base->n_ranks = e->n_ranks;
 }
@@ -124,7 +131,7 @@ static void set_details(struct tt_engine *e)
         : n_vmm        ? "descriptors"
                        : "nobody",
         e->limits.max_blocks, (unsigned long long)e->limits.layout.bytes >> 20,
-        d->pdl ? "overlap" : "follow one another");
+        e->overlaps ? "overlap" : "follow one another");
 }
 
 static tutti_result share_arena(struct tt_engine *e, uint64_t epoch)

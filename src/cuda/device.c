@@ -211,10 +211,11 @@ void tt_cuda_leave(int entered)
         (void)tt_cuda_driver()->cuCtxPopCurrent_v2(&ours);
 }
 
-tutti_result tt_cuda_launch(const struct tt_cuda_device *device, enum tt_cuda_kernel kernel,
+tutti_result tt_cuda_launch(const struct tt_engine *engine, enum tt_cuda_kernel kernel,
                             int n_blocks, int n_threads, const void *args, size_t args_bytes,
                             CUstream stream)
 {
+    const struct tt_cuda_device *device = engine->device;
     const struct tt_cuda_driver *cu = tt_cuda_driver();
     CUlaunchAttribute overlap = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION};
     CUlaunchConfig config = {.gridDimX = (unsigned)n_blocks,
@@ -225,7 +226,7 @@ tutti_result tt_cuda_launch(const struct tt_cuda_device *device, enum tt_cuda_ke
                              .blockDimZ = 1,
                              .hStream = stream,
                              .attrs = &overlap,
-                             .numAttrs = (unsigned)device->pdl};
+                             .numAttrs = (unsigned)engine->overlaps};
     void *arguments[] = {(void *)(uintptr_t)args};
     tutti_result result;
     int entered;

@@ -12,6 +12,8 @@
 #define TT_CUDA_MAX_BLOCKS  128 /* of one launch */
 #define TT_CUDA_MAX_THREADS 512 /* of one block; always a multiple of 32 */
 #define TT_CUDA_MAX_PARTS   16  /* tensors of one move: TUTTI_MAX_ROW_PARTS */
+#define TT_CUDA_PARTS       3   /* of the one-shot memory, used in turn */
+#define TT_CUDA_STREAMS     2   /* of a block in a staged move, each way, at most */
 #define TT_CUDA_P2P_OPS     64  /* of one launch: one each way for every pair, at least */
 #define TT_CUDA_P2P_LANES   16  /* that a message may be divided among */
 #define TT_CUDA_P2P_RING    4   /* chunks of a lane that are under way at most */
@@ -21,7 +23,8 @@
  *   0          struct tt_cuda_block [TT_CUDA_MAX_BLOCKS]    read and written by its own rank only
  *   FLAGS      uint64_t [TT_N_FLAGS][TT_CUDA_MAX_BLOCKS][TT_CUDA_MAX_RANKS], written by the peers
  *   packets    [2 halves][n_ranks][packet_slot]             written by the peers, flags in the data
- *   sentinel   [2 halves][sentinel_half]                    written by the peers, all ones when idle
+ *   one_shot   [3 parts][one_shot_part]                     written by the peers, all ones when idle
+ *   sentinel   [2 halves][sentinel_half]                    the same, of two-shot
  *   staging    [n_ranks][staging_slot]                      written by the peers, guarded by flags
  *   P2P        uint64_t [TT_N_P2P_WORDS][TT_CUDA_P2P_LANES][TT_CUDA_MAX_RANKS]
  *   p2p        [n_ranks][p2p_slot]                          written by the peers, guarded by P2P
@@ -29,15 +32,18 @@
 struct tt_cuda_block {
     uint64_t epoch;  /* launches that this block has finished */
     uint32_t failed; /* a wait has failed: every later launch ends at once */
-    uint32_t unused;
+    uint32_t next; /* the part of the one-shot memory that the next launch may use; << 2: vectors at
+                      * the beginning of the part before it that the next launch is to put right */
 };
 
 enum tt_cuda_flag {
     TT_FLAG_ENTRY, /* value: epoch. My kernel has begun: my windows may be read and written */
     TT_FLAG_EXIT,  /* value: epoch. I have read and written all that I wanted of yours */
-    TT_FLAG_READY, /* value: epoch << 24 | chunks. So many chunks of this launch are in your staging */
-    TT_FLAG_CREDIT, /* value: epoch << 24 | chunks. So many have been taken out of mine */
-    TT_N_FLAGS
+    /* value: epoch << 24 | chunks. So many chunks of this launch are in your staging; and so many have
+     * been taken out of mine. For each of the TT_CUDA_STREAMS of a block. */
+    TT_FLAG_READY,
+    TT_FLAG_CREDIT = TT_FLAG_READY + TT_CUDA_STREAMS,
+    TT_N_FLAGS = TT_FLAG_CREDIT + TT_CUDA_STREAMS
 };
 
 /* Of sends and receives, which only two ranks take part in and which are no epoch therefore. Chunks
@@ -58,7 +64,8 @@ enum tt_cuda_p2p_word {
 
 struct tt_cuda_layout {
     uint64_t packets, packet_slot;    /* 16-byte packets of 8 bytes of data and two flags */
-    uint64_t sentinel, sentinel_half; /* 16-byte vectors of floats */
+    uint64_t one_shot, one_shot_part; /* 16-byte vectors of floats */
+    uint64_t sentinel, sentinel_half; /* likewise */
     uint64_t staging, staging_slot;   /* bytes */
     uint64_t p2p, p2p_slot;           /* bytes; [TT_CUDA_P2P_LANES][TT_CUDA_P2P_RING] chunks */
     uint64_t bytes;                   /* of the whole arena */
@@ -74,16 +81,18 @@ struct tt_cuda_report {
     uint64_t waited_ns;
 };
 
-/* What every launch reads stands together and first: each line of arguments is fetched when a kernel
- * first touches it, and small calls wait for nothing longer. */
+/* What every launch reads stands together and first: each line of 64 bytes is fetched when a kernel first
+ * touches it, and small calls wait for nothing longer. Lines begin at 48, 112, 176 ... of the arguments:
+ * one for a reduction's own, one for what comes before `arena`, one for eight arenas. */
 struct tt_cuda_base {
     int32_t rank, n_ranks;
     uint32_t meet; /* 1: some pair of ranks moves no data, so each shows the others that it came */
     uint32_t coll; /* enum tt_coll, for the report */
-    struct tt_cuda_layout layout;
-    unsigned char *arena[TT_CUDA_MAX_RANKS]; /* of every rank, as mapped here */
+    uint64_t one_shot, one_shot_part, sentinel, sentinel_half; /* of layout */
     struct tt_cuda_report *report;
     uint64_t timeout_ns;
+    unsigned char *arena[TT_CUDA_MAX_RANKS]; /* of every rank, as mapped here */
+    struct tt_cuda_layout layout;
 };
 
 /* What one-shot and two-shot can hold. One-shot: the most bytes of `send`. Two-shot: the most bytes
@@ -91,7 +100,7 @@ struct tt_cuda_base {
 static inline uint64_t tt_cuda_one_shot_bytes(const struct tt_cuda_layout *layout, int n_ranks,
                                               int packets)
 {
-    return (packets ? layout->packet_slot / 2 : layout->sentinel_half / (uint64_t)n_ranks) &
+    return (packets ? layout->packet_slot / 2 : layout->one_shot_part / (uint64_t)n_ranks) &
            ~(uint64_t)15;
 }
 
@@ -111,13 +120,16 @@ struct tt_cuda_reduce_args {
     unsigned char *recv; /* RESULT_SHARD: of my shard only; RESULT_ROOT: used by root only */
     uint64_t bytes;      /* of send */
     /* two-shot: bytes of every shard that go at a time: a multiple of 16, at least 16, at most
-     * tt_cuda_two_shot_chunk(), the same on all ranks. Up to two chunks no flags are needed. Best:
-     * the longest shard rounded up to 16 where that fits. */
+     * tt_cuda_two_shot_chunk(), or twice that if it is the longest shard; the same on all ranks. Up to
+     * two chunks no flags are needed. Best: the longest shard rounded up to 16 where that fits. */
     uint64_t chunk;
-    int32_t op; /* tutti_op */
-    int32_t result_to, root;
-    int32_t aligned; /* send, recv and all shards begin at multiples of 16 bytes */
+    uint64_t stride; /* bytes of every shard, where all are equal, whole and aligned; else 0 */
+    int32_t op;      /* tutti_op */
+    int32_t result_to;
     struct tt_cuda_base base;
+    int32_t root;
+    int32_t aligned;  /* send, recv and all shards begin at multiples of 16 bytes */
+    uint64_t longest; /* bytes of the longest shard */
     uint64_t shard_at[TT_CUDA_MAX_RANKS], shard_bytes[TT_CUDA_MAX_RANKS]; /* in send */
     const unsigned char
         *peer_send[TT_CUDA_MAX_RANKS]; /* direct: everybody's windows, mapped here */
@@ -147,9 +159,12 @@ struct tt_cuda_move_args {
     int32_t n_parts;
     uint64_t send_at[TT_CUDA_MAX_RANKS], send_units[TT_CUDA_MAX_RANKS]; /* to each rank */
     uint64_t recv_at[TT_CUDA_MAX_RANKS], recv_units[TT_CUDA_MAX_RANKS]; /* from each rank */
+    int32_t
+        streams; /* staged: of each block, each way; at most TT_CUDA_STREAMS. A block has 64 threads
+                      * for each of them, or more */
     uint64_t
-        chunk; /* staged: bytes that a block moves at a time, before it shows a flag; the kernel
-                     * takes fewer where four of them would not fit its part of the slot */
+        chunk; /* staged: bytes that a stream moves at a time, before it shows a flag; the kernel
+                      * takes fewer where four of them would not fit its part of the slot */
     /* direct (one part): where my block for rank r goes, as mapped here */
     unsigned char *peer_recv[TT_CUDA_MAX_RANKS];
 };

@@ -5,10 +5,11 @@
 #define PAGE         4096u
 #define LEAST_A_RANK 65536u
 
-/* Shares of what the flags leave, in sixteenths; the sentinel memory has the rest. */
-#define PACKETS 1
-#define P2P     1
-#define STAGING 3
+/* Shares of what the flags leave, in thirty-seconds; two-shot has the rest. */
+#define PACKETS  2
+#define P2P      2
+#define STAGING  6
+#define ONE_SHOT 4
 
 static uint64_t down(uint64_t bytes, uint64_t unit)
 {
@@ -36,13 +37,15 @@ tutti_result tt_cuda_layout(int n_ranks, uint64_t scratch_bytes, struct tt_cuda_
                        (unsigned long long)scratch_bytes, n_ranks, (unsigned long long)least);
     room = scratch_bytes - control;
     layout->packets = control;
-    layout->packet_slot = slot(room / 16 * PACKETS, 2 * n);
+    layout->packet_slot = slot(room / 32 * PACKETS, 2 * n);
     layout->staging = layout->packets + 2 * n * layout->packet_slot;
-    layout->staging_slot = slot(room / 16 * STAGING, n);
+    layout->staging_slot = slot(room / 32 * STAGING, n);
     layout->p2p = layout->staging + n * layout->staging_slot;
     layout->p2p_slot =
-        down(slot(room / 16 * P2P, n), (uint64_t)16 * TT_CUDA_P2P_LANES * TT_CUDA_P2P_RING);
-    layout->sentinel = down(layout->p2p + n * layout->p2p_slot + 255, 256);
+        down(slot(room / 32 * P2P, n), (uint64_t)16 * TT_CUDA_P2P_LANES * TT_CUDA_P2P_RING);
+    layout->one_shot = down(layout->p2p + n * layout->p2p_slot + 255, 256);
+    layout->one_shot_part = slot(room / 32 * ONE_SHOT, TT_CUDA_PARTS);
+    layout->sentinel = down(layout->one_shot + TT_CUDA_PARTS * layout->one_shot_part + 255, 256);
     layout->sentinel_half = slot(scratch_bytes - layout->sentinel, 2);
     layout->bytes = scratch_bytes;
     return TUTTI_OK;

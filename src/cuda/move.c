@@ -202,17 +202,17 @@ static tutti_result launch(struct tt_engine *e, struct plan *plan, const struct 
                                               : TT_CUDA_KERNEL_tt_move_direct;
     for (int r = 0; kernel == TT_CUDA_KERNEL_tt_move_direct && r < e->n_ranks; r++)
         a->peer_recv[r] = tt_cuda_window_at(window, call->recv, r) + plan->put_at[r];
+    a->streams = shape.streams;
     a->base.meet = plan->silent && kernel != TT_CUDA_KERNEL_tt_move_direct; /* which always meets */
-    return tt_cuda_launch(e->device, kernel, shape.n_blocks, shape.n_threads, a, sizeof(*a),
-                          call->stream);
+    return tt_cuda_launch(e, kernel, shape.n_blocks, shape.n_threads, a, sizeof(*a), call->stream);
 }
 
 static tutti_result barrier(struct tt_engine *e, struct plan *plan, const struct tt_call *call)
 {
     plan->args.n_parts = 0; /* the kernel's own word for it */
     plan->args.base.meet = 0;
-    return tt_cuda_launch(e->device, TT_CUDA_KERNEL_tt_move_packet, 1, TT_CUDA_MAX_RANKS,
-                          &plan->args, sizeof(plan->args), call->stream);
+    return tt_cuda_launch(e, TT_CUDA_KERNEL_tt_move_packet, 1, TT_CUDA_MAX_RANKS, &plan->args,
+                          sizeof(plan->args), call->stream);
 }
 
 /* One rank: its block for itself. */

@@ -1,7 +1,7 @@
 /* Reductions: from a call to one launch. */
 #include "cuda/cuda.h"
 
-enum body { ONE_SHOT, TWO_SHOT, DIRECT, N_BODIES };
+enum body { ONE_SHOT, TWO_SHOT, DIRECT, ONE_SHOT_EVEN, TWO_SHOT_EVEN, N_BODIES };
 enum wire { NONE, SENTINEL, PACKET };
 enum { ANY, SUM };
 
@@ -26,15 +26,28 @@ static int by_packets(tutti_dtype dtype)
     return variants[ONE_SHOT][dtype][ANY][0].wire == PACKET;
 }
 
-static enum tt_cuda_kernel variant(enum tt_algo algo, tutti_dtype dtype, tutti_op op, int n_ranks)
+/* The body for a sum that is shared evenly, if there is one; see kernels/even.inc. */
+static enum body even_body(enum tt_algo algo, const struct tt_cuda_reduce_args *args)
+{
+    if (algo == TT_ALGO_ONE_SHOT && args->result_to == TT_RESULT_ALL && args->aligned &&
+        args->bytes > 0 && args->bytes % 16 == 0)
+        return ONE_SHOT_EVEN;
+    if (algo == TT_ALGO_TWO_SHOT && args->result_to != TT_RESULT_ROOT && args->stride > 0)
+        return TWO_SHOT_EVEN;
+    return DIRECT;
+}
+
+static enum tt_cuda_kernel variant(enum tt_algo algo, tutti_dtype dtype, int n_ranks,
+                                   const struct tt_cuda_reduce_args *args)
 {
     const enum body body = algo == TT_ALGO_ONE_SHOT   ? ONE_SHOT
                            : algo == TT_ALGO_TWO_SHOT ? TWO_SHOT
                                                       : DIRECT;
+    const enum body even = even_body(algo, args);
     int kernel = 0;
 
-    if (op == TUTTI_OP_SUM && n_ranks <= MAX_UNROLLED)
-        kernel = variants[body][dtype][SUM][n_ranks].kernel;
+    if (args->op == TUTTI_OP_SUM && n_ranks <= MAX_UNROLLED && (body == DIRECT || even != DIRECT))
+        kernel = variants[even][dtype][SUM][n_ranks].kernel;
     if (kernel == 0)
         kernel = variants[body][dtype][ANY][0].kernel;
     return (enum tt_cuda_kernel)(kernel - 1);
@@ -173,10 +186,15 @@ tutti_result tt_cuda_reduce(struct tt_engine *e, const struct tt_call *call)
         shape = tt_cuda_reduce_shape(&e->limits, call->coll, call->algo, args.bytes, in_windows,
                                      packets);
     }
+    args.longest = longest;
     args.chunk = chunk_bytes(longest, tt_cuda_two_shot_chunk(&e->limits.layout, n, packets));
+    if (longest <= 2 * tt_cuda_two_shot_chunk(&e->limits.layout, n, packets))
+        args.chunk = chunk_bytes(longest, longest); /* no second chunk to keep apart */
     args.aligned = is_aligned(&args, n, in_windows && shape.algo == TT_ALGO_DIRECT);
+    args.stride =
+        args.aligned && longest % 16 == 0 && longest * (uint64_t)n == args.bytes ? longest : 0;
     args.base.meet = (uint32_t)some_are_silent(&args, shape.algo, n);
     tt_cuda_note(e, call, args.bytes);
-    return tt_cuda_launch(e->device, variant(shape.algo, call->dtype, call->op, n), shape.n_blocks,
+    return tt_cuda_launch(e, variant(shape.algo, call->dtype, n, &args), shape.n_blocks,
                           shape.n_threads, &args, sizeof(args), call->stream);
 }

@@ -63,7 +63,7 @@ static tutti_result launch(struct tt_engine *e, struct tt_p2p ops[], size_t n_op
         if (ops[i].done == CHOSEN)
             add_channel(e, ops, n_ops, &ops[i], &args, &n);
     n_units = args.n_channels * args.lanes;
-    return tt_cuda_launch(e->device, TT_CUDA_KERNEL_tt_p2p,
+    return tt_cuda_launch(e, TT_CUDA_KERNEL_tt_p2p,
                           n_units < e->limits.max_blocks ? n_units : e->limits.max_blocks,
                           TT_CUDA_MAX_THREADS, &args, sizeof(args), ops[0].stream);
 }

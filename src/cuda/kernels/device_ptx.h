@@ -69,12 +69,34 @@ TT_FN void tt_sync_block(void)
     __syncthreads();
 }
 
+/* The n_threads (a multiple of 32) of a team: 0, 1 ... */
+TT_FN void tt_sync_team(int team, int n_threads)
+{
+    asm volatile("bar.sync %0, %1;" ::"r"(1 + team), "r"(n_threads) : "memory");
+}
+
 /* Programmatic dependent launch: wait for all of the kernel before us, and let the one after us
  * begin its preamble. */
 TT_FN void tt_grid_wait(void)
 {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/* Fetch lines of arguments that will be needed, while the kernel before us still runs. (What is loaded
+ * must seem to be used.) */
+TT_FN void tt_fetch_arguments(const void *args, int bytes)
+{
+#if __CUDA_ARCH__ >= 900
+    const uint64_t *word = (const uint64_t *)args;
+    uint64_t sum = 0;
+
+    TT_UNROLL
+    for (int k = 0; k < bytes / 8; k += 8)
+        sum ^= word[k];
+    asm volatile("{ .reg .pred p; setp.eq.u64 p, %0, 1; @p griddepcontrol.wait; }" ::"l"(sum)
+                 : "memory");
 #endif
 }
 

@@ -17,11 +17,20 @@
 #define TT_POLLS_PER_CHECK 2048 /* looks at the clock and the abort word: about every ms */
 #endif
 
+#define TT_IDLE 0xffffffffu /* a word of sentinel memory that waits */
+
+/* Of launches up to this size the next may take its place at once, and wait there; larger ones would
+ * fill the GPU two by two. */
+#define TT_EARLY_THREADS 16384
+
 struct tt_launch {
     const struct tt_cuda_base *base;
     unsigned char *arena;  /* mine */
     uint64_t epoch;        /* of this launch, from 1 */
-    uint32_t half;         /* which half of the packets and of the sentinel memory it uses */
+    uint32_t half;         /* which half of the packets and of two-shot's memory it uses */
+    uint32_t part;         /* which part of the one-shot memory */
+    uint32_t dirty;        /* vectors of the part before that are to be put right */
+    uint32_t leaves;       /* vectors of its own part that it leaves to the next launch */
     uint32_t flag0, flag1; /* of its packets: together 62 bits of the epoch, and never 0 */
     int failed;
 };
@@ -77,12 +86,17 @@ TT_FN struct tt_launch tt_begin_after_wait(const struct tt_cuda_base *base)
     l.arena = base->arena[base->rank];
     l.epoch = tt_my_block(&l)->epoch + 1;
     l.failed = tt_my_block(&l)->failed != 0;
+    l.part = tt_my_block(&l)->next & 3;
+    l.dirty = tt_my_block(&l)->next >> 2;
+    l.leaves = 0;
     l.half = (uint32_t)l.epoch & 1;
     l.flag0 = (uint32_t)l.epoch << 1 | 1; /* memory that was never written holds 0 */
     l.flag1 = (uint32_t)(l.epoch ^ l.epoch >> 31) << 1 | 1;
     if (l.failed && TT_BLOCK == 0 && TT_THREAD == 0) /* no report yet: a peer has aborted */
         tt_host_swap(&base->report->result, 0, (uint32_t)-TUTTI_E_ABORTED);
     tt_show_presence(&l);
+    if (TT_BLOCKS * TT_THREADS <= TT_EARLY_THREADS)
+        tt_grid_launch_next();
     return l;
 }
 
@@ -143,19 +157,43 @@ TT_FN void tt_meet_peers(struct tt_launch *l, enum tt_cuda_flag kind)
     tt_sync_block();
 }
 
+TT_FN void tt_finish_block(const struct tt_launch *l, int block, uint32_t next)
+{
+    ((struct tt_cuda_block *)l->arena)[block].epoch = l->epoch;
+    ((struct tt_cuda_block *)l->arena)[block].next = next;
+}
+
+/* Put right what the launch before has left of its part, while there is something to wait for anyway: the
+ * next to write there is a peer in the launch after the next. */
+TT_FN void tt_clean(struct tt_launch *l)
+{
+    const uint32_t before = l->part == 0 ? TT_CUDA_PARTS - 1 : l->part - 1;
+    const struct tt_vec idle = {{TT_IDLE, TT_IDLE, TT_IDLE, TT_IDLE}};
+    unsigned char *at = l->arena + l->base->one_shot + before * l->base->one_shot_part;
+
+    TT_ROLLED
+    for (uint32_t i = (uint32_t)(TT_BLOCK * TT_THREADS + TT_THREAD); i < l->dirty;
+         i += (uint32_t)(TT_BLOCKS * TT_THREADS))
+        tt_store_shared16(at + (uint64_t)i * 16, idle);
+    l->dirty = 0;
+}
+
 TT_FN void tt_end(struct tt_launch *l)
 {
     const struct tt_cuda_base *b = l->base;
+    const uint32_t part = l->part == TT_CUDA_PARTS - 1 ? 0 : l->part + 1;
+    const uint32_t next = l->leaves << 2 | part;
 
+    tt_clean(l);
     if (b->meet && TT_BLOCK == 0 && TT_THREAD < b->n_ranks && TT_THREAD != b->rank)
         tt_wait_flag(l, tt_flag(l->arena, TT_FLAG_ENTRY, 0, TT_THREAD), l->epoch, TT_THREAD);
     tt_grid_launch_next();
     tt_sync_block(); /* every thread has read the epoch */
     if (TT_THREAD == 0)
-        tt_my_block(l)->epoch = l->epoch;
+        tt_finish_block(l, TT_BLOCK, next);
     if (TT_BLOCK == 0) /* blocks that this launch does not have keep step */
         for (int i = TT_BLOCKS + TT_THREAD; i < TT_CUDA_MAX_BLOCKS; i += TT_THREADS)
-            ((struct tt_cuda_block *)l->arena)[i].epoch = l->epoch;
+            tt_finish_block(l, i, next);
 }
 
 #endif

@@ -45,8 +45,10 @@ typedef void (*tt_sim_kernel)(const void *args);
 
 /* ---- sim_fibres.c ---- */
 
-void tt_sim_pause(void);      /* let the others run */
-void tt_sim_sync_block(void); /* a barrier of the block; its threads' stores are seen after it */
+void tt_sim_pause(void); /* let the others run */
+#define TT_SIM_TEAMS 5
+/* A barrier of the block (team 0, n_threads 0) or of a team; its threads' stores are seen after it. */
+void tt_sim_sync(int team, int n_threads);
 
 /* Memory of this block, for one launch, found by key; full of rubbish at first. */
 void *tt_sim_shared(const void *key, size_t bytes);
@@ -113,12 +115,23 @@ TT_FN void tt_fence_sys(void)
 
 TT_FN void tt_sync_block(void)
 {
-    tt_sim_sync_block();
+    tt_sim_sync(0, 0);
+}
+
+TT_FN void tt_sync_team(int team, int n_threads)
+{
+    tt_sim_sync(1 + team, n_threads);
 }
 
 /* Launches follow one another here. */
 TT_FN void tt_grid_wait(void)
 {
+}
+
+TT_FN void tt_fetch_arguments(const void *args, int bytes)
+{
+    (void)args;
+    (void)bytes;
 }
 
 TT_FN void tt_grid_launch_next(void)

@@ -98,7 +98,7 @@ static void spoil(const struct tt_sim_entry *kernel, unsigned char *args)
     if (tt_sim_breaks("no_meet"))
         base->meet = 0;
     if (tt_sim_breaks("one_half"))
-        base->layout.sentinel_half = 0;
+        base->sentinel_half = base->one_shot_part = 0;
 }
 
 static void run_node(const struct node *node)
