@@ -9,6 +9,9 @@
 
 #define MOVE_VECTORS 4 /* that a thread moves at a time, at least */
 #define P2P_LANE_MIN 32768u
+#define STREAMS_FROM                                                                               \
+    (6u << 20) /* bytes of a staged move: one stream's flags take longer than its data */
+#define TEAMS (2 * TT_CUDA_STREAMS * 32) /* threads of a staged move's smallest teams */
 
 enum family {
     REDUCE_ALL,
@@ -113,6 +116,7 @@ struct tt_cuda_shape tt_cuda_move_shape(const struct tt_cuda_limits *limits, enu
         pair_bytes <= UINT64_MAX / TT_CUDA_MAX_RANKS ? pair_bytes * peers : UINT64_MAX;
     enum tt_algo algo =
         force != TT_ALGO_AUTO ? force : choose(MOVE, limits->n_ranks, sent, in_windows);
+    struct tt_cuda_shape shape;
 
     if (algo == TT_ALGO_DIRECT && !in_windows)
         algo = TT_ALGO_TWO_SHOT;
@@ -122,7 +126,10 @@ struct tt_cuda_shape tt_cuda_move_shape(const struct tt_cuda_limits *limits, enu
         return widen(limits, algo, MOVE_DIRECT, sent / (16 * MOVE_VECTORS));
     if (algo == TT_ALGO_ONE_SHOT)
         return widen(limits, algo, MOVE_PACKET, pair_room / (16 * MOVE_VECTORS) * peers + peers);
-    return widen(limits, TT_ALGO_TWO_SHOT, MOVE_STAGED, sent / (16 * MOVE_VECTORS));
+    shape = widen(limits, TT_ALGO_TWO_SHOT, MOVE_STAGED, sent / (16 * MOVE_VECTORS));
+    shape.n_threads = shape.n_threads < TEAMS ? TEAMS : shape.n_threads / TEAMS * TEAMS;
+    shape.streams = sent >= STREAMS_FROM ? TT_CUDA_STREAMS : 1;
+    return shape;
 }
 
 int tt_cuda_p2p_lanes(const struct tt_cuda_limits *limits, uint64_t bytes)

@@ -224,10 +224,12 @@ static void make_launch(struct launch *l)
         l->pattern = FROM_ROOT;
     }
     l->blocks = 1 + (int)below(9);
-    l->threads = 32 * (1 + (int)below(3));
+    l->threads =
+        l->kernel == STAGED ? 64 * TT_CUDA_STREAMS * (1 + (int)below(2)) : 32 * (1 + (int)below(3));
     first->n_parts = l->kernel == BARRIER ? 0 : l->kernel == DIRECT ? 1 : 1 + (int)below(4);
     for (int p = 0; p < first->n_parts; p++)
         first->part[p].unit_bytes = unit_bytes[below(T_LEN(unit_bytes))];
+    first->streams = 1 + (int)below(TT_CUDA_STREAMS);
     first->chunk = below(2) ? 16 * (1 + below(8)) : 1 + below(4096);
     most = most_units(l, first);
     even = below(most + 1);
