@@ -132,7 +132,7 @@ tutti_result tutti_comm_query(const tutti_comm *comm, tutti_comm_info *info)
     own.name = comm->name;
     own.timeout_ms = comm->timeout_ms;
     own.memory_bytes = ei.memory_bytes;
-    own.details = ei.details;
+    own.details = comm->details;
     return give(info, &own, sizeof(own), "info");
 }
 

@@ -55,10 +55,16 @@ enum tt_algo {
 #define TT_CALL_UNCOUNTED                                                                          \
     (-1) /* thread of a call that is the library's own: not in the statistics */
 
+/* How wide a launch on a GPU is; blocks of 0: the engine chooses. */
+struct tt_width {
+    uint16_t n_blocks, n_threads;
+};
+
 struct tt_call {
     enum tt_coll coll;
-    enum tt_algo algo;        /* for buffers that are not in windows */
-    enum tt_algo window_algo; /* for those that are */
+    enum tt_algo algo;                   /* for buffers that are not in windows */
+    enum tt_algo window_algo;            /* for those that are */
+    struct tt_width width, window_width; /* if the algorithm is that one */
     tutti_dtype dtype;
     tutti_op op;
     int root;
@@ -89,6 +95,7 @@ static inline struct tt_call tt_call_even(enum tt_coll coll, tutti_dtype dtype, 
 
     call.coll = coll;
     call.algo = call.window_algo = TT_ALGO_AUTO;
+    call.width = call.window_width = (struct tt_width){0, 0};
     call.dtype = dtype;
     call.op = TUTTI_OP_SUM;
     call.root = 0;

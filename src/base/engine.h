@@ -22,10 +22,20 @@ struct tt_engine_config {
                                          * create only of a CPU engine */
 };
 
+/* What a table of launches for this communicator may say. Of a GPU engine; the same on all ranks but
+ * for the name, of which rank 0's counts. */
+struct tt_launch_limits {
+    const char *gpu;         /* the model: "NVIDIA H200" */
+    int max_blocks;          /* that run at once on every rank's GPU */
+    int max_threads;         /* of a block */
+    uint32_t packets_dtypes; /* bit per dtype whose reductions travel in packets */
+};
+
 struct tt_engine_info {
     uint64_t memory_bytes;
     int xmem; /* 1 if all ranks can copy across memories */
     const char *details;
+    struct tt_launch_limits launch;
 };
 
 struct tt_engine_ops {

@@ -29,6 +29,27 @@ static uint64_t larger_side(const tutti_comm *comm, const struct tt_call *call)
     }
 }
 
+static void choose_on_cpu(const struct tt_select *select, struct tt_call *call, uint64_t bytes)
+{
+    call->algo = (enum tt_algo)tt_select_row(select, call->coll, TT_TUNE_ORDINARY, bytes)->algo;
+    call->window_algo =
+        bytes >= select->direct_from[call->coll] ? TT_ALGO_DIRECT : TT_ALGO_ONE_SHOT;
+}
+
+/* Whether buffers lie in windows is seen by the engine, so it is told of both cases. */
+static void choose_on_gpu(const struct tt_select *select, struct tt_call *call, uint64_t bytes)
+{
+    const unsigned packets =
+        select->packets_dtypes >> call->dtype & 1 ? TT_TUNE_ORDINARY_PACKETS : TT_TUNE_ORDINARY;
+    const struct tt_select_row *row = tt_select_row(select, call->coll, packets, bytes);
+
+    call->algo = (enum tt_algo)row->algo;
+    call->width = row->width;
+    row = tt_select_row(select, call->coll, packets + TT_TUNE_WINDOWS, bytes);
+    call->window_algo = (enum tt_algo)row->algo;
+    call->window_width = row->width;
+}
+
 tutti_result tt_coll_run(tutti_comm *comm, struct tt_call *call)
 {
     uint64_t bytes;
@@ -36,9 +57,10 @@ tutti_result tt_coll_run(tutti_comm *comm, struct tt_call *call)
     if (comm->group)
         return tt_group_add_call(comm->group, call, comm->n_ranks);
     bytes = larger_side(comm, call);
-    call->algo = tt_select_algo(&comm->select, call->coll, bytes);
-    call->window_algo =
-        bytes >= comm->select.direct_from[call->coll] ? TT_ALGO_DIRECT : TT_ALGO_ONE_SHOT;
+    if (comm->device == TUTTI_DEVICE_CPU)
+        choose_on_cpu(&comm->select, call, bytes);
+    else
+        choose_on_gpu(&comm->select, call, bytes);
     return comm->ops->run(comm->engine, call);
 }
 

@@ -169,13 +169,19 @@ static tutti_result agree_on_select(tutti_comm *comm, const tutti_comm_config *c
                            .thread = TT_CALL_UNCOUNTED};
     struct tt_engine_info info = {0};
 
-    comm->control_ops->info(comm->control, &info);
-    if (comm->rank == 0)
-        word.result = tt_select_make(&word.select, comm->n_ranks,
-                                     comm->device == TUTTI_DEVICE_CUDA ? TT_SELECT_GPU
-                                     : info.xmem                       ? TT_SELECT_CPU_XMEM
-                                                                       : TT_SELECT_CPU,
-                                     config->tune_file, config->algorithm);
+    comm->ops->info(comm->engine, &info);
+    if (comm->rank == 0) {
+        const struct tt_select_place place = {.kind = comm->device == TUTTI_DEVICE_CUDA
+                                                          ? TT_SELECT_GPU
+                                                      : info.xmem ? TT_SELECT_CPU_XMEM
+                                                                  : TT_SELECT_CPU,
+                                              .n_ranks = comm->n_ranks,
+                                              .limits = info.launch,
+                                              .tune_file = config->tune_file,
+                                              .force = config->algorithm};
+
+        word.result = tt_select_make(&word.select, &place);
+    }
     TT_TRY(comm->control_ops->run(comm->control, &call));
     comm->select = word.select;
     if (word.result != TUTTI_OK && comm->rank != 0)
@@ -236,12 +242,13 @@ static tutti_result create_engines(tutti_comm *comm, struct tt_engine_config *ec
     ec->scratch_bytes = on_cpu ? config->scratch_bytes : CONTROL_SCRATCH;
     comm->control_ops = &tt_cpu_engine;
     TT_TRY(comm->control_ops->create(ec, &comm->control));
-    TT_TRY(agree_on_select(comm, config));
-    if (!on_cpu)
-        return create_gpu_engine(comm, ec, config->scratch_bytes);
-    comm->ops = comm->control_ops;
-    comm->engine = comm->control;
-    return TUTTI_OK;
+    if (!on_cpu) {
+        TT_TRY(create_gpu_engine(comm, ec, config->scratch_bytes));
+    } else {
+        comm->ops = comm->control_ops;
+        comm->engine = comm->control;
+    }
+    return agree_on_select(comm, config);
 }
 
 tutti_result tt_comm_build(const tutti_comm_config *config, const struct tt_exchange *x,
@@ -277,8 +284,13 @@ tutti_result tt_comm_build(const tutti_comm_config *config, const struct tt_exch
         return res;
     }
     comm->ops->info(comm->engine, &info);
+    if (comm->device == TUTTI_DEVICE_CPU && strcmp(comm->select.source, "built in") == 0)
+        snprintf(comm->details, sizeof(comm->details), "%s", info.details);
+    else
+        snprintf(comm->details, sizeof(comm->details), "%s, algorithms: %s (table %08x)",
+                 info.details, comm->select.source, tt_select_id(&comm->select));
     TT_LOG(TUTTI_LOG_INFO, comm->rank, comm->n_ranks, "communicator %s: %s engine, %s", comm->name,
-           comm->ops->name, info.details);
+           comm->ops->name, comm->details);
     *comm_out = comm;
     return TUTTI_OK;
 }

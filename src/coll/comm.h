@@ -22,6 +22,7 @@ struct tutti_comm {
     uint64_t scratch_bytes;
     char name[32];
     char algorithm[16];
+    char details[448]; /* the engine's, and which table */
     unsigned char key[32];
     uint32_t n_splits;
     struct tt_group *group; /* between group_begin and group_end, else NULL */

@@ -1,19 +1,16 @@
 #include "coll/select.h"
 
-#include <errno.h>
-#include <inttypes.h>
 #include <limits.h>
+#include <stddef.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "base/env.h"
 #include "base/error.h"
+#include "base/log.h"
 
 /* Small calls through windows gain nothing over scratch: their one exchange of flags is all. */
 #define DIRECT_FROM_PAIR 1025u /* two ranks */
 #define DIRECT_FROM      512u  /* more */
-#define TUNE_FILE_HEADER "tutti-tune 1"
 
 static const struct {
     enum tt_coll coll;
@@ -94,10 +91,17 @@ static enum tt_algo without_xmem(enum tt_coll coll, enum tt_algo algo)
     return coll == TT_COLL_ALL_REDUCE ? TT_ALGO_TWO_SHOT : TT_ALGO_ONE_SHOT;
 }
 
-static void built_in_gpu(struct tt_select *select)
+/* One row for all sizes of a collective. */
+static void always(struct tt_select *select, int coll, int list, int algo)
+{
+    select->row[coll][list][0] = (struct tt_select_row){UINT64_MAX, (uint16_t)algo, {0, 0}, 0};
+}
+
+static void always_on_gpus(struct tt_select *select, int algo)
 {
     for (int c = 0; c < TT_N_COLLS; c++)
-        select->row[c][0] = (struct tt_select_row){UINT64_MAX, TT_ALGO_AUTO, 0};
+        for (int list = 0; list < TT_N_TUNE_FOR; list++)
+            always(select, c, list, algo);
 }
 
 static void built_in(struct tt_select *select, int n_ranks)
@@ -112,96 +116,113 @@ static void built_in(struct tt_select *select, int n_ranks)
             if (ranks != 0 && table[i].max_ranks != ranks)
                 continue;
             ranks = table[i].max_ranks;
-            select->row[c][n].max_bytes = table[i].max_bytes;
-            select->row[c][n].algo = table[i].algo;
-            n++;
+            select->row[c][TT_TUNE_ORDINARY][n++] =
+                (struct tt_select_row){table[i].max_bytes, (uint16_t)table[i].algo, {0, 0}, 0};
         }
-        if (n == 0) {
-            select->row[c][0].max_bytes = UINT64_MAX;
-            select->row[c][0].algo = TT_ALGO_ONE_SHOT;
-        }
+        if (n == 0)
+            always(select, c, TT_TUNE_ORDINARY, TT_ALGO_ONE_SHOT);
         select->direct_from[c] = n_ranks > 2 ? DIRECT_FROM : DIRECT_FROM_PAIR;
     }
 }
 
 /* ---- tune files ---- */
 
-int tt_tune_parse(const char *line, struct tt_tune_row *row)
-{
-    char op[24], n_ranks[24], bytes[24], algo[24], rest[2];
-    uint64_t ranks;
-    int coll, a;
+struct filling {
+    struct tt_select *select;
+    const struct tt_select_place *place;
+    size_t n[TT_N_COLLS][TT_N_TUNE_FOR]; /* rows of the file; they replace the built-in ones */
+    int n_rows, n_others;                /* for this GPU, for others */
+};
 
-    while (*line == ' ' || *line == '\t')
-        line++;
-    if (*line == '#' || *line == '\n' || *line == 0)
+static int check_width(const struct tt_launch_limits *limits, struct tt_width width, char *why)
+{
+    if (width.n_blocks > limits->max_blocks)
+        snprintf(
+            why, TT_TUNE_WHY_BYTES,
+            "%d blocks: at most %d can run at once on the GPUs of these ranks, and blocks wait "
+            "for those of the peers",
+            width.n_blocks, limits->max_blocks);
+    else if (width.n_threads > limits->max_threads)
+        snprintf(why, TT_TUNE_WHY_BYTES, "%d threads: a block of this engine has at most %d",
+                 width.n_threads, limits->max_threads);
+    else
         return 0;
-    if (sscanf(line, "%23s %23s %23s %23s %1s", op, n_ranks, bytes, algo, rest) != 4 ||
-        tt_env_parse_number(n_ranks, &ranks) != 0 || ranks < 1 || ranks > INT_MAX)
-        return -1;
-    coll = tt_coll_from_name(op);
-    a = tt_algo_from_name(algo);
-    if (coll < 0 || a <= TT_ALGO_AUTO || !knows((enum tt_coll)coll, (enum tt_algo)a))
-        return -1;
-    row->max_bytes = UINT64_MAX;
-    if (strcmp(bytes, "inf") != 0 && tt_env_parse_bytes(bytes, &row->max_bytes) != 0)
-        return -1;
-    row->coll = (enum tt_coll)coll;
-    row->n_ranks = (int)ranks;
-    row->algo = (enum tt_algo)a;
-    return 1;
+    return -1;
 }
 
-/* Append a row that fits; a file's rows for a collective replace the built-in ones. On the CPU DIRECT
- * says from which size windows are used; it is no choice for other buffers. */
-static int apply(struct tt_select *select, enum tt_select_kind kind, const struct tt_tune_row *row,
-                 size_t n[TT_N_COLLS])
+static int append(struct filling *f, const struct tt_tune_row *row, int list, char *why)
 {
-    struct tt_select_row *rows = select->row[row->coll];
-    const size_t used = n[row->coll];
+    struct tt_select_row *rows = f->select->row[row->coll][list];
+    size_t *n = &f->n[row->coll][list];
 
-    if (row->algo == TT_ALGO_DIRECT && kind != TT_SELECT_GPU)
-        return 0;
-    if (used == TT_SELECT_ROWS || (used > 0 && row->max_bytes <= rows[used - 1].max_bytes))
+    if (*n >= TT_SELECT_ROWS - 1u) {
+        snprintf(why, TT_TUNE_WHY_BYTES, "more than %d rows for %s", TT_SELECT_ROWS - 1,
+                 coll_names[row->coll]);
         return -1;
-    rows[used].max_bytes = row->max_bytes;
-    rows[used].algo = row->algo;
-    n[row->coll]++;
+    }
+    if (*n > 0 && row->max_bytes <= rows[*n - 1].max_bytes) {
+        snprintf(why, TT_TUNE_WHY_BYTES, "max_bytes must rise from row to row of %s",
+                 coll_names[row->coll]);
+        return -1;
+    }
+    rows[*n] = (struct tt_select_row){row->max_bytes, (uint16_t)row->algo, row->width, 0};
+    ++*n;
     return 0;
 }
 
-static tutti_result load(struct tt_select *select, int n_ranks, enum tt_select_kind kind,
-                         const char *path)
+static int take_row(void *context, const struct tt_tune_row *row, char *why)
 {
-    FILE *f = fopen(path, "re");
-    size_t n[TT_N_COLLS] = {0};
-    char line[256];
-    int number = 1;
-    tutti_result res = TUTTI_OK;
+    struct filling *f = context;
+    const int on_gpu = f->place->kind == TT_SELECT_GPU;
 
-    if (!f)
-        return TT_FAIL_SYS("tune file %s", path);
-    if (!fgets(line, sizeof(line), f) ||
-        strncmp(line, TUNE_FILE_HEADER "\n", sizeof(TUNE_FILE_HEADER)) != 0)
-        res = TT_FAIL(TUTTI_E_ARG,
-                      "%s does not begin with \"" TUNE_FILE_HEADER "\": make it with `tutti tune`",
-                      path);
-    while (res == TUTTI_OK && fgets(line, sizeof(line), f)) {
-        struct tt_tune_row row;
-        const int is_row = tt_tune_parse(line, &row);
-
-        number++;
-        if (is_row < 0 ||
-            (is_row == 1 && row.n_ranks == n_ranks && apply(select, kind, &row, n) != 0))
-            res = TT_FAIL(TUTTI_E_ARG,
-                          "%s:%d is not \"op ranks max_bytes algorithm\" with rising max_bytes",
-                          path, number);
+    if (row->on_gpu != on_gpu || row->n_ranks != f->place->n_ranks)
+        return 0;
+    if (on_gpu && !tt_tune_is_gpu(row->gpu, f->place->limits.gpu)) {
+        f->n_others++;
+        return 0;
     }
-    fclose(f);
-    for (int c = 0; res == TUTTI_OK && c < TT_N_COLLS; c++)
-        if (n[c] > 0)
-            select->row[c][n[c] - 1].max_bytes = UINT64_MAX;
-    return res;
+    if (!on_gpu && row->algo == TT_ALGO_DIRECT)
+        return 0; /* which says from which size windows are used: no choice for other buffers */
+    if (on_gpu && check_width(&f->place->limits, row->width, why) != 0)
+        return -1;
+    for (int list = 0; list < TT_N_TUNE_FOR; list++)
+        if (row->lists >> list & 1 && append(f, row, list, why) != 0)
+            return -1;
+    f->n_rows++;
+    return 0;
+}
+
+/* Beyond a file's last row: on the CPU the row goes on, on GPUs the engine chooses. */
+static void end_lists(struct filling *f)
+{
+    for (int c = 0; c < TT_N_COLLS; c++)
+        for (int list = 0; list < TT_N_TUNE_FOR; list++) {
+            struct tt_select_row *rows = f->select->row[c][list];
+            const size_t n = f->n[c][list];
+
+            if (n == 0 || rows[n - 1].max_bytes == UINT64_MAX)
+                continue;
+            if (f->place->kind == TT_SELECT_GPU)
+                rows[n] = (struct tt_select_row){UINT64_MAX, TT_ALGO_AUTO, {0, 0}, 0};
+            else
+                rows[n - 1].max_bytes = UINT64_MAX;
+        }
+}
+
+static tutti_result load(struct tt_select *select, const struct tt_select_place *place)
+{
+    struct filling filling = {.select = select, .place = place};
+
+    TT_TRY(tt_tune_read(place->tune_file, take_row, &filling));
+    end_lists(&filling);
+    if (filling.n_others > 0)
+        TT_LOG(filling.n_rows > 0 ? TUTTI_LOG_INFO : TUTTI_LOG_WARN, 0, place->n_ranks,
+               "%s: %d rows for %d ranks are of other GPUs than this %s and are left out",
+               place->tune_file, filling.n_others, place->n_ranks, place->limits.gpu);
+    if (filling.n_rows > 0)
+        snprintf(select->source, sizeof(select->source), "%d rows of %s", filling.n_rows,
+                 place->tune_file);
+    return TUTTI_OK;
 }
 
 static tutti_result force_one(struct tt_select *select, enum tt_select_kind kind, const char *name)
@@ -221,33 +242,53 @@ static tutti_result force_one(struct tt_select *select, enum tt_select_kind kind
     if (algo == TT_ALGO_XMEM && kind != TT_SELECT_CPU_XMEM)
         return TT_FAIL(TUTTI_E_UNSUPPORTED, "algorithm xmem was asked for, but the ranks may not "
                                             "read each other's memory (see tutti info)");
-    for (int c = 0; c < TT_N_COLLS && kind == TT_SELECT_GPU; c++)
-        select->row[c][0] = (struct tt_select_row){UINT64_MAX, (uint32_t)algo, 0};
+    if (kind == TT_SELECT_GPU)
+        always_on_gpus(select, algo);
     for (int c = 0; c < TT_N_COLLS && kind != TT_SELECT_GPU; c++) {
         if (!knows((enum tt_coll)c, (enum tt_algo)algo))
             continue;
         select->direct_from[c] = algo == TT_ALGO_DIRECT ? 0 : UINT64_MAX;
         if (algo != TT_ALGO_DIRECT)
-            select->row[c][0] = (struct tt_select_row){UINT64_MAX, (uint32_t)algo, 0};
+            always(select, c, TT_TUNE_ORDINARY, algo);
     }
+    snprintf(select->source, sizeof(select->source), "%s forced", algo_names[algo]);
     return TUTTI_OK;
 }
 
-tutti_result tt_select_make(struct tt_select *select, int n_ranks, enum tt_select_kind kind,
-                            const char *tune_file, const char *force)
+tutti_result tt_select_make(struct tt_select *select, const struct tt_select_place *place)
 {
     memset(select, 0, sizeof(*select));
-    if (kind == TT_SELECT_GPU)
-        built_in_gpu(select);
+    snprintf(select->source, sizeof(select->source), "built in");
+    if (place->kind == TT_SELECT_GPU)
+        always_on_gpus(select, TT_ALGO_AUTO);
     else
-        built_in(select, n_ranks);
-    if (tune_file[0])
-        TT_TRY(load(select, n_ranks, kind, tune_file));
-    if (force[0])
-        TT_TRY(force_one(select, kind, force));
+        built_in(select, place->n_ranks);
+    select->packets_dtypes = place->limits.packets_dtypes;
+    if (place->tune_file[0])
+        TT_TRY(load(select, place));
+    if (place->force[0])
+        TT_TRY(force_one(select, place->kind, place->force));
     for (int c = 0; c < TT_N_COLLS; c++)
-        for (int i = 0; i < TT_SELECT_ROWS && kind != TT_SELECT_CPU_XMEM; i++)
-            select->row[c][i].algo =
-                without_xmem((enum tt_coll)c, (enum tt_algo)select->row[c][i].algo);
+        for (int i = 0; i < TT_SELECT_ROWS && place->kind != TT_SELECT_CPU_XMEM; i++) {
+            struct tt_select_row *row = &select->row[c][TT_TUNE_ORDINARY][i];
+
+            row->algo = (uint16_t)without_xmem((enum tt_coll)c, (enum tt_algo)row->algo);
+        }
     return TUTTI_OK;
+}
+
+uint32_t tt_select_id(const struct tt_select *select)
+{
+    const unsigned char *bytes = (const unsigned char *)select;
+    const size_t n = offsetof(struct tt_select, source);
+    uint64_t hash = 0;
+
+    for (size_t i = 0; i < n; i += sizeof(uint64_t)) {
+        uint64_t word = 0;
+
+        memcpy(&word, bytes + i, n - i < sizeof(word) ? n - i : sizeof(word));
+        hash = (hash ^ word) * UINT64_C(0x9e3779b97f4a7c15);
+        hash ^= hash >> 32;
+    }
+    return (uint32_t)hash;
 }

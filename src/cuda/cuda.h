@@ -121,12 +121,18 @@ struct tt_cuda_shape tt_cuda_reduce_shape(const struct tt_cuda_limits *limits, e
  * one rank to another, pair_room: what it takes of a packet slot; UINT64_MAX if not all ranks know. */
 struct tt_cuda_shape tt_cuda_move_shape(const struct tt_cuda_limits *limits, enum tt_algo force,
                                         uint64_t pair_bytes, uint64_t pair_room, int in_windows);
+/* The launch that a table asks for, if the algorithm has become the one that it asks it for. */
+void tt_cuda_take_width(const struct tt_cuda_limits *limits, enum tt_algo algo,
+                        struct tt_width width, struct tt_cuda_shape *shape);
+/* A number that tells built-in tables apart: ranks must have the same one. */
+uint64_t tt_cuda_table_id(void);
 /* Among how many blocks a send or receive is divided; both ends say the same. */
 int tt_cuda_p2p_lanes(const struct tt_cuda_limits *limits, uint64_t bytes);
 
 /* ---- reduce.c, move.c, send_recv.c: from a call to a launch ---- */
 
 tutti_result tt_cuda_reduce(struct tt_engine *engine, const struct tt_call *call);
+uint32_t tt_cuda_packets_dtypes(void); /* bit per dtype: its reductions travel in packets */
 tutti_result tt_cuda_move(struct tt_engine *engine, const struct tt_call *call);
 tutti_result tt_cuda_p2p(struct tt_engine *engine, struct tt_p2p ops[], size_t n_ops);
 
@@ -143,6 +149,9 @@ void tt_cuda_abort(struct tt_engine *engine);
 
 /* Counters. bytes: of the larger side of a call. */
 void tt_cuda_note(struct tt_engine *engine, const struct tt_call *call, uint64_t bytes);
+/* A line of the finest log: how a call is launched. */
+void tt_cuda_trace(const struct tt_engine *engine, const struct tt_call *call, uint64_t bytes,
+                   const struct tt_cuda_shape *shape);
 void tt_cuda_stats(const struct tt_engine *engine, int rank, tutti_stats *stats);
 
 /* ---- cuda_engine.c ---- */

@@ -17,6 +17,7 @@ struct card {
     unsigned char uuid[16];
     uint64_t scratch_bytes, epoch; /* those of rank 0 count */
     int32_t n_blocks, n_threads;   /* likewise; 0: not forced */
+    uint64_t table_id;             /* must be the same on all ranks */
 };
 
 /* How many blocks can all ranks that share the fullest GPU run at once, each? Blocks wait for those of
@@ -45,6 +46,19 @@ static tutti_result count_blocks(struct tt_engine *e, const struct card *cards)
     return TUTTI_OK;
 }
 
+/* Ranks that choose by different tables would wait for each other in vain. */
+static tutti_result compare_tables(const struct tt_engine *e, const struct card *cards)
+{
+    for (int r = 1; r < e->n_ranks; r++)
+        if (cards[r].table_id != cards[0].table_id)
+            return TT_FAIL(TUTTI_E_VERSION,
+                           "rank %d was built with another table of GPU launches than rank 0 "
+                           "(%016llx, %016llx): use one build of tutti in all ranks",
+                           r, (unsigned long long)cards[r].table_id,
+                           (unsigned long long)cards[0].table_id);
+    return TUTTI_OK;
+}
+
 static tutti_result read_shape(struct card *card)
 {
     const char *text = tt_env_text(TT_ENV_TUTTI_CUDA_SHAPE);
@@ -69,6 +83,7 @@ static tutti_result open_device(struct tt_engine *e, const struct tt_engine_conf
     TT_TRY(read_shape(card));
     TT_TRY(tt_cuda_device_open(config->device_index, &e->device));
     card->n_sms = e->device->n_sms;
+    card->table_id = tt_cuda_table_id();
     memcpy(card->uuid, e->device->uuid, sizeof(card->uuid));
     return TUTTI_OK;
 }
@@ -159,6 +174,7 @@ static tutti_result set_up(struct tt_engine *e, const struct tt_engine_config *c
     e->limits.n_ranks = e->n_ranks;
     e->limits.n_blocks = cards[0].n_blocks;
     e->limits.n_threads = cards[0].n_threads;
+    TT_TRY(compare_tables(e, cards));
     TT_TRY(count_blocks(e, cards));
     TT_TRY(tt_cuda_layout(e->n_ranks, cards[0].scratch_bytes, &e->limits.layout));
     TT_TRY(share_arena(e, cards[0].epoch));
@@ -237,6 +253,10 @@ static void engine_info(const struct tt_engine *e, struct tt_engine_info *info)
     info->memory_bytes = e->limits.layout.bytes;
     info->xmem = 0;
     info->details = e->details;
+    info->launch = (struct tt_launch_limits){.gpu = e->device->name,
+                                             .max_blocks = e->limits.max_blocks,
+                                             .max_threads = TT_CUDA_MAX_THREADS,
+                                             .packets_dtypes = tt_cuda_packets_dtypes()};
 }
 
 const struct tt_engine_ops tt_cuda_engine = {

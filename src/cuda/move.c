@@ -187,6 +187,7 @@ static tutti_result launch(struct tt_engine *e, struct plan *plan, const struct 
     tutti_window *window = NULL;
     struct tt_cuda_shape shape;
     enum tt_cuda_kernel kernel;
+    enum tt_algo wanted;
 
     for (int p = 0; plan->longest != UINT64_MAX && p < a->n_parts; p++) {
         pair_bytes += plan->longest * a->part[p].unit_bytes;
@@ -196,7 +197,10 @@ static tutti_result launch(struct tt_engine *e, struct plan *plan, const struct 
         pair_bytes = pair_room = UINT64_MAX;
     if (plan->can_put && e->windows && plan->bytes > 0)
         window = tt_cuda_window_find(e, call->recv, plan->bytes);
-    shape = tt_cuda_move_shape(&e->limits, call->algo, pair_bytes, pair_room, window != NULL);
+    wanted = window ? call->window_algo : call->algo;
+    shape = tt_cuda_move_shape(&e->limits, wanted, pair_bytes, pair_room, window != NULL);
+    tt_cuda_take_width(&e->limits, wanted, window ? call->window_width : call->width, &shape);
+    tt_cuda_trace(e, call, plan->bytes, &shape);
     kernel = shape.algo == TT_ALGO_ONE_SHOT   ? TT_CUDA_KERNEL_tt_move_packet
              : shape.algo == TT_ALGO_TWO_SHOT ? TT_CUDA_KERNEL_tt_move_staged
                                               : TT_CUDA_KERNEL_tt_move_direct;

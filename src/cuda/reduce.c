@@ -37,6 +37,15 @@ static enum body even_body(enum tt_algo algo, const struct tt_cuda_reduce_args *
     return DIRECT;
 }
 
+uint32_t tt_cuda_packets_dtypes(void)
+{
+    uint32_t bits = 0;
+
+    for (int dtype = 0; dtype < TUTTI_N_DTYPES; dtype++)
+        bits |= (uint32_t)(by_packets((tutti_dtype)dtype) != 0) << dtype;
+    return bits;
+}
+
 static enum tt_cuda_kernel variant(enum tt_algo algo, tutti_dtype dtype, int n_ranks,
                                    const struct tt_cuda_reduce_args *args)
 {
@@ -172,7 +181,7 @@ tutti_result tt_cuda_reduce(struct tt_engine *e, const struct tt_call *call)
     struct tt_cuda_reduce_args args;
     struct tt_cuda_shape shape;
     const uint64_t longest = describe(e, call, n, &args);
-
+    enum tt_algo wanted;
     int in_windows = 1;
 
     if (n == 1) { /* the same arithmetic, without anybody to wait for */
@@ -183,8 +192,11 @@ tutti_result tt_cuda_reduce(struct tt_engine *e, const struct tt_call *call)
                                      packets);
     } else {
         in_windows = reach(e, n, &args);
-        shape = tt_cuda_reduce_shape(&e->limits, call->coll, call->algo, args.bytes, in_windows,
-                                     packets);
+        wanted = in_windows ? call->window_algo : call->algo;
+        shape =
+            tt_cuda_reduce_shape(&e->limits, call->coll, wanted, args.bytes, in_windows, packets);
+        tt_cuda_take_width(&e->limits, wanted, in_windows ? call->window_width : call->width,
+                           &shape);
     }
     args.longest = longest;
     args.chunk = chunk_bytes(longest, tt_cuda_two_shot_chunk(&e->limits.layout, n, packets));
@@ -195,6 +207,7 @@ tutti_result tt_cuda_reduce(struct tt_engine *e, const struct tt_call *call)
         args.aligned && longest % 16 == 0 && longest * (uint64_t)n == args.bytes ? longest : 0;
     args.base.meet = (uint32_t)some_are_silent(&args, shape.algo, n);
     tt_cuda_note(e, call, args.bytes);
+    tt_cuda_trace(e, call, args.bytes, &shape);
     return tt_cuda_launch(e, variant(shape.algo, call->dtype, n, &args), shape.n_blocks,
                           shape.n_threads, &args, sizeof(args), call->stream);
 }

@@ -5,6 +5,7 @@
 #include "base/atomic.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "cuda/share_map.h"
 
 #define BEING_WRITTEN UINT32_MAX /* result: a kernel is about to say more */
@@ -139,6 +140,19 @@ static void what_text(uint64_t what, char *text, size_t bytes)
     case TT_COLL_SCATTER: snprintf(text, bytes, "%s %s root %u", name, dtype, root); return;
     default: snprintf(text, bytes, "%s %s", name, dtype); return;
     }
+}
+
+void tt_cuda_trace(const struct tt_engine *e, const struct tt_call *call, uint64_t bytes,
+                   const struct tt_cuda_shape *shape)
+{
+    static const char *const algo_text[] = {
+#define TEXT(name, text) text,
+        TT_ALGO_MAP(TEXT)
+#undef TEXT
+    };
+
+    TT_LOG(TUTTI_LOG_TRACE, e->rank, e->n_ranks, "%s of %" PRIu64 " bytes: %s by %d x %d threads",
+           coll_name(call->coll), bytes, algo_text[shape->algo], shape->n_blocks, shape->n_threads);
 }
 
 /* What other ranks did is not known here: zeros. */

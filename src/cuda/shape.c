@@ -108,6 +108,11 @@ struct tt_cuda_shape tt_cuda_reduce_shape(const struct tt_cuda_limits *limits, e
     return widen(limits, TT_ALGO_TWO_SHOT, TWO_SHOT, shard / (packets ? 8 : 16) + 1);
 }
 
+static int whole_teams(int n_threads)
+{
+    return n_threads < TEAMS ? TEAMS : n_threads / TEAMS * TEAMS;
+}
+
 struct tt_cuda_shape tt_cuda_move_shape(const struct tt_cuda_limits *limits, enum tt_algo force,
                                         uint64_t pair_bytes, uint64_t pair_room, int in_windows)
 {
@@ -127,9 +132,42 @@ struct tt_cuda_shape tt_cuda_move_shape(const struct tt_cuda_limits *limits, enu
     if (algo == TT_ALGO_ONE_SHOT)
         return widen(limits, algo, MOVE_PACKET, pair_room / (16 * MOVE_VECTORS) * peers + peers);
     shape = widen(limits, TT_ALGO_TWO_SHOT, MOVE_STAGED, sent / (16 * MOVE_VECTORS));
-    shape.n_threads = shape.n_threads < TEAMS ? TEAMS : shape.n_threads / TEAMS * TEAMS;
+    shape.n_threads = whole_teams(shape.n_threads);
     shape.streams = sent >= STREAMS_FROM ? TT_CUDA_STREAMS : 1;
     return shape;
+}
+
+void tt_cuda_take_width(const struct tt_cuda_limits *limits, enum tt_algo algo,
+                        struct tt_width width, struct tt_cuda_shape *shape)
+{
+    if (width.n_blocks == 0 || shape->algo != algo || limits->n_blocks)
+        return;
+    shape->n_blocks = width.n_blocks < limits->max_blocks ? width.n_blocks : limits->max_blocks;
+    shape->n_threads = shape->streams ? whole_teams(width.n_threads) : width.n_threads;
+}
+
+static uint64_t mix(uint64_t hash, uint64_t value)
+{
+    return (hash ^ value) * UINT64_C(0x100000001b3) ^ hash >> 29;
+}
+
+uint64_t tt_cuda_table_id(void)
+{
+    uint64_t hash = 0;
+
+    for (size_t i = 0; i < TT_LEN(algo_rows); i++) {
+        const struct algo_row *row = &algo_rows[i];
+
+        hash = mix(mix(mix(hash, row->family), (uint64_t)row->max_ranks), row->max_bytes);
+        hash = mix(mix(hash, row->any), row->windows);
+    }
+    for (size_t i = 0; i < TT_LEN(width_rows); i++) {
+        const struct width_row *row = &width_rows[i];
+
+        hash = mix(mix(hash, row->kind), row->max_items);
+        hash = mix(mix(hash, (uint64_t)row->n_threads), (uint64_t)row->max_blocks);
+    }
+    return hash;
 }
 
 int tt_cuda_p2p_lanes(const struct tt_cuda_limits *limits, uint64_t bytes)
