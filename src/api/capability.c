@@ -11,7 +11,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/env.h"
 #include "base/error.h"
+#include "coll/tune_rows.h"
 #include "cpu/kernels.h"
 #ifdef TUTTI_HAVE_CUDA
 #include "cuda/cuda_engine.h"
@@ -145,6 +147,34 @@ static void gpus(tutti_capability *c)
         snprintf(value, sizeof(value), "none");
     say(c, "GPUs", strcmp(value, "none") != 0, "see CUDA_VISIBLE_DEVICES and nvidia-smi");
 }
+
+/* Which table a communicator of GPUs would have that is created in this environment. */
+static void gpu_table(tutti_capability *c)
+{
+    const char *path = tt_env_text(TT_ENV_TUTTI_TUNE_FILE);
+    const char *remedy =
+        "`tutti tune --gpus N` measures this machine; TUTTI_TUNE_FILE names its file";
+    int n_rows = 0, n_others = 0, good;
+    char name[64];
+
+    tt_cuda_gpu_name(name, sizeof(name));
+    if (!path[0]) {
+        good = !name[0] || strstr(name, "H200");
+        snprintf(value, sizeof(value), "built in, measured on H200");
+    } else if (tt_tune_count(path, name, &n_rows, &n_others) != TUTTI_OK) {
+        good = -1;
+        remedy = "communicators are refused: correct TUTTI_TUNE_FILE, or the file";
+        snprintf(value, sizeof(value), "%s", tt_error_text());
+    } else if (n_rows == 0) {
+        good = !name[0];
+        snprintf(value, sizeof(value), "built in; no rows for %s in %s",
+                 name[0] ? name : "a GPU (there is none)", path);
+    } else {
+        good = 1;
+        snprintf(value, sizeof(value), "%d rows of %s (%d of other GPUs)", n_rows, path, n_others);
+    }
+    say(c, "algorithms on GPUs", good, remedy);
+}
 #else
 static void cuda(tutti_capability *c)
 {
@@ -161,10 +191,10 @@ static void net(tutti_capability *c)
 
 tutti_result tt_capability_describe(size_t index, tutti_capability *capability)
 {
-    static void (*const facts[])(tutti_capability *) = {kernels,      memfd,       proc,
-                                                        xmem,         shm_size,    huge_pages,
+    static void (*const facts[])(tutti_capability *) = {kernels,      memfd,       proc, xmem,
+                                                        shm_size,     huge_pages,
 #ifdef TUTTI_HAVE_CUDA
-                                                        cuda_kernels, cuda_driver, gpus,
+                                                        cuda_kernels, cuda_driver, gpus, gpu_table,
 #else
                                                         cuda,
 #endif

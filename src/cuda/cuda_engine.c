@@ -313,3 +313,16 @@ void tt_cuda_gpus_text(char *text, size_t bytes)
     }
     snprintf(text, bytes, "%d x %s%s", n, first, same ? "" : " and others");
 }
+
+void tt_cuda_gpu_name(char *text, size_t bytes)
+{
+    const struct tt_cuda_driver *cu = tt_cuda_driver();
+    CUdevice device;
+    int n = 0;
+
+    text[0] = 0;
+    if (!cu || cu->cuDeviceGetCount(&n) != CUDA_SUCCESS || n < 1 ||
+        cu->cuDeviceGet(&device, 0) != CUDA_SUCCESS ||
+        cu->cuDeviceGetName(text, (int)bytes, device) != CUDA_SUCCESS)
+        text[0] = 0;
+}

@@ -16,4 +16,7 @@ void tt_cuda_driver_text(char *text, size_t bytes);
 /* "8 x NVIDIA H200", or "". */
 void tt_cuda_gpus_text(char *text, size_t bytes);
 
+/* The model of the first GPU, "NVIDIA H200", or "". */
+void tt_cuda_gpu_name(char *text, size_t bytes);
+
 #endif
