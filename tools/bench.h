@@ -26,7 +26,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 
-#define BENCH_MAX_VARIANTS 16
+#define BENCH_MAX_VARIANTS 32
 #define BENCH_MAX_CELLS    4096
 #define BENCH_MAX_SAMPLES  20000
 
@@ -70,7 +70,7 @@ struct bench_shared {
     int32_t n_variants;
     int32_t n_peers; /* the last of them are not tutti's */
     char variant_names[BENCH_MAX_VARIANTS][40];
-    char engine[256];
+    char engine[448];
     char error[512];
     char machine[192];   /* what the figures are of; empty: the CPU */
     char remark[640];    /* lines for the head of the table */

@@ -4,7 +4,18 @@
 
 #include "bench_peer.h"
 
+#include <stdint.h>
+
 /* ---- plan ---- */
+
+/* What `tutti tune` measures on GPUs: a communicator for each table goes round all cells. */
+struct bench_trials {
+    char (*tables)[32]; /* paths of tune files */
+    int n_tables;
+    const uint32_t (
+        *wanted)[2];     /* of each cell, with ordinary and registered buffers: bit a table */
+    double cell_seconds; /* no more samples after that */
+};
 
 struct bench_options {
     const char *collectives[BENCH_N_COLLECTIVES];
@@ -30,9 +41,10 @@ struct bench_options {
     int n_gpus; /* 0: CPU */
     int graph;
     int n_replays;
-    const char *nccl_named; /* by TUTTI_NCCL_LIBRARY, or NULL */
-    const char *nccl_wheel; /* the Python package's library, or "" */
-    const char *joined;     /* internal: where the memory of the program that began this run is */
+    const struct bench_trials *trials; /* NULL: the bench */
+    const char *nccl_named;            /* by TUTTI_NCCL_LIBRARY, or NULL */
+    const char *nccl_wheel;            /* the Python package's library, or "" */
+    const char *joined; /* internal: where the memory of the program that began this run is */
 };
 
 struct bench_cell {

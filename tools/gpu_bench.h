@@ -8,6 +8,7 @@
  *   gpu_verify.c   data to the GPU and back, and the check of every element
  *   gpu_nccl.c     NCCL, where there is one
  *   gpu_driver.c   CUDA
+ *   gpu_probe.c    which GPUs there are, without starting CUDA in this process
  *   gpu_print.c    the table
  */
 #ifndef TUTTI_TOOLS_GPU_BENCH_H
@@ -22,6 +23,8 @@ struct gpu_nccl;
 
 struct gpu_variant {
     tutti_comm *comm; /* NULL: NCCL */
+    int index;        /* of the communicator */
+    int registered;   /* its buffers are windows */
     gpu_ptr in;
     gpu_ptr out;
 };
@@ -76,6 +79,15 @@ int gpu_check(const struct gpu_rank *rank, const char *what, int result);
 
 /* ---- run, rank ---- */
 
+/* The GPUs of this machine; asked by a child, because a process that has started CUDA cannot fork. */
+struct gpu_facts {
+    int n_gpus;
+    int n_processors; /* of the smallest */
+    char name[96];    /* of the first */
+    char error[256];  /* "" or why there are none */
+};
+int gpu_probe(struct gpu_facts *facts_out); /* 0, or an exit status after a message */
+
 /* What --gpus changes about defaults, and what does not go with it: 0, or an exit status. */
 int gpu_options(struct bench_options *options, int n_collectives);
 int gpu_start(const struct bench_report *report, struct ranks *ranks);
@@ -118,6 +130,11 @@ struct gpu_cell {
 };
 
 void gpu_fill_sources(struct gpu_cell *cell);
+/* Buffer sets that are filled and checked. */
+static inline int gpu_n_checked(const struct gpu_cell *cell)
+{
+    return cell->rank->options->trials ? 1 : cell->geometry.n_sets;
+}
 /* Poison all results of a variant and give its calls inputs that differ from the last ones. */
 int gpu_upload(struct gpu_cell *cell, int v);
 /* Fetch and check all results of a variant. */

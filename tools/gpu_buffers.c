@@ -112,13 +112,15 @@ int gpu_make_buffers(struct gpu_rank *rank, struct gpu_estate *estate)
     return GPU(rank, cuStreamSynchronize, rank->stream);
 }
 
-static void add_variant(struct gpu_rank *rank, const char *name, tutti_comm *comm,
+static void add_variant(struct gpu_rank *rank, const char *name, tutti_comm *comm, int index,
                         const gpu_ptr buffers[2], double create_ms)
 {
     struct bench_shared *shared = rank->board->shared;
     const int v = rank->n_variants++;
 
     rank->variants[v].comm = comm;
+    rank->variants[v].index = index;
+    rank->variants[v].registered = strcmp(name, "registered") == 0;
     rank->variants[v].in = buffers[0];
     rank->variants[v].out = buffers[1];
     if (rank->rank != 0)
@@ -140,22 +142,22 @@ int gpu_make_variants(struct gpu_rank *rank, struct gpu_estate *estate)
         const int windows = estate->has_windows;
 
         if (all) {
-            add_variant(rank, estate->algorithms[c], estate->comms[c],
+            add_variant(rank, estate->algorithms[c], estate->comms[c], c,
                         windows && o->only_registered ? estate->registered : estate->ordinary, ms);
             continue;
         }
         if (!o->only_registered)
-            add_variant(rank, "ordinary", estate->comms[c], estate->ordinary, ms);
+            add_variant(rank, "ordinary", estate->comms[c], c, estate->ordinary, ms);
         if (windows)
-            add_variant(rank, "registered", estate->comms[c], estate->registered, ms);
+            add_variant(rank, "registered", estate->comms[c], c, estate->registered, ms);
     }
     if (!rank->nccl)
         return bench_barrier(rank->board);
     gpu_remark(rank, gpu_nccl_name(rank->nccl));
-    add_variant(rank, "nccl", NULL, estate->ordinary, estate->nccl_ms);
+    add_variant(rank, "nccl", NULL, 0, estate->ordinary, estate->nccl_ms);
     if (!o->only_ordinary) {
         if (gpu_nccl_symmetric(rank, estate->symmetric, text, sizeof(text)) == 0)
-            add_variant(rank, "nccl_symmetric", NULL, estate->symmetric, estate->nccl_ms);
+            add_variant(rank, "nccl_symmetric", NULL, 0, estate->symmetric, estate->nccl_ms);
         else
             gpu_remark(rank, text);
     }

@@ -23,6 +23,7 @@ typedef struct CUgraphExec_st *gpu_graph_exec;
     X(cuDeviceGetCount, "", (int *count))                                                          \
     X(cuDeviceGet, "", (int *device, int ordinal))                                                 \
     X(cuDeviceGetName, "", (char *name, int size, int device))                                     \
+    X(cuDeviceGetAttribute, "", (int *value, int attribute, int device))                           \
     X(cuDevicePrimaryCtxRetain, "", (gpu_context * context, int device))                           \
     X(cuDevicePrimaryCtxRelease, "_v2", (int device))                                              \
     X(cuCtxSetCurrent, "", (gpu_context context))                                                  \

@@ -6,19 +6,22 @@
  * between them, divided by the number of calls, counts. Without, the calls are issued one by one
  * between the events. Columns take turns, sample by sample. Calls of a graph go round several buffer
  * sets where one set would stay in the L2 cache although it is large. What issuing a call takes is
- * measured on the host, always without a graph.
+ * measured on the host, always without a graph. Trials of `tutti tune` leave that out, and check one
+ * buffer set only.
  */
 #include "gpu_bench.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define N_WARM_UP      3
-#define N_HOST_SAMPLES 5
-#define MAX_SAMPLES    1000
-#define L2_BYTES       ((size_t)60 << 20)
-#define ROUND_FROM     ((size_t)4 << 20) /* smaller inputs are in L2 in real programs, too */
-#define CHECK_TWICE_TO ((size_t)64 << 20)
+#define N_WARM_UP             3
+#define N_HOST_SAMPLES        5
+#define N_TRIAL_SAMPLES       3 /* at least, of trials */
+#define MAX_SAMPLES           1000
+#define L2_BYTES              ((size_t)60 << 20)
+#define ROUND_FROM            ((size_t)4 << 20) /* smaller inputs are in L2 in real programs, too */
+#define CHECK_TWICE_TO        ((size_t)64 << 20)
+#define CHECK_TRIALS_TWICE_TO ((size_t)4 << 20)
 
 static size_t round_up(size_t bytes)
 {
@@ -201,17 +204,29 @@ static int first_calls(struct gpu_cell *cell, int v)
             return failed(cell, v, why(cell, v, result));
     if (finish(cell, v) != 0)
         return -1;
-    if (cell->shape.bytes <= CHECK_TWICE_TO && gpu_verify(cell, v) != 0)
+    if (cell->shape.bytes <= (rank->options->trials ? CHECK_TRIALS_TWICE_TO : CHECK_TWICE_TO) &&
+        gpu_verify(cell, v) != 0)
         return -1;
     return 1;
+}
+
+static int is_wanted(const struct gpu_cell *cell, int v)
+{
+    const struct bench_trials *trials = cell->rank->options->trials;
+    const struct gpu_variant *variant = &cell->rank->variants[v];
+    const ptrdiff_t index = cell->row - cell->rank->board->rows;
+
+    return !trials || (trials->wanted[index][variant->registered] >> variant->index & 1);
 }
 
 /* Everything of a column but its timed samples. */
 static int prepare(struct gpu_cell *cell, int v)
 {
     const int graph = cell->rank->options->graph;
-    const int n_host = cell->shape.bytes <= 1u << 20 ? N_HOST_SAMPLES : 2;
-    const int works = first_calls(cell, v);
+    const int n_host = cell->rank->options->trials     ? 0
+                       : cell->shape.bytes <= 1u << 20 ? N_HOST_SAMPLES
+                                                       : 2;
+    const int works = is_wanted(cell, v) ? first_calls(cell, v) : 0;
     double us[2];
 
     if (works <= 0)
@@ -292,9 +307,34 @@ static int make_calls(struct gpu_cell *cell)
     return GPU(rank, cuStreamSynchronize, rank->stream);
 }
 
+/* Columns in turn; trials end when their time is up. */
+static int take_samples(struct gpu_cell *cell, uint64_t begin_ns)
+{
+    struct gpu_rank *rank = cell->rank;
+    const struct bench_trials *trials = rank->options->trials;
+
+    for (int i = 0; i < cell->geometry.n_samples; i++) {
+        if (trials && i >= N_TRIAL_SAMPLES) {
+            const double seconds = (double)(ranks_now_ns() - begin_ns) / 1e9;
+            const int late = gpu_any(rank, seconds > trials->cell_seconds);
+
+            if (late != 0)
+                return late < 0 ? -1 : 0;
+        }
+        for (int k = 0; k < rank->n_variants; k++) {
+            const int v = (i + k) % rank->n_variants;
+
+            if (cell->usable[v] && record(cell, v, cell->graphs[v], 1, !rank->options->graph) != 0)
+                return -1;
+        }
+    }
+    return 0;
+}
+
 static int measure(struct gpu_cell *cell)
 {
     const struct gpu_rank *rank = cell->rank;
+    const uint64_t begin_ns = ranks_now_ns();
 
     gpu_fill_sources(cell);
     if (make_calls(cell) != 0)
@@ -302,13 +342,8 @@ static int measure(struct gpu_cell *cell)
     for (int v = 0; v < rank->n_variants; v++)
         if (prepare(cell, v) != 0)
             return -1;
-    for (int i = 0; i < cell->geometry.n_samples; i++)
-        for (int k = 0; k < rank->n_variants; k++) {
-            const int v = (i + k) % rank->n_variants;
-
-            if (cell->usable[v] && record(cell, v, cell->graphs[v], 1, !rank->options->graph) != 0)
-                return -1;
-        }
+    if (take_samples(cell, begin_ns) != 0)
+        return -1;
     for (int v = 0; v < rank->n_variants; v++) {
         if (cell->usable[v] && verify_as_timed(cell, v) != 0)
             return -1;

@@ -112,7 +112,8 @@ static int open_gpu(struct gpu_rank *rank)
 
 /* ---- communicators ---- */
 
-static int make_comm(struct gpu_rank *rank, struct gpu_estate *estate, const char *algorithm)
+static int make_comm(struct gpu_rank *rank, struct gpu_estate *estate, const char *algorithm,
+                     const char *tune_file)
 {
     struct bench_board *board = rank->board;
     const int only = !rank->options->algorithm || strcmp(rank->options->algorithm, "all") != 0;
@@ -125,6 +126,7 @@ static int make_comm(struct gpu_rank *rank, struct gpu_estate *estate, const cha
 
     config.name = "bench";
     config.algorithm = algorithm;
+    config.tune_file = tune_file;
     config.device = TUTTI_DEVICE_CUDA;
     config.device_index = rank->device;
     config.rank = rank->rank;
@@ -160,14 +162,20 @@ static int make_comms(struct gpu_rank *rank, struct gpu_estate *estate)
 {
     const char *collective = bench_traits[rank->plan->cells[0].id].name;
     const char *wanted = rank->options->algorithm;
+    const struct bench_trials *trials = rank->options->trials;
     const char *name;
 
+    for (int i = 0; trials && i < trials->n_tables; i++)
+        if (make_comm(rank, estate, NULL, trials->tables[i]) != 0)
+            return -1;
+    if (trials)
+        return 0;
     if (!wanted || strcmp(wanted, "all") != 0)
-        return make_comm(rank, estate, wanted);
+        return make_comm(rank, estate, wanted, NULL);
     for (size_t i = 0; i < BENCH_MAX_VARIANTS - 3; i++) {
         if (tutti_algorithm_name(collective, i, &name) != TUTTI_OK)
             break;
-        if (make_comm(rank, estate, name) != 0)
+        if (make_comm(rank, estate, name, NULL) != 0)
             return -1;
     }
     if (estate->n_comms == 0)

@@ -104,7 +104,7 @@ int gpu_upload(struct gpu_cell *cell, int v)
     const size_t recv_bytes = shape->n_recv * shape->element_bytes;
 
     cell->n_uploads++;
-    for (int s = 0; s < cell->geometry.n_sets; s++) {
+    for (int s = 0; s < gpu_n_checked(cell); s++) {
         const struct bench_call *call = &cell->calls[v][s];
         const gpu_ptr send = (gpu_ptr)(uintptr_t)call->send;
         const gpu_ptr recv = (gpu_ptr)(uintptr_t)call->recv;
@@ -138,7 +138,7 @@ int gpu_verify(struct gpu_cell *cell, int v)
     const struct bench_shape *shape = &cell->shape;
     const size_t bytes = shape->n_recv * shape->element_bytes;
 
-    for (int s = 0; s < cell->geometry.n_sets && bytes; s++) {
+    for (int s = 0; s < gpu_n_checked(cell) && bytes; s++) {
         const struct bench_call *call = &cell->calls[v][s];
         const gpu_ptr recv = (gpu_ptr)(uintptr_t)call->recv;
         const size_t guard = call->in_place ? 0 : BENCH_GUARD_BYTES;
