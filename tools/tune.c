@@ -3,27 +3,29 @@
 #include "commands.h"
 #include "tune.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-static struct {
-    const char *ranks;
-    const char *output;
-    size_t max_bytes;
-    double seconds;
-    int quick;
-    int fresh;
-} options;
+static struct tune_options options;
 
 static const struct cli_option option_table[] = {
     {'n', "ranks", CLI_TEXT, &options.ranks, "LIST", "as 2,4,8; default: powers of two that fit"},
+    {0, "gpus", CLI_TEXT, &options.gpus, "LIST",
+     "GPUs instead of cores: as 4, or 2,4,8; a rank on each"},
+    {'c', "collectives", CLI_TEXT, &options.collectives, "LIST",
+     "as all_reduce,all_gather; default: all with a\nchoice, on GPUs those five that move most"},
     {'o', "output", CLI_TEXT, &options.output, "FILE",
      "default ${XDG_CONFIG_HOME:-~/.config}/tutti/tune.txt"},
-    {'e', "max-bytes", CLI_BYTES, &options.max_bytes, "SIZE", "largest size; default 16M"},
-    {0, "time", CLI_SECONDS, &options.seconds, "TIME", "for the whole; default 2 min, quick 20 s"},
-    {'q', "quick", CLI_FLAG, &options.quick, NULL, "fewer sizes: up to 4M, a factor 16 apart"},
+    {'e', "max-bytes", CLI_BYTES, &options.max_bytes, "SIZE",
+     "largest size; default 16M, on GPUs 64M (quick: 4M, 16M)"},
+    {0, "time", CLI_SECONDS, &options.seconds, "TIME",
+     "for the whole; default 2 min, quick 20 s; on GPUs 5 min\nand 1 min for each number of them"},
+    {'q', "quick", CLI_FLAG, &options.quick, NULL,
+     "fewer sizes, a factor 16 apart; on GPUs 8, coarse"},
+    {0, "csv", CLI_TEXT, &options.csv, "FILE",
+     "GPUs: append all that is measured, also what is not best"},
+    {0, "packets", CLI_FLAG, &options.packets, NULL, "GPUs: reductions of integers and f64, too"},
     {0, "fresh", CLI_FLAG, &options.fresh, NULL, "begin anew, where else a broken-off run goes on"},
     {0, NULL, CLI_FLAG, NULL, NULL, NULL},
 };
@@ -32,15 +34,33 @@ const struct cli_command command_tune = {
     "tune", "[options]", "measure this machine and save which algorithm is best for which size",
     "For every collective, number of ranks and size each algorithm is measured, all in turn in one "
     "run\n"
-    "of the bench (results are checked too), and the best is written into a table. Windows are "
-    "not\n"
-    "tuned: buffers in them always take the direct way. Close other programs first.\n"
+    "of the bench (results are checked too), and the best is written into a table. Close other\n"
+    "programs first. In host memory windows are not tuned: buffers in them take the direct way.\n"
+    "\n"
+    "On GPUs a row has a launch as well, blocks x threads, and there are rows for ordinary buffers "
+    "and\n"
+    "for windows. Calls are timed in CUDA graphs. A coarse net of launches is measured for each "
+    "size,\n"
+    "then a finer one about the best; auto, what the engine takes by itself, stays unless "
+    "something "
+    "is\n"
+    "3 % faster. all_reduce, reduce_scatter, all_gather, all_to_all and broadcast, which their "
+    "variants\n"
+    "with counts follow; others if they are named with -c. A run that is broken off (Ctrl-C) goes "
+    "on\n"
+    "where it was; the rows replace those of the same collectives, ranks and GPU, all else in the "
+    "file\n"
+    "stays.\n"
     "\n"
     "  tutti tune\n"
     "  tutti tune --quick -n 2\n"
+    "  tutti tune --gpus 2,4,8\n"
+    "  tutti tune --gpus 4 -c all_reduce --time 1m -o h200.txt\n"
     "  TUTTI_TUNE_FILE=~/.config/tutti/tune.txt tutti bench all_reduce\n"
     "\n"
-    "The table is text: `op ranks max_bytes algorithm`, behind a first line `tutti-tune 1`.\n",
+    "The table is text behind a first line `tutti-tune 1`: `op ranks max_bytes algorithm`, on "
+    "GPUs\n"
+    "followed by `blocksxthreads buffers wire gpu`. docs/design/selection.md has the details.\n",
     option_table};
 
 struct job {
@@ -50,33 +70,43 @@ struct job {
     int n_ranks;
     char path[512];
     char partial[520];
-    uint64_t begin_ns;
-    int n_done;     /* of n_ids * n_ranks */
-    int n_measured; /* of them, by this run */
+    struct tune_progress progress;
 };
 
 static struct job job;
 
 /* ---- progress ---- */
 
-static void show_progress(const struct bench_report *report, int n_rows, double elapsed)
+void tune_show_progress(const struct tune_progress *progress, double share, const char *what,
+                        int n_ranks, const char *kind)
 {
-    const double share = (double)n_rows / report->plan->n_cells;
-    const double done = job.n_done + share;
-    const double all = job.n_ids * job.n_ranks;
-    const double spent = (double)(ranks_now_ns() - job.begin_ns) / 1e9;
-    const double fresh = job.n_measured + share;
-    char bar[41] = "";
+    const double done = progress->n_done + share;
+    const double spent = (double)(ranks_now_ns() - progress->begin_ns) / 1e9;
+    const double fresh = progress->n_measured + share;
+    char bar[31] = "";
 
-    (void)elapsed;
     if (!cli_is_terminal(STDERR_FILENO))
         return;
     for (int i = 0; i < 30; i++)
-        bar[i] = i < (int)(done / all * 30) ? '=' : ' ';
-    fprintf(stderr, "\r\033[K[%s] %3.0f%% %s, %d ranks", bar, done / all * 100,
-            bench_traits[report->plan->cells[0].id].name, report->plan->n_ranks);
+        bar[i] = i < (int)(done / progress->n_all * 30) ? '=' : ' ';
+    fprintf(stderr, "\r\033[K[%s] %3.0f%% %s, %d %s", bar, done / progress->n_all * 100, what,
+            n_ranks, kind);
     if (fresh > 0.3)
-        fprintf(stderr, ", about %.0f s left", spent / fresh * (all - done));
+        fprintf(stderr, ", about %.0f s left", spent / fresh * (progress->n_all - done));
+}
+
+void tune_clear_progress(void)
+{
+    if (cli_is_terminal(STDERR_FILENO))
+        fputs("\r\033[K", stderr);
+}
+
+static void show_progress(const struct bench_report *report, int n_rows, double elapsed)
+{
+    (void)elapsed;
+    tune_show_progress(&job.progress, (double)n_rows / report->plan->n_cells,
+                       bench_traits[report->plan->cells[0].id].name, report->plan->n_ranks,
+                       "ranks");
 }
 
 static void ignore_row(const struct bench_report *report, int index)
@@ -129,21 +159,24 @@ static int measure_all(void)
 {
     const double share = options.seconds / (job.n_ids * job.n_ranks);
 
-    job.begin_ns = ranks_now_ns();
+    job.progress.begin_ns = ranks_now_ns();
+    job.progress.n_all = job.n_ids * job.n_ranks;
     for (int n = 0; n < job.n_ranks; n++) {
         for (int i = 0; i < job.n_ids; i++) {
-            if (!tune_has_rows(job.partial, bench_traits[job.ids[i]].name, job.ranks[n])) {
+            const struct tune_subject subject = {bench_traits[job.ids[i]].name, job.ranks[n], NULL,
+                                                 NULL};
+
+            if (!tune_has_rows(job.partial, &subject)) {
                 const int status = measure(job.ids[i], job.ranks[n], share);
 
                 if (status)
                     return status;
-                job.n_measured++;
+                job.progress.n_measured++;
             }
-            job.n_done++;
+            job.progress.n_done++;
         }
     }
-    if (cli_is_terminal(STDERR_FILENO))
-        fputs("\r\033[K", stderr);
+    tune_clear_progress();
     return 0;
 }
 
@@ -162,7 +195,6 @@ static int find_path(void)
         snprintf(job.path, sizeof(job.path), "%s/.config/tutti/tune.txt", home);
     else
         return cli_error("HOME is not set: say where with -o FILE");
-    snprintf(job.partial, sizeof(job.partial), "%s.partial", job.path);
     return tune_make_folders(job.path);
 }
 
@@ -196,9 +228,34 @@ static int find_ranks(void)
     return 0;
 }
 
-/* Collectives that leave a choice. */
-static void find_collectives(void)
+int tune_collectives(const struct tune_options *o, const enum bench_id all[], int n,
+                     enum bench_id ids[BENCH_N_COLLECTIVES], int *n_out)
 {
+    char word[32];
+
+    *n_out = 0;
+    for (int i = 0; i < n && !o->collectives; i++)
+        ids[(*n_out)++] = all[i];
+    for (size_t k = 0; o->collectives && cli_word(o->collectives, k, word, sizeof(word)); k++) {
+        const int id = bench_find_collective(word);
+        const char *name;
+
+        /* Variants with counts follow the collective that they are a variant of. */
+        if (id < 0 || *n_out == BENCH_N_COLLECTIVES || tutti_algorithm_name(word, 0, &name) != 0)
+            return cli_error("-c %s: expected some of all_reduce, reduce_scatter, all_gather, "
+                             "all_to_all, broadcast, reduce, gather, scatter",
+                             o->collectives);
+        ids[(*n_out)++] = (enum bench_id)id;
+    }
+    return 0;
+}
+
+/* Collectives that leave a choice. */
+static int find_collectives(void)
+{
+    enum bench_id all[BENCH_N_COLLECTIVES];
+    int n_all = 0;
+
     for (int i = 0; i < BENCH_N_COLLECTIVES; i++) {
         const char *name;
         int n = 0;
@@ -206,15 +263,55 @@ static void find_collectives(void)
         for (size_t k = 0; tutti_algorithm_name(bench_traits[i].name, k, &name) == TUTTI_OK; k++)
             n += !tune_is_for_windows(name);
         if (n > 1)
-            job.ids[job.n_ids++] = (enum bench_id)i;
+            all[n_all++] = (enum bench_id)i;
     }
+    if (n_all == 0)
+        return cli_error("no collective of this build has more than one algorithm");
+    return tune_collectives(&options, all, n_all, job.ids, &job.n_ids);
+}
+
+static int tune_cpu(void)
+{
+    char settings[256];
+    char cpu[128];
+    int status = find_collectives();
+
+    if (status == 0)
+        status = find_ranks();
+    if (status)
+        return status;
+    snprintf(job.partial, sizeof(job.partial), "%s.partial", job.path);
+    snprintf(settings, sizeof(settings), "%s, %s, up to %zu bytes, %g s",
+             bench_cpu_name(cpu, sizeof(cpu)), options.quick ? "quick" : "full", options.max_bytes,
+             options.seconds);
+    status = tune_begin_file(job.partial, settings, options.fresh);
+    if (status == 0)
+        status = measure_all();
+    return status ? status : tune_finish_file(job.partial, job.path);
+}
+
+static int check_options(void)
+{
+    int n_numbers = 1;
+
+    if (options.gpus && options.ranks)
+        return cli_error("--gpus and -n exclude each other: GPUs have a rank each");
+    if ((options.packets || options.csv) && !options.gpus)
+        return cli_error("--packets and --csv are for GPUs: say how many with --gpus");
+    for (const char *c = options.gpus; c && *c; c++)
+        n_numbers += *c == ',';
+    if (options.seconds <= 0 && options.gpus)
+        options.seconds = n_numbers * (options.quick ? 60 : 300);
+    if (options.seconds <= 0)
+        options.seconds = options.quick ? 20 : 120;
+    if (options.max_bytes == 0)
+        options.max_bytes = (size_t)(options.quick ? 4 : 16) << (options.gpus ? 22 : 20);
+    return find_path();
 }
 
 int command_tune_run(int argc, char **argv)
 {
     char **words = cli_alloc((size_t)(argc + 1) * sizeof(*words));
-    char settings[128];
-    char *absolute;
     int status = cli_parse(&command_tune, argc, argv, 0, words);
 
     if (status == CLI_GO && words[0])
@@ -222,32 +319,8 @@ int command_tune_run(int argc, char **argv)
     free(words);
     if (status != CLI_GO)
         return status;
-    if (options.seconds <= 0)
-        options.seconds = options.quick ? 20 : 120;
-    if (options.max_bytes == 0)
-        options.max_bytes = options.quick ? 4 << 20 : 16 << 20;
-    find_collectives();
-    if (job.n_ids == 0)
-        return cli_error("no collective of this build has more than one algorithm");
-    status = find_path();
-    if (status == 0)
-        status = find_ranks();
+    status = check_options();
     if (status)
         return status;
-    snprintf(settings, sizeof(settings), "%s, up to %zu bytes, %g s",
-             options.quick ? "quick" : "full", options.max_bytes, options.seconds);
-    status = tune_begin_file(job.partial, settings, options.fresh);
-    if (status == 0)
-        status = measure_all();
-    if (status)
-        return status;
-    if (rename(job.partial, job.path) != 0)
-        return cli_error("%s: %s", job.path, strerror(errno));
-    tune_print_file(job.path);
-    absolute = realpath(job.path, NULL);
-    printf("\nWritten to %s. To use it:\n  export TUTTI_TUNE_FILE=%s\n"
-           "(or config.tune_file in tutti_comm_create; rank 0's counts)\n",
-           job.path, absolute ? absolute : job.path);
-    free(absolute);
-    return 0;
+    return options.gpus ? tune_gpu_run(&options, job.path) : tune_cpu();
 }
