@@ -117,6 +117,9 @@ foreach(source ${sources})
     tutti_add_tests(unit.${name} unit_${name} ${source} 1)
 endforeach()
 
+target_sources(unit_tune_search PRIVATE tools/tune_search.c tools/bench_plan.c tools/cli.c
+               tools/cli_text.c)
+
 if(tutti_have_nvcc) # our declarations of libcuda against NVIDIA's; without its header it is skipped
     get_filename_component(folder ${TUTTI_NVCC} REALPATH)
     get_filename_component(folder ${folder} DIRECTORY)
@@ -165,6 +168,9 @@ if(support_sources)
         tutti_test_program(cuda_${name} ${source} ${CMOCKA_INCLUDE_DIR})
         target_link_libraries(cuda_${name} PRIVATE tutti_test_support ${CMOCKA_LIBRARY} m)
         add_dependencies(cuda_${name} tutti_fake_cuda)
+        if(TARGET tutti_tool)
+            add_dependencies(cuda_${name} tutti_tool)
+        endif()
         tutti_add_tests(cuda.${name} cuda_${name} ${source} 2)
     endforeach()
     unset(tutti_test_environment)
