@@ -77,9 +77,18 @@ tutti_result tt_cuda_share_verify(struct tt_engine *engine, const struct tt_cuda
 
 /* ---- device_memory.c: memory of this process that can be shared; any communicator may use it ---- */
 
-tutti_result tt_cuda_device_alloc(int device_index, size_t bytes, void **ptr_out); /* zeroed */
+enum tt_cuda_owner {
+    TT_CUDA_CALLER,
+    TT_CUDA_POOL
+}; /* who frees it: tutti_mem_free, memory_pool.c */
+tutti_result tt_cuda_device_alloc(int device_index, enum tt_cuda_owner owner, size_t bytes,
+                                  void **ptr_out); /* zeroed */
 tutti_result tt_cuda_device_free(void *ptr);
 void tt_cuda_device_hold(const void *ptr, int n_windows); /* so many more windows hold it */
+
+/* Memory of a pool: wait until no kernel uses it; then free it, at once or with its last window. */
+tutti_result tt_cuda_device_quiet(const void *ptr);
+void tt_cuda_device_release(const void *ptr);
 
 /* ---- cuda_window.c ---- */
 
@@ -91,8 +100,20 @@ tutti_result tt_cuda_window_deregister(struct tt_engine *engine, tutti_window *w
 tutti_window *tt_cuda_window_find(struct tt_engine *engine, const void *ptr, size_t bytes);
 void tt_cuda_windows_free(struct tt_engine *engine);
 
+/* Windows of memory pools, which the caller of the library cannot deregister. Retire: at the same time
+ * on all ranks; found no more from here on. 1: it is the pool's to close, 0: somebody else registered
+ * the same memory and keeps the window. */
+void tt_cuda_window_keep(tutti_window *window);
+uint32_t tt_cuda_window_id(const tutti_window *window);
+int tt_cuda_window_retire(struct tt_engine *engine, tutti_window *window);
+void tt_cuda_window_close(struct tt_engine *engine, tutti_window *window);
+
 /* Where rank r's copy of ptr lies, as mapped here: the same offset in its part of the window. */
 unsigned char *tt_cuda_window_at(const tutti_window *window, const void *ptr, int rank);
+
+/* ---- memory_pool.c, whose other functions are in cuda_engine.h ---- */
+
+void tt_cuda_pool_detach(struct tt_engine *engine); /* it ends; its pool's memory stays */
 
 /* ---- layout.c ---- */
 
@@ -171,6 +192,7 @@ struct tt_engine {
     CUdeviceptr report_on_device;
     struct tt_cuda_base base;        /* what all launches have in common */
     struct tt_cuda_windows *windows; /* NULL: none, and calls do not look further */
+    struct tt_cuda_pool *pool;       /* memory_pool.c; NULL: none */
     _Atomic uint64_t n_calls, n_bytes, sequence, last_bytes;
     _Atomic uint64_t last_what; /* report.c */
     char name[32];

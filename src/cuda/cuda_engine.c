@@ -197,12 +197,14 @@ static void engine_destroy(struct tt_engine *e)
             __atomic_store_n(&e->report->abort, 1, __ATOMIC_SEQ_CST);
         if (atomic_load(&e->n_calls) > 0)
             (void)tt_cuda_driver()->cuCtxSynchronize();
+        tt_cuda_pool_detach(e);
         tt_cuda_windows_free(e);
         tt_cuda_share_close(e, &e->arena);
         if (e->report)
             (void)tt_cuda_driver()->cuMemFreeHost(e->report);
         tt_cuda_scope_leave(&scope);
     }
+    tt_cuda_pool_detach(e); /* if the context could not be entered */
     tt_cuda_device_close(e->device);
     tt_fd_mesh_close(e->mesh);
     explicit_bzero(e->key, sizeof(e->key));

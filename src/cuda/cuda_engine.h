@@ -7,7 +7,27 @@
 
 extern const struct tt_engine_ops tt_cuda_engine;
 
-/* For `tutti info`. The kernels in this build: "90", "" if there are none. */
+/* ---- memory_pool.c: memory that another allocator manages ---- */
+
+/* What is allocated for a communicator. Outlives it; counted. */
+struct tt_cuda_pool;
+tutti_result tt_cuda_pool_of(struct tt_engine *engine, struct tt_cuda_pool **pool_out);
+void tt_cuda_pool_put(struct tt_cuda_pool *pool);     /* NULL is fine */
+int tt_cuda_pool_is_alive(struct tt_cuda_pool *pool); /* its communicator exists */
+
+/* Local. Zeroed. `pool` may be NULL; if it is on this GPU and alive, the next tt_cuda_pool_register()
+ * makes the memory a window. */
+tutti_result tt_cuda_pool_alloc(struct tt_cuda_pool *pool, int device_index, size_t bytes,
+                                void **ptr_out);
+tutti_result tt_cuda_pool_free(void *ptr); /* local, whatever it is registered with */
+
+/* Collective: windows for what all ranks have allocated alike, none any more for what a rank has freed.
+ * Memory that it refuses stays as usable as before. */
+tutti_result tt_cuda_pool_register(struct tt_cuda_pool *pool);
+
+/* ---- for `tutti info` ---- */
+
+/* The kernels in this build: "90", "" if there are none. */
 const char *tt_cuda_kernel_archs(void);
 
 /* "13.0", or "" if there is no driver that will do; the error text says why. */

@@ -17,6 +17,7 @@ struct tutti_window {
     size_t bytes;
     uint32_t id; /* from 1, the same on all ranks */
     int n_refs;
+    int in_pool; /* one of them is memory_pool.c's */
     struct tt_cuda_share share;
 };
 
@@ -37,7 +38,7 @@ struct tt_cuda_windows {
 
 tutti_result tt_cuda_mem_alloc(struct tt_engine *e, size_t bytes, void **ptr_out)
 {
-    return tt_cuda_device_alloc(e->device->index, bytes, ptr_out);
+    return tt_cuda_device_alloc(e->device->index, TT_CUDA_CALLER, bytes, ptr_out);
 }
 
 tutti_result tt_cuda_mem_free(struct tt_engine *e, void *ptr)
@@ -208,6 +209,16 @@ static void windows_remove(struct tt_cuda_windows *ws, uint32_t place)
     memmove(&ws->sorted[place], &ws->sorted[place + 1], (ws->n - place) * sizeof(*ws->sorted));
 }
 
+/* The number of windows if it is none of them. */
+static uint32_t place_of(const struct tt_cuda_windows *ws, const tutti_window *w)
+{
+    uint32_t place = 0;
+
+    while (ws && place < ws->n && ws->sorted[place] != w)
+        place++;
+    return place;
+}
+
 static tutti_window *window_by_id(const struct tt_cuda_windows *ws, uint32_t id)
 {
     for (uint32_t i = 0; i < ws->n; i++)
@@ -331,10 +342,10 @@ tutti_result tt_cuda_window_register(struct tt_engine *e, void *ptr, size_t byte
 
 /* ---- deregistering ---- */
 
-static void window_free(struct tt_engine *e, tutti_window *w)
+void tt_cuda_window_close(struct tt_engine *e, tutti_window *w)
 {
-    tt_cuda_device_hold((const void *)w->mine, -1);
     tt_cuda_share_close(e, &w->share);
+    tt_cuda_device_hold((const void *)w->mine, -1);
     free(w);
 }
 
@@ -367,15 +378,17 @@ static tutti_result ids_agree(struct tt_engine *e, uint32_t mine)
 
 tutti_result tt_cuda_window_deregister(struct tt_engine *e, tutti_window *window)
 {
-    uint32_t place = 0, n = e->windows ? e->windows->n : 0;
+    const uint32_t n = e->windows ? e->windows->n : 0, place = place_of(e->windows, window);
     tutti_result result = TUTTI_OK;
 
     TT_TRY(tt_cuda_check_report(e));
-    while (place < n && e->windows->sorted[place] != window)
-        place++;
     if (window && place == n)
         return TT_FAIL(TUTTI_E_ARG, "window %p is not a window of communicator %s", (void *)window,
                        e->name);
+    if (window && window->n_refs == 1 && window->in_pool)
+        return TT_FAIL(TUTTI_E_ARG,
+                       "window %p is of memory from tutti_torch_alloc, and goes with that memory",
+                       (void *)window);
     if (window && window->n_refs == 1)
         result = finish_kernels(e);
     TT_TRY(tt_cuda_agree(e, result, "deregister a window"));
@@ -384,7 +397,7 @@ tutti_result tt_cuda_window_deregister(struct tt_engine *e, tutti_window *window
         return TUTTI_OK;
     windows_remove(e->windows, place);
     windows_changed(e);
-    window_free(e, window);
+    tt_cuda_window_close(e, window);
     /* When it returns nobody has it mapped, so the caller may free it. */
     return tt_cuda_agree(e, TUTTI_OK, "deregister a window");
 }
@@ -394,6 +407,28 @@ void tt_cuda_windows_free(struct tt_engine *e)
     if (!e->windows)
         return;
     while (e->windows->n > 0)
-        window_free(e, e->windows->sorted[--e->windows->n]);
+        tt_cuda_window_close(e, e->windows->sorted[--e->windows->n]);
     windows_changed(e);
+}
+
+/* ---- of memory pools ---- */
+
+void tt_cuda_window_keep(tutti_window *window)
+{
+    window->in_pool = 1;
+}
+
+uint32_t tt_cuda_window_id(const tutti_window *window)
+{
+    return window->id;
+}
+
+int tt_cuda_window_retire(struct tt_engine *e, tutti_window *window)
+{
+    window->in_pool = 0;
+    if (--window->n_refs > 0)
+        return 0;
+    windows_remove(e->windows, place_of(e->windows, window));
+    windows_changed(e);
+    return 1;
 }
