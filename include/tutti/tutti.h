@@ -495,6 +495,70 @@ TUTTI_API tutti_result tutti_window_deregister(tutti_comm *comm, tutti_window *w
 /** The window that holds all of ptr[0 .. bytes), or NULL. Local and constant time. */
 TUTTI_API tutti_window *tutti_window_find(tutti_comm *comm, const void *ptr, size_t bytes);
 
+/* ------------------------------------------------------------------ torch's memory pools ----- */
+
+/*
+ * For torch.cuda.memory.CUDAPluggableAllocator(libtutti.so, "tutti_torch_alloc", "tutti_torch_free"):
+ * tensors of a torch.cuda.MemPool with this allocator lie in memory that peers can map, and in windows
+ * of the communicator that was pushed when their segment was allocated. docs/guide.md has the lines.
+ *
+ *     tutti_torch_push_comm(comm);    // tensors are allocated in the pool
+ *     tutti_torch_pop_comm();         // from here on calls on them copy nothing that they need not
+ *
+ * Registration is collective, but torch takes and returns segments when it likes. So neither of the two
+ * hooks waits for a peer; all that the ranks have to agree on is done by tutti_torch_pop_comm().
+ */
+
+/**
+ * `bytes` zeroed bytes of GPU `device`; NULL, with a text in tutti_last_error(), if there are none.
+ *
+ * Windows   If the last communicator that this thread has pushed is on that GPU, the memory is made a
+ *           window of it when it is popped. Otherwise it is memory as of tutti_mem_alloc(), which
+ *           tutti_window_register() takes.
+ * Stream    Not used: the memory is ready on return. Legal while a stream is being captured.
+ * Threads   Any.
+ */
+TUTTI_API void *tutti_torch_alloc(ptrdiff_t bytes, int device, tutti_stream stream);
+
+/**
+ * Give memory of tutti_torch_alloc() back; `ptr` may be NULL, the other arguments are not looked at. Waits
+ * for the work on the GPU, as cudaFree does, and for nobody else. At any time, in any order, also
+ * when the communicator is no more.
+ *
+ * Memory    That of a window goes back to the GPU when this rank next pops the communicator or
+ *           destroys it, since peers may have it mapped until then.
+ * Threads   Any.
+ * Errors    A pointer that is not such memory is left alone; a line in the log says so.
+ */
+TUTTI_API void tutti_torch_free(void *ptr, ptrdiff_t bytes, int device, tutti_stream stream);
+
+/**
+ * What this thread allocates by tutti_torch_alloc() from here on is for `comm`, of GPUs; NULL: for none.
+ * Local. Pushes nest, up to 16 deep. `comm` may be destroyed while it is pushed: what is allocated
+ * then is for none.
+ * Errors    TUTTI_E_ARG (not a communicator of GPUs, too many), TUTTI_E_MEMORY: nothing is pushed.
+ */
+TUTTI_API tutti_result tutti_torch_push_comm(tutti_comm *comm);
+
+/**
+ * Undo this thread's last push, in any case, and bring the windows of its communicator up to date:
+ * what all ranks have allocated alike for it since the last time becomes windows, and what any rank
+ * has given back is none any more, on all ranks.
+ *
+ * Order       Collective over that communicator, like a barrier of the hosts (microseconds where there
+ *             is nothing new); local if NULL was pushed. Legal during capture.
+ * Symmetry    The ranks' tensors must lie at the same offsets in segments allocated in the same order,
+ *             as with equal programs: all that tutti_window_register() says of GPUs applies. Use one
+ *             pool for each communicator.
+ * Errors      TUTTI_E_MISMATCH: the ranks have not allocated alike: what is unlike, and all after it, stays
+ *             unregistered on all ranks. The memory, and other than elsewhere the communicator, are good:
+ *             calls go the way of ordinary buffers. TUTTI_E_UNSUPPORTED, _MEMORY, _SYSTEM: the same,
+ *             for segments that could not be registered. TUTTI_E_ARG: nothing was pushed, a group
+ *             is open, or the communicator is no more. TUTTI_E_TIMEOUT, _PEER, _ABORTED: the
+ *             communicator has failed; the memory is good.
+ */
+TUTTI_API tutti_result tutti_torch_pop_comm(void);
+
 /* ------------------------------------------------------------------ looking inside ----------- */
 
 /* Where the time of a rank's calls went. Small calls are timed one in 16 and scaled. */
