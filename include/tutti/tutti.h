@@ -48,7 +48,8 @@
  *               on all ranks (tutti_comm_status); destroy it. The process and its other
  *               communicators are unharmed. On GPUs work on a stream that fails ends, with any
  *               result; tutti_comm_status() and the next call say so. A mismatch shows there as a
- *               timeout, but for sends and receives.
+ *               timeout, but for sends and receives; that a rank has died or left at the deadline,
+ *               or when somebody asks tutti_comm_status().
  */
 #ifndef TUTTI_TUTTI_H
 #define TUTTI_TUTTI_H
@@ -276,7 +277,7 @@ TUTTI_API tutti_result tutti_comm_split(tutti_comm *comm, int color, int key,
 
 /**
  * Free a communicator and all its windows; NULL is fine. Does not wait for the others: one of them
- * that is still in a call that needs this rank gets TUTTI_E_PEER (GPUs: TUTTI_E_TIMEOUT). No call may
+ * that is still in a call that needs this rank gets TUTTI_E_PEER (GPUs: at its deadline). No call may
  * be running on `comm`: work on a stream that waits for a peer is ended.
  */
 TUTTI_API void tutti_comm_destroy(tutti_comm *comm);
@@ -313,7 +314,16 @@ typedef struct tutti_comm_state {
 } tutti_comm_state;
 #define TUTTI_COMM_STATE_INIT TUTTI_INIT_(tutti_comm_state)
 
-/** Is the communicator good, and if not, why? Any thread, also while a call is running. */
+/**
+ * Is the communicator good, and if not, why? Any thread, also while a call is running.
+ *
+ * GPUs     A kernel cannot see that a peer's process has died; this looks for it (two system calls a
+ *          peer). If one has, the communicator has failed with TUTTI_E_PEER, and all kernels that
+ *          wait, on all ranks, end within 100 ms: for a watchdog that asks every so often. Where
+ *          nobody asks, they end at the deadline and the result is the same. A process that ends
+ *          without tutti_comm_destroy() has died; that a peer has destroyed its communicator is a
+ *          failure only for a call that needs it.
+ */
 TUTTI_API tutti_result tutti_comm_status(const tutti_comm *comm, tutti_comm_state *state);
 
 /* ------------------------------------------------------------------ collectives -------------- */

@@ -11,6 +11,9 @@ struct tt_engine; /* an engine's own state; each engine defines it for itself */
 
 struct tt_exchange; /* boot/boot.h */
 
+/* What host memory tells of another rank. */
+enum tt_presence { TT_IS_THERE, TT_HAS_DIED, TT_HAS_LEFT };
+
 struct tt_engine_config {
     int rank, n_ranks;
     uint64_t timeout_ns;
@@ -20,6 +23,8 @@ struct tt_engine_config {
     int device_index;                   /* of a GPU engine */
     const struct tt_exchange *exchange; /* copied; its context lives as long as a GPU engine, during
                                          * create only of a CPU engine */
+    /* Of a GPU engine, which cannot tell by itself; the context is that of `exchange`. Any thread. */
+    enum tt_presence (*presence)(void *context, int rank);
 };
 
 /* What a table of launches for this communicator may say. Of a GPU engine; the same on all ranks but

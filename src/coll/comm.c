@@ -207,6 +207,13 @@ tutti_result tt_comm_all_gather(void *context, const void *send, void *recv, siz
 
 /* An engine for GPUs beside the CPU engine, through which its ranks talk as long as it lives. */
 #ifdef TUTTI_HAVE_CUDA
+static enum tt_presence presence(void *context, int rank)
+{
+    const tutti_comm *comm = context;
+
+    return tt_cpu_presence(comm->control, rank);
+}
+
 static tutti_result create_gpu_engine(tutti_comm *comm, struct tt_engine_config *ec,
                                       uint64_t scratch_bytes)
 {
@@ -220,6 +227,7 @@ static tutti_result create_gpu_engine(tutti_comm *comm, struct tt_engine_config 
     ec->scratch_bytes = scratch_bytes;
     ec->exchange = &x;
     ec->key = key;
+    ec->presence = presence;
     comm->ops = &tt_cuda_engine;
     return comm->ops->create(ec, &comm->engine);
 }
@@ -408,7 +416,8 @@ void tt_comm_abort(tutti_comm *comm)
         comm->control_ops->abort(comm->control);
 }
 
-/* A peer's abort may be known to the control engine before one of our kernels has seen it. */
+/* A peer's abort may be known to the control engine before one of our kernels has seen it. That a peer has
+ * died an engine for GPUs finds by `presence`. */
 void tt_comm_state(const tutti_comm *comm, tutti_comm_state *state)
 {
     comm->ops->state(comm->engine, state);

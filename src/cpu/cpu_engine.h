@@ -6,6 +6,9 @@
 
 extern const struct tt_engine_ops tt_cpu_engine;
 
+/* Is that rank still there? Two system calls. Any thread. */
+enum tt_presence tt_cpu_presence(struct tt_engine *engine, int rank);
+
 #define TT_CPU_MAX_RANKS 1024
 
 /* Behind tutti_live_visit() (live.c). */

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "cpu/cpu.h"
+#include "cpu/cpu_engine.h"
 
 #define RECORD_NS      UINT64_C(50000000)
 #define FIRST_NAP_NS   UINT64_C(1000000)
@@ -158,13 +159,30 @@ void tt_engine_state(const struct tt_engine *e, tutti_comm_state *state)
 
 /* ---- waiting ---- */
 
+static int has_left(const struct tt_engine *e, int r)
+{
+    return atomic_load_explicit(&e->peers[r].area->left, memory_order_acquire) != 0;
+}
+
+/* A rank that leaves says so before it gives up its lock, so it is asked again once that is gone. */
 static enum tt_failure why_gone(struct tt_engine *e, int r)
 {
     if (r == e->rank)
         return TT_FAILURE_NONE;
-    if (atomic_load_explicit(&e->peers[r].area->left, memory_order_acquire))
+    if (has_left(e, r))
         return TT_LEFT;
-    return tt_peer_alive(e, r) ? TT_FAILURE_NONE : TT_DIED;
+    if (tt_peer_alive(e, r))
+        return TT_FAILURE_NONE;
+    return has_left(e, r) ? TT_LEFT : TT_DIED;
+}
+
+enum tt_presence tt_cpu_presence(struct tt_engine *e, int rank)
+{
+    switch (why_gone(e, rank)) {
+    case TT_DIED: return TT_HAS_DIED;
+    case TT_LEFT: return TT_HAS_LEFT;
+    default: return TT_IS_THERE;
+    }
 }
 
 /* What ends a long wait other than the flag, which is looked at again after the peer was seen gone: its

@@ -165,6 +165,9 @@ tutti_result tt_cuda_copy(struct tt_engine *engine, void *to, const void *from, 
 
 /* The sticky failure of a kernel or an abort: TUTTI_OK, or the failure with its text set. */
 tutti_result tt_cuda_check_report(const struct tt_engine *engine);
+/* If a rank has died, that is the failure from here on, and all kernels that wait end soon. For entries
+ * that wait anyway: some system calls. Any thread. */
+void tt_cuda_watch(const struct tt_engine *engine);
 void tt_cuda_state(const struct tt_engine *engine, tutti_comm_state *state);
 void tt_cuda_abort(struct tt_engine *engine);
 
@@ -182,6 +185,7 @@ struct tt_engine {
     uint64_t timeout_ns;
     struct tt_cuda_device *device;
     struct tt_exchange exchange; /* over host memory, for as long as the engine lives */
+    enum tt_presence (*presence)(void *context, int rank); /* with its context; may be NULL */
     unsigned char key[32];
     struct tt_fd_mesh *mesh;
     uint64_t mesh_round;

@@ -223,6 +223,7 @@ static tutti_result engine_create(const struct tt_engine_config *config,
     e->n_ranks = config->n_ranks;
     e->timeout_ns = config->timeout_ns;
     e->exchange = *config->exchange;
+    e->presence = config->presence;
     memcpy(e->key, config->key, sizeof(e->key));
     snprintf(e->name, sizeof(e->name), "%s", config->name);
     res = set_up(e, config);

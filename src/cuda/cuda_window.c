@@ -381,6 +381,7 @@ tutti_result tt_cuda_window_deregister(struct tt_engine *e, tutti_window *window
     const uint32_t n = e->windows ? e->windows->n : 0, place = place_of(e->windows, window);
     tutti_result result = TUTTI_OK;
 
+    tt_cuda_watch(e); /* kernels that wait for a dead rank are waited for below */
     TT_TRY(tt_cuda_check_report(e));
     if (window && place == n)
         return TT_FAIL(TUTTI_E_ARG, "window %p is not a window of communicator %s", (void *)window,

@@ -79,6 +79,7 @@ struct tt_cuda_report {
     uint32_t coll;   /* enum tt_coll */
     uint64_t epoch;  /* of the launch that failed */
     uint64_t waited_ns;
+    uint64_t verdict; /* the host's, once it has looked: report.c */
 };
 
 /* What every launch reads stands together and first: each line of 64 bytes is fetched when a kernel first

@@ -27,75 +27,176 @@ static uint32_t read_result(const struct tt_engine *e)
     return *(const volatile uint32_t *)&e->report->result;
 }
 
-/* The failure in words; `result` is not 0. */
-static tutti_result tell(const struct tt_engine *e, uint32_t result, char *text, size_t bytes)
+/* ---- verdicts ---- */
+
+/* A kernel knows who did not come, the host why. It looks once, and what it found stays, since who is there
+ * changes: ranks that give up leave. Bits 0-7: the result, 8-15: presence,
+ * 32-63: rank; 0: none yet. */
+static uint64_t verdict_word(tutti_result result, enum tt_presence presence, int rank)
 {
-    const struct tt_cuda_report *r = e->report;
+    return (uint64_t)(-(int)result & 0xff) | (uint64_t)presence << 8 |
+           (uint64_t)(uint32_t)rank << 32;
+}
+
+static tutti_result result_of(uint64_t verdict)
+{
+    return (tutti_result) - (int)(verdict & 0xff);
+}
+
+static int rank_of(uint64_t verdict)
+{
+    return (int)(int32_t)(uint32_t)(verdict >> 32);
+}
+
+static enum tt_presence presence_of(const struct tt_engine *e, int rank)
+{
+    return e->presence && rank >= 0 && rank < e->n_ranks && rank != e->rank
+               ? e->presence(e->exchange.context, rank)
+               : TT_IS_THERE;
+}
+
+static int find_dead(const struct tt_engine *e)
+{
+    for (int r = 0; r < e->n_ranks; r++)
+        if (presence_of(e, r) == TT_HAS_DIED)
+            return r;
+    return -1;
+}
+
+/* The first verdict counts. */
+static uint64_t pass(const struct tt_engine *e, uint64_t verdict)
+{
+    uint64_t before = 0;
+
+    return __atomic_compare_exchange_n(&e->report->verdict, &before, verdict, 0, __ATOMIC_SEQ_CST,
+                                       __ATOMIC_SEQ_CST)
+               ? verdict
+               : before;
+}
+
+/* Who is missing may only be waiting for a third that has died; if it has left, that is what it did. */
+static uint64_t judge(const struct tt_engine *e, tutti_result result)
+{
+    const int peer = result == TUTTI_E_ABORTED ? -1 : e->report->peer;
+    enum tt_presence presence = presence_of(e, peer);
+    int dead;
+
+    if (result != TUTTI_E_TIMEOUT && result != TUTTI_E_ABORTED)
+        return verdict_word(result, TT_IS_THERE, peer);
+    if (presence == TT_HAS_DIED)
+        return verdict_word(TUTTI_E_PEER, presence, peer);
+    dead = find_dead(e);
+    if (dead >= 0)
+        return verdict_word(TUTTI_E_PEER, TT_HAS_DIED, dead);
+    if (presence == TT_HAS_LEFT)
+        return verdict_word(TUTTI_E_PEER, presence, peer);
+    return verdict_word(result, TT_IS_THERE, peer);
+}
+
+/* `result` is what the report says, not 0. */
+static uint64_t verdict_on(const struct tt_engine *e, uint32_t result)
+{
     const uint64_t until = tt_now_ns() + WRITING_NS;
+    uint64_t verdict;
 
     while (result == BEING_WRITTEN && tt_now_ns() < until)
         result = read_result(e);
+    if (result == BEING_WRITTEN) /* whoever writes it was stopped: look again later */
+        return verdict_word(TUTTI_E_INTERNAL, TT_IS_THERE, -1);
     atomic_thread_fence(memory_order_acquire);
-    switch (-(int)result) {
+    verdict = __atomic_load_n(&e->report->verdict, __ATOMIC_ACQUIRE);
+    return verdict ? verdict : pass(e, judge(e, (tutti_result) - (int)result));
+}
+
+/* ---- in words ---- */
+
+static void tell_gone(const struct tt_engine *e, uint64_t verdict, char *text, size_t bytes)
+{
+    const int has_died = (verdict >> 8 & 0xff) == TT_HAS_DIED;
+    const struct tt_cuda_report *r = e->report;
+    const char *what = has_died ? "died" : "has destroyed its communicator";
+
+    if (read_result(e) == (uint32_t)-TUTTI_E_TIMEOUT)
+        snprintf(text, bytes,
+                 "communicator %s: rank %d %s; %s on the GPU of rank %d, launch %" PRIu64
+                 ", waited %.1f s for rank %d",
+                 e->name, rank_of(verdict), what, coll_name(r->coll), e->rank, r->epoch,
+                 (double)r->waited_ns / 1e9, r->peer);
+    else
+        snprintf(text, bytes,
+                 "communicator %s: rank %d %s; what waited for it on the GPU of rank %d was ended",
+                 e->name, rank_of(verdict), what, e->rank);
+}
+
+static void tell(const struct tt_engine *e, uint64_t verdict, char *text, size_t bytes)
+{
+    const struct tt_cuda_report *r = e->report;
+
+    switch (result_of(verdict)) {
+    case TUTTI_E_PEER: tell_gone(e, verdict, text, bytes); break;
     case TUTTI_E_TIMEOUT:
         snprintf(
             text, bytes,
-            "%s on the GPU of rank %d: rank %d did not come within %.1f s: has it died, or made "
-            "another call? (launch %" PRIu64 "; TUTTI_TIMEOUT says how long to wait)",
+            "%s on the GPU of rank %d: rank %d did not come within %.1f s: it is busy, stopped or "
+            "made another call (launch %" PRIu64 "; TUTTI_TIMEOUT says how long to wait)",
             coll_name(r->coll), e->rank, r->peer, (double)r->waited_ns / 1e9, r->epoch);
-        return TUTTI_E_TIMEOUT;
+        break;
     case TUTTI_E_MISMATCH:
         snprintf(text, bytes,
                  "%s: rank %d sends rank %d a message that is not as long as the one it waits for",
                  coll_name(r->coll), e->rank, r->peer);
-        return TUTTI_E_MISMATCH;
+        break;
     case TUTTI_E_ABORTED:
         snprintf(text, bytes, "communicator %s was aborted, by this rank or another", e->name);
-        return TUTTI_E_ABORTED;
+        break;
     default:
         snprintf(text, bytes, "a kernel failed (%d) and did not say why: please report it",
-                 (int)result);
-        return TUTTI_E_INTERNAL;
+                 (int)read_result(e));
     }
 }
 
 tutti_result tt_cuda_check_report(const struct tt_engine *e)
 {
     const uint32_t result = read_result(e);
+    uint64_t verdict;
     char text[256];
-    tutti_result res;
 
     if (__builtin_expect(result == 0, 1))
         return TUTTI_OK;
-    res = tell(e, result, text, sizeof(text));
-    return TT_FAIL(res, "%s", text);
+    verdict = verdict_on(e, result);
+    tell(e, verdict, text, sizeof(text));
+    return TT_FAIL(result_of(verdict), "%s", text);
 }
 
 void tt_cuda_state(const struct tt_engine *e, tutti_comm_state *state)
 {
-    const uint32_t result = read_result(e);
+    uint64_t verdict;
 
+    tt_cuda_watch(e);
     state->result = TUTTI_OK;
     state->peer = -1;
     state->sequence = tt_load_relaxed(&e->sequence);
     state->text[0] = 0;
-    if (result == 0)
+    if (read_result(e) == 0)
         return;
-    state->result = tell(e, result, state->text, sizeof(state->text));
-    if (state->result == TUTTI_E_TIMEOUT || state->result == TUTTI_E_MISMATCH)
-        state->peer = e->report->peer;
+    verdict = verdict_on(e, read_result(e));
+    tell(e, verdict, state->text, sizeof(state->text));
+    state->result = result_of(verdict);
+    state->peer = rank_of(verdict);
 }
+
+/* ---- ending kernels ---- */
 
 /* Our kernels look at our report; those of the peers, which cannot see it, at the marks in their
  * arenas. Any thread. */
-void tt_cuda_abort(struct tt_engine *e)
+static void end_kernels(const struct tt_engine *e, tutti_result why)
 {
     struct tt_cuda_block marks[TT_CUDA_MAX_BLOCKS];
     struct tt_cuda_scope scope;
     uint32_t none = 0;
 
-    __atomic_compare_exchange_n(&e->report->result, &none, (uint32_t)-TUTTI_E_ABORTED, 0,
-                                __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    __atomic_compare_exchange_n(&e->report->result, &none, (uint32_t)-why, 0, __ATOMIC_SEQ_CST,
+                                __ATOMIC_SEQ_CST);
     __atomic_store_n(&e->report->abort, 1, __ATOMIC_SEQ_CST);
     if (tt_cuda_scope_enter(e->device, &scope) != TUTTI_OK)
         return;
@@ -105,6 +206,26 @@ void tt_cuda_abort(struct tt_engine *e)
         if (r != e->rank)
             (void)tt_cuda_write(e->arena.at[r], marks, sizeof(marks));
     tt_cuda_scope_leave(&scope);
+}
+
+void tt_cuda_abort(struct tt_engine *e)
+{
+    if (read_result(e) == 0)
+        (void)pass(e, verdict_word(TUTTI_E_ABORTED, TT_IS_THERE, -1));
+    end_kernels(e, TUTTI_E_ABORTED);
+}
+
+void tt_cuda_watch(const struct tt_engine *e)
+{
+    int dead;
+
+    if (!e->report || read_result(e) != 0)
+        return;
+    dead = find_dead(e);
+    if (dead < 0)
+        return;
+    (void)pass(e, verdict_word(TUTTI_E_PEER, TT_HAS_DIED, dead));
+    end_kernels(e, TUTTI_E_PEER);
 }
 
 /* ---- counters ---- */

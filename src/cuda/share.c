@@ -18,12 +18,17 @@
 
 tutti_result tt_cuda_exchange(struct tt_engine *e, const void *send, void *recv, size_t bytes)
 {
+    tutti_result result;
+
     if (e->n_ranks == 1) {
         memcpy(recv, send, bytes);
         return TUTTI_OK;
     }
     e->exchange.deadline_ns = tt_now_ns() + e->timeout_ns;
-    return e->exchange.all_gather(e->exchange.context, send, recv, bytes);
+    result = e->exchange.all_gather(e->exchange.context, send, recv, bytes);
+    if (result == TUTTI_E_PEER)
+        tt_cuda_watch(e);
+    return result;
 }
 
 struct verdict {

@@ -1,0 +1,403 @@
+/* ctest: no-tsan timeout=120 */
+/* A rank that dies, or destroys its communicator, while others need it: they are told who, and that it has
+ * died or left, at the latest at the deadline; at once where somebody asks for the status. Nothing
+ * stays behind and the survivors can go on. Ranks are processes. */
+#include <dirent.h>
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "support/cases.h"
+
+enum { COUNT = 1000, LONG = 30000, BYTES = 1 << 20, SCRATCH = 1 << 20, DEAD = 2, SURVIVORS = 2 };
+
+/* What survivors and the dead share: t_meet() would wait for all. */
+struct shared {
+    atomic_uint arrived;
+    _Atomic uint64_t died_ns;
+};
+
+static struct shared *shared_of(struct t_rank *t)
+{
+    return (struct shared *)(void *)t->shared;
+}
+
+static void survivors_meet(struct t_rank *t)
+{
+    const unsigned ticket = atomic_fetch_add(&shared_of(t)->arrived, 1);
+
+    while (atomic_load(&shared_of(t)->arrived) < (ticket / SURVIVORS + 1) * SURVIVORS)
+        t_sleep_us(100);
+}
+
+static void die(struct t_rank *t)
+{
+    atomic_store(&shared_of(t)->died_ns, t_now_ns());
+    kill(getpid(), SIGKILL);
+}
+
+static uint64_t ms_since_death(struct t_rank *t)
+{
+    return (t_now_ns() - atomic_load(&shared_of(t)->died_ns)) / 1000000;
+}
+
+static int count_files(void)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    int n = 0;
+
+    T_CHECK(dir != NULL, "no /proc");
+    while (readdir(dir) != NULL)
+        n++;
+    closedir(dir);
+    return n;
+}
+
+static tutti_result sum(tutti_comm *comm, const struct t_device *device, void *p, size_t count)
+{
+    return tutti_all_reduce(comm, p, p, count, TUTTI_DTYPE_F32, TUTTI_OP_SUM, device->stream);
+}
+
+static void check_named(tutti_comm *comm, const struct t_device *device, void *p, const char *what)
+{
+    tutti_comm_state state = TUTTI_COMM_STATE_INIT;
+
+    for (int i = 0; i < 2; i++) { /* and it stays so */
+        T_OK(tutti_comm_status(comm, &state));
+        T_CHECK(state.result == TUTTI_E_PEER && state.peer == DEAD, "%s, rank %d: %s",
+                tutti_result_name(state.result), state.peer, state.text);
+        T_CONTAINS(state.text, what);
+        T_IS(TUTTI_E_PEER, sum(comm, device, p, COUNT));
+        T_CONTAINS(tutti_last_error(), "rank 2");
+        T_CONTAINS(tutti_last_error(), what);
+    }
+}
+
+/* A communicator works: all of its ranks call this. */
+static void check_good(tutti_comm *comm, const struct t_device *device)
+{
+    float *p = t_device_alloc(sizeof(*p)), x = 1;
+
+    t_device_push(device, p, &x, sizeof(x));
+    T_OK(sum(comm, device, p, 1));
+    t_device_pull(device, &x, p, sizeof(x));
+    t_device_sync(device);
+    T_CHECK(x == SURVIVORS, "the sum is %g", (double)x);
+    t_device_free(p);
+}
+
+static void check_new_one(struct t_rank *t, const struct t_device *device)
+{
+    tutti_comm_config config = t_cuda_config(t);
+    tutti_unique_id id;
+    tutti_comm *comm;
+
+    config.rank = t->rank;
+    config.n_ranks = SURVIVORS;
+    config.scratch_bytes = SCRATCH;
+    t_share_id(t, 0, 77, &id);
+    config.id = &id;
+    T_OK(tutti_comm_create(&config, &comm));
+    check_good(comm, device);
+    survivors_meet(t);
+    tutti_comm_destroy(comm);
+}
+
+/* --- noticed by asking --- */
+
+struct launch {
+    struct t_rank *t;
+    tutti_comm *comm;
+    const struct t_device *device;
+    void *p;
+    atomic_int is_over;
+};
+
+static void *launch(void *context)
+{
+    struct launch *l = context;
+    struct t_device device;
+
+    t_adopt(l->t);
+    t_device_open(&device, l->t);
+    (void)sum(l->comm, &device, l->p,
+              COUNT); /* in the simulation it returns when the kernel ends */
+    t_device_sync(&device);
+    atomic_store(&l->is_over, 1);
+    t_device_close(&device);
+    return NULL;
+}
+
+static void ask_until_told(struct t_rank *t, tutti_comm *comm)
+{
+    tutti_comm_state state = TUTTI_COMM_STATE_INIT;
+
+    while (state.result == TUTTI_OK) {
+        t_sleep_us(10000);
+        T_OK(tutti_comm_status(comm, &state));
+        T_CHECK(ms_since_death(t) < 1000 * t_scale() || state.result != TUTTI_OK,
+                "nothing noticed in %llu ms", (unsigned long long)ms_since_death(t));
+    }
+}
+
+static void survive_polled(struct t_rank *t, struct t_device *device, tutti_comm *comm, void *p)
+{
+    struct launch l = {.t = t, .comm = comm, .device = device, .p = p};
+    pthread_t thread;
+
+    T_CHECK(pthread_create(&thread, NULL, launch, &l) == 0, "no thread");
+    if (t->rank == 0)
+        ask_until_told(t, comm);
+    pthread_join(thread, NULL); /* rank 1 does not ask: rank 0 ends its kernel */
+    T_CHECK(ms_since_death(t) < 1000 * t_scale(), "the kernel ended after %llu ms",
+            (unsigned long long)ms_since_death(t));
+    check_named(comm, device, p, "died");
+}
+
+static void polled(struct t_rank *t)
+{
+    tutti_comm_config config = t_cuda_config(t);
+    tutti_comm *comm, *pair = NULL;
+    int n_files, n_objects;
+    struct t_device device;
+    void *p;
+
+    config.scratch_bytes = SCRATCH;
+    config.timeout_ms = 20000;
+    t_device_open(&device, t);
+    n_files = count_files();
+    n_objects = t_device_n_objects();
+    T_OK(t_comm_create(t, 2, &config, &comm));
+    T_OK(tutti_comm_split(comm, t->rank < SURVIVORS ? 0 : -1, 0, &pair));
+    p = t_device_alloc(BYTES);
+    T_OK(sum(comm, &device, p, COUNT));
+    t_device_sync(&device);
+    t_meet(t);
+    if (t->rank == DEAD)
+        die(t);
+    survive_polled(t, &device, comm, p);
+    check_good(pair, &device);
+    survivors_meet(t);
+    tutti_comm_destroy(comm);
+    check_good(pair, &device);
+    check_new_one(t, &device);
+    survivors_meet(t);
+    tutti_comm_destroy(pair);
+    t_device_free(p);
+    T_CHECK(count_files() == n_files, "%d descriptors were lost", count_files() - n_files);
+    T_CHECK(t_device_n_objects() == n_objects, "%d objects were lost",
+            t_device_n_objects() - n_objects);
+    t_device_close(&device);
+}
+
+/* --- noticed at the deadline --- */
+
+/* How the others wait for the missing one: for itself, or for one that waits for it. */
+static const struct way {
+    const char *algorithm;
+    size_t count;
+    int in_window;
+} ways[] = {
+    {"one_shot", COUNT, 0},
+    {"two_shot", LONG, 0},
+    {"direct", LONG, 1},
+};
+
+enum { TIMEOUT_MS = 400 };
+
+static void end_by_deadline(struct t_rank *t, tutti_comm *comm, const struct t_device *device,
+                            void *p, size_t count, const char *what)
+{
+    const uint64_t begin = t_now_ns();
+    uint64_t took_ms;
+
+    T_OK(sum(comm, device, p, count));
+    t_device_sync(device);
+    took_ms = (t_now_ns() - begin) / 1000000;
+    T_CHECK(took_ms < (TIMEOUT_MS + 1500) * t_scale(), "gave up after %llu ms",
+            (unsigned long long)took_ms);
+    check_named(comm, device, p, what);
+    survivors_meet(t);
+}
+
+/* All ways at once, since a rank dies only once. */
+static void at_deadline(struct t_rank *t)
+{
+    tutti_comm *comm[T_LEN(ways)];
+    struct t_device device;
+    tutti_window *window;
+    void *p;
+
+    t_device_open(&device, t);
+    T_OK(tutti_mem_alloc(t->comm, BYTES, &p));
+    for (size_t i = 0; i < T_LEN(ways); i++) {
+        tutti_comm_config config = t_cuda_config(t);
+
+        config.algorithm = ways[i].algorithm;
+        config.timeout_ms = TIMEOUT_MS;
+        config.scratch_bytes = SCRATCH;
+        T_OK(t_comm_create(t, 10 + i, &config, &comm[i]));
+        if (ways[i].in_window)
+            T_OK(tutti_window_register(comm[i], p, BYTES, &window));
+        T_OK(sum(comm[i], &device, p, ways[i].count));
+        t_device_sync(&device);
+    }
+    t_meet(t);
+    if (t->rank == DEAD)
+        die(t);
+    for (size_t i = 0; i < T_LEN(ways); i++)
+        end_by_deadline(t, comm[i], &device, p, ways[i].count, "died");
+    for (size_t i = 0; i < T_LEN(ways); i++)
+        tutti_comm_destroy(comm[i]);
+    T_OK(tutti_mem_free(t->comm, p));
+    t_device_close(&device);
+}
+
+/* A rank that has left is no failure until a call needs it. */
+static void leaver(struct t_rank *t)
+{
+    tutti_comm_config config = t_cuda_config(t);
+    tutti_comm_state state = TUTTI_COMM_STATE_INIT;
+    struct t_device device;
+    tutti_comm *comm;
+    void *p;
+
+    config.timeout_ms = TIMEOUT_MS;
+    config.scratch_bytes = SCRATCH;
+    t_device_open(&device, t);
+    T_OK(t_comm_create(t, 2, &config, &comm));
+    p = t_device_alloc(BYTES);
+    T_OK(sum(comm, &device, p, COUNT));
+    t_device_sync(&device);
+    t_meet(t);
+    if (t->rank == DEAD)
+        tutti_comm_destroy(comm);
+    t_meet(t);
+    if (t->rank != DEAD) {
+        T_OK(tutti_comm_status(comm, &state));
+        T_CHECK(state.result == TUTTI_OK, "failed because rank %d has left: %s", DEAD, state.text);
+        end_by_deadline(t, comm, &device, p, COUNT, "has destroyed its communicator");
+        tutti_comm_destroy(comm);
+    }
+    t_meet(t);
+    t_device_free(p);
+    t_device_close(&device);
+}
+
+/* Who is late and leaves afterwards was late. */
+static void late(struct t_rank *t)
+{
+    tutti_comm_config config = t_cuda_config(t);
+    tutti_comm_state state = TUTTI_COMM_STATE_INIT;
+    struct t_device device;
+    tutti_comm *comm;
+    void *p;
+
+    config.timeout_ms = TIMEOUT_MS;
+    config.scratch_bytes = SCRATCH;
+    t_device_open(&device, t);
+    T_OK(t_comm_create(t, 2, &config, &comm));
+    p = t_device_alloc(BYTES);
+    t_meet(t);
+    if (t->rank != DEAD) {
+        T_OK(sum(comm, &device, p, COUNT));
+        t_device_sync(&device);
+        T_IS(TUTTI_E_TIMEOUT, sum(comm, &device, p, COUNT));
+    }
+    t_meet(t);
+    if (t->rank == DEAD)
+        tutti_comm_destroy(comm);
+    t_meet(t);
+    if (t->rank != DEAD) {
+        T_OK(tutti_comm_status(comm, &state));
+        T_CHECK(state.result == TUTTI_E_TIMEOUT && state.peer == DEAD, "%s, rank %d: %s",
+                tutti_result_name(state.result), state.peer, state.text);
+        tutti_comm_destroy(comm);
+    }
+    t_meet(t);
+    t_device_free(p);
+    t_device_close(&device);
+}
+
+/* --- noticed over host memory --- */
+
+static void registering(struct t_rank *t)
+{
+    tutti_comm_config config = t_cuda_config(t);
+    struct t_device device;
+    tutti_window *window;
+    tutti_comm *comm;
+    void *p;
+
+    config.timeout_ms = 20000;
+    config.scratch_bytes = SCRATCH;
+    t_device_open(&device, t);
+    T_OK(t_comm_create(t, 2, &config, &comm));
+    T_OK(tutti_mem_alloc(comm, BYTES, &p));
+    t_meet(t);
+    if (t->rank == DEAD)
+        die(t);
+    T_IS(TUTTI_E_PEER, tutti_window_register(comm, p, BYTES, &window));
+    T_CONTAINS(tutti_last_error(), "rank 2");
+    T_IS(TUTTI_E_PEER, sum(comm, &device, p, COUNT)); /* needs no status */
+    check_named(comm, &device, p, "died");
+    T_CHECK(ms_since_death(t) < 1000 * t_scale(), "it took %llu ms",
+            (unsigned long long)ms_since_death(t));
+    tutti_comm_destroy(comm);
+    T_OK(tutti_mem_free(t->comm, p));
+    t_device_close(&device);
+}
+
+static void run(void (*body)(struct t_rank *), uint64_t dies)
+{
+    struct t_job job = t_cuda_job(SURVIVORS + 1, body);
+
+    if (job.threads && dies != 0)
+        t_skip("ranks are threads here");
+    job.config.scratch_bytes = SCRATCH;
+    job.dies = dies;
+    if (t_is_wanted(SURVIVORS + 1))
+        t_run(&job);
+}
+
+static void who_asks_is_told(void **state)
+{
+    (void)state;
+    run(polled, 1 << DEAD);
+}
+
+static void the_deadline_tells_too(void **state)
+{
+    (void)state;
+    run(at_deadline, 1 << DEAD);
+}
+
+static void who_has_left_is_named(void **state)
+{
+    (void)state;
+    run(leaver, 0);
+}
+
+static void who_was_late_stays_late(void **state)
+{
+    (void)state;
+    run(late, 0);
+}
+
+static void registration_tells(void **state)
+{
+    (void)state;
+    run(registering, 1 << DEAD);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(who_asks_is_told),      cmocka_unit_test(the_deadline_tells_too),
+        cmocka_unit_test(who_has_left_is_named), cmocka_unit_test(who_was_late_stays_late),
+        cmocka_unit_test(registration_tells),
+    };
+
+    t_arguments(argc, argv);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
