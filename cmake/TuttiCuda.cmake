@@ -24,6 +24,12 @@ set(tutti_nvcc_flags
     -Werror all-warnings
     -Xptxas -v
     -Xfatbin -compress-all)
+if(tutti_have_nvcc) # a fifth smaller, and no driver that runs code of CUDA 13 is too old for it
+    execute_process(COMMAND ${TUTTI_NVCC} --version OUTPUT_VARIABLE tutti_nvcc_version)
+    if(tutti_nvcc_version MATCHES "release ([0-9]+)" AND CMAKE_MATCH_1 GREATER_EQUAL 13)
+        list(APPEND tutti_nvcc_flags --compress-mode=size)
+    endif()
+endif()
 foreach(arch ${TUTTI_CUDA_ARCHS})
     list(APPEND tutti_nvcc_flags -gencode arch=compute_${arch},code=sm_${arch})
 endforeach()
