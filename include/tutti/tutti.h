@@ -429,6 +429,44 @@ TUTTI_API tutti_result tutti_group_begin(tutti_comm *comm);
  *  in any case. */
 TUTTI_API tutti_result tutti_group_end(tutti_comm *comm);
 
+/* ------------------------------------------------------------------ counts in device memory -- */
+
+/*
+ * The v-calls for counts that the host does not know: they are read from memory of the communicator
+ * (GPU memory, or host memory that the GPU can read; host memory on CPU communicators) when the call
+ * runs. A captured graph reads them anew at each replay: the tokens of a rank may change from step to
+ * step. Each rank tells what it sends; nobody need know what it will receive.
+ *
+ * Bound       max_count, the same on every rank, is the largest that any count may be. It decides how
+ *             the call is carried out; only what the counts say is moved. A count above it is found by
+ *             all ranks, in this call, whoever gave it: nothing is written outside of the blocks, and
+ *             received is zeroed. Host memory: TUTTI_E_ARG on every rank, nothing happened. GPUs: the
+ *             communicator fails with TUTTI_E_MISMATCH, and names rank and count.
+ * Places      Stride 0: blocks lie one after another in rank order, as in the ordinary v-calls. Else
+ *             block r begins at r * stride (at least max_count; max_count itself will do), wherever
+ *             the others end: known without knowing the counts. Gaps are left alone.
+ * Memory      Buffers have room for what their strides and the bound allow; packed ones (stride 0) for
+ *             what the counts can be together. `counts` and `received` are 8-byte aligned, do not
+ *             overlap, and like buffers are borrowed until the work is done. Counts must not change
+ *             while it runs.
+ * In place    all_gatherv, where recv_stride is not 0: send == recv + rank * recv_stride * unit.
+ *             reduce_scatterv, where send_stride is not 0: the same with send and recv exchanged.
+ * GPUs        Windows count as for all_gather and all_to_all: recv, all of n_ranks * max_count or
+ *             stride, at the same offset on all ranks, or none. An all_to_allv needs a recv_stride
+ *             for that.
+ */
+typedef struct tutti_device_counts {
+    uint32_t size;          /* sizeof(tutti_device_counts) */
+    uint32_t flags;         /* none yet: 0 */
+    const uint64_t *counts; /* an int64 tensor will do: what is below 0 is above every bound */
+    uint64_t *received;     /* NULL, or [n_ranks], written: the count that came from each rank */
+    size_t max_count;       /* of every count */
+    size_t unit;            /* elements that a count of 1 stands for, as a row's; 0 means 1 */
+    size_t send_stride;     /* counts from one block of send to the next; 0: no gaps */
+    size_t recv_stride;     /* the same of recv */
+} tutti_device_counts;
+#define TUTTI_DEVICE_COUNTS_INIT TUTTI_INIT_(tutti_device_counts)
+
 /* ------------------------------------------------------------------ thread teams ------------- */
 
 /*

@@ -75,9 +75,13 @@ struct tt_call {
 
     const size_t *send_counts, *send_displs; /* all_to_allv; else NULL */
     const size_t *recv_counts, *recv_displs;
+    /* reduce_scatterv of host memory whose blocks are not one after another: send_displs alone */
 
     const tutti_rows *parts; /* all_gatherv_rows: counts are rows; else NULL */
     size_t n_parts;
+
+    const tutti_device_counts
+        *device_counts; /* counts are in memory of the communicator; else NULL */
 
     void *const *recv_blocks; /* all_gather to scattered places, one a rank; else NULL */
 
@@ -107,6 +111,7 @@ static inline struct tt_call tt_call_even(enum tt_coll coll, tutti_dtype dtype, 
     call.recv_counts = call.recv_displs = NULL;
     call.parts = NULL;
     call.n_parts = 0;
+    call.device_counts = NULL;
     call.recv_blocks = NULL;
     call.thread = 0;
     call.n_threads = TT_TEAM_NONE;

@@ -27,6 +27,7 @@
  *   sentinel   [2 halves][sentinel_half]                    the same, of two-shot
  *   staging    [n_ranks][staging_slot]                      written by the peers, guarded by flags
  *   P2P        uint64_t [TT_N_P2P_WORDS][TT_CUDA_P2P_LANES][TT_CUDA_MAX_RANKS]
+ *   COUNTS     packets [2 halves][TT_CUDA_MAX_RANKS]        written by the peers, flags in the data
  *   p2p        [n_ranks][p2p_slot]                          written by the peers, guarded by P2P
  */
 struct tt_cuda_block {
@@ -59,8 +60,9 @@ enum tt_cuda_p2p_word {
 
 #define TT_CUDA_FLAGS_AT 4096
 #define TT_CUDA_P2P_AT   (TT_CUDA_FLAGS_AT + TT_N_FLAGS * TT_CUDA_MAX_BLOCKS * TT_CUDA_MAX_RANKS * 8)
-#define TT_CUDA_CONTROL_BYTES                                                                      \
+#define TT_CUDA_COUNTS_AT                                                                          \
     (TT_CUDA_P2P_AT + TT_N_P2P_WORDS * TT_CUDA_P2P_LANES * TT_CUDA_MAX_RANKS * 8)
+#define TT_CUDA_CONTROL_BYTES (TT_CUDA_COUNTS_AT + 2 * TT_CUDA_MAX_RANKS * 16)
 
 struct tt_cuda_layout {
     uint64_t packets, packet_slot;    /* 16-byte packets of 8 bytes of data and two flags */
@@ -78,7 +80,9 @@ struct tt_cuda_report {
     int32_t peer;    /* who was missing */
     uint32_t coll;   /* enum tt_coll */
     uint64_t epoch;  /* of the launch that failed */
-    uint64_t waited_ns;
+    /* TIMEOUT: ns waited. MISMATCH of counts in GPU memory: the count that is above its bound, 0 if
+     * ranks have different ones. */
+    uint64_t detail;
     uint64_t verdict; /* the host's, once it has looked: report.c */
 };
 
@@ -112,6 +116,16 @@ static inline uint64_t tt_cuda_two_shot_chunk(const struct tt_cuda_layout *layou
            ~(uint64_t)127;
 }
 
+/* Counts in GPU memory, which the kernel reads: kernels/counts.inc. */
+struct tt_cuda_counts {
+    const uint64_t *given; /* what I send each rank; is_one: [1], of the block that all ranks get */
+    uint64_t *received;    /* NULL, or where the kernel leaves what came from each */
+    uint64_t max;          /* of every count; the launch is shaped by it */
+    uint64_t send_stride, recv_stride; /* units from block to block; 0: one right after another */
+    uint64_t unit_bytes;               /* of reductions; moves have it in their parts */
+    int32_t is_one;
+};
+
 /* SHARD: two-shot, whose first hop is all that it needs, or direct; never one-shot. */
 enum tt_cuda_result_to { TT_RESULT_ALL, TT_RESULT_SHARD, TT_RESULT_ROOT };
 
@@ -129,12 +143,12 @@ struct tt_cuda_reduce_args {
     int32_t result_to;
     struct tt_cuda_base base;
     int32_t root;
-    int32_t aligned;  /* send, recv and all shards begin at multiples of 16 bytes */
-    uint64_t longest; /* bytes of the longest shard */
+    int32_t aligned; /* send, recv and all shards begin at multiples of 16 bytes */
     uint64_t shard_at[TT_CUDA_MAX_RANKS], shard_bytes[TT_CUDA_MAX_RANKS]; /* in send */
     const unsigned char
         *peer_send[TT_CUDA_MAX_RANKS]; /* direct: everybody's windows, mapped here */
     unsigned char *peer_recv[TT_CUDA_MAX_RANKS];
+    struct tt_cuda_counts counts; /* counted kernels, which fill the shards in themselves */
 };
 
 /* A pair that needs at most this much of a packet slot goes by packets in a staged move too. */
@@ -168,6 +182,8 @@ struct tt_cuda_move_args {
                       * takes fewer where four of them would not fit its part of the slot */
     /* direct (one part): where my block for rank r goes, as mapped here */
     unsigned char *peer_recv[TT_CUDA_MAX_RANKS];
+    /* counted kernels, which fill in the blocks; peer_recv are the windows' recv as a whole then */
+    struct tt_cuda_counts counts;
 };
 
 /* Sends and receives, those of one peer and direction one after another. */

@@ -70,7 +70,7 @@ static void all_gather(struct tt_engine *e, struct plan *plan, const struct tt_c
     plan->can_put = !call->parts && !call->recv_blocks;
 }
 
-static void all_gather_rows(struct plan *plan, const struct tt_call *call)
+static void set_parts(struct plan *plan, const struct tt_call *call)
 {
     const uint64_t rows = plan->bytes;
 
@@ -143,6 +143,33 @@ static void rooted(struct tt_engine *e, struct plan *plan, const struct tt_call 
         take(plan, call->root, 0, block);
 }
 
+/* Counts in GPU memory: the bound decides, and the kernel finds the blocks. All ranks hear from all. */
+static void by_counts(struct tt_engine *e, struct plan *plan, const struct tt_call *call)
+{
+    const tutti_device_counts *c = call->device_counts;
+    const uint64_t peers = (uint64_t)e->n_ranks - 1;
+    const uint64_t stride = c->recv_stride ? c->recv_stride : c->max_count;
+    struct tt_cuda_move_args *a = &plan->args;
+
+    a->counts.given = c->counts;
+    a->counts.received = c->received;
+    a->counts.max = c->max_count;
+    a->counts.send_stride = c->send_stride;
+    a->counts.recv_stride = c->recv_stride;
+    a->counts.is_one = call->coll == TT_COLL_ALL_GATHER;
+    a->part[0].unit_bytes = c->unit * tt_dtype_bytes(call->dtype);
+    plan->longest = c->max_count;
+    plan->bytes = peers * stride + c->max_count;
+    if (call->parts)
+        set_parts(plan, call);
+    else
+        plan->bytes *= a->part[0].unit_bytes;
+    /* A peer's place is known to me if all have the same blocks, or none depends on another. */
+    plan->can_put = !call->parts && (a->counts.is_one || c->recv_stride > 0);
+    for (int r = 0; r < e->n_ranks; r++)
+        a->peer_recv[r] = NULL;
+}
+
 /* Where the part of a broadcast that rank r passes on begins. */
 static uint64_t part_at(uint64_t bytes, int n_ranks, int r)
 {
@@ -180,13 +207,25 @@ static void spread(struct tt_engine *e, struct plan *plan, const struct tt_call 
     plan->can_put = 1;
 }
 
+static enum tt_cuda_kernel kernel_of(enum tt_algo algo, const struct tt_call *call)
+{
+    const int counted = call->device_counts != NULL;
+
+    switch (algo) {
+    case TT_ALGO_ONE_SHOT:
+        return counted ? TT_CUDA_KERNEL_tt_move_packet_counted : TT_CUDA_KERNEL_tt_move_packet;
+    case TT_ALGO_TWO_SHOT:
+        return counted ? TT_CUDA_KERNEL_tt_move_staged_counted : TT_CUDA_KERNEL_tt_move_staged;
+    default: return counted ? TT_CUDA_KERNEL_tt_move_direct_counted : TT_CUDA_KERNEL_tt_move_direct;
+    }
+}
+
 static tutti_result launch(struct tt_engine *e, struct plan *plan, const struct tt_call *call)
 {
     struct tt_cuda_move_args *a = &plan->args;
     uint64_t pair_bytes = 0, pair_room = 0;
     tutti_window *window = NULL;
     struct tt_cuda_shape shape;
-    enum tt_cuda_kernel kernel;
     enum tt_algo wanted;
 
     for (int p = 0; plan->longest != UINT64_MAX && p < a->n_parts; p++) {
@@ -201,14 +240,12 @@ static tutti_result launch(struct tt_engine *e, struct plan *plan, const struct 
     shape = tt_cuda_move_shape(&e->limits, wanted, pair_bytes, pair_room, window != NULL);
     tt_cuda_take_width(&e->limits, wanted, window ? call->window_width : call->width, &shape);
     tt_cuda_trace(e, call, plan->bytes, &shape);
-    kernel = shape.algo == TT_ALGO_ONE_SHOT   ? TT_CUDA_KERNEL_tt_move_packet
-             : shape.algo == TT_ALGO_TWO_SHOT ? TT_CUDA_KERNEL_tt_move_staged
-                                              : TT_CUDA_KERNEL_tt_move_direct;
-    for (int r = 0; kernel == TT_CUDA_KERNEL_tt_move_direct && r < e->n_ranks; r++)
+    for (int r = 0; shape.algo == TT_ALGO_DIRECT && r < e->n_ranks; r++)
         a->peer_recv[r] = tt_cuda_window_at(window, call->recv, r) + plan->put_at[r];
     a->streams = shape.streams;
-    a->base.meet = plan->silent && kernel != TT_CUDA_KERNEL_tt_move_direct; /* which always meets */
-    return tt_cuda_launch(e, kernel, shape.n_blocks, shape.n_threads, a, sizeof(*a), call->stream);
+    a->base.meet = plan->silent && shape.algo != TT_ALGO_DIRECT; /* which always meets */
+    return tt_cuda_launch(e, kernel_of(shape.algo, call), shape.n_blocks, shape.n_threads, a,
+                          sizeof(*a), call->stream);
 }
 
 static tutti_result barrier(struct tt_engine *e, struct plan *plan, const struct tt_call *call)
@@ -258,11 +295,16 @@ tutti_result tt_cuda_move(struct tt_engine *e, const struct tt_call *call)
     struct plan plan;
 
     begin(e, &plan, call);
+    if (call->device_counts) {
+        by_counts(e, &plan, call);
+        tt_cuda_note(e, call, plan.bytes);
+        return launch(e, &plan, call);
+    }
     switch (call->coll) {
     case TT_COLL_ALL_GATHER:
         all_gather(e, &plan, call);
         if (call->parts)
-            all_gather_rows(&plan, call);
+            set_parts(&plan, call);
         if (call->recv_blocks)
             to_blocks(e, &plan, call);
         break;

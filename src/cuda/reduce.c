@@ -1,7 +1,9 @@
 /* Reductions: from a call to one launch. */
+#include <string.h>
+
 #include "cuda/cuda.h"
 
-enum body { ONE_SHOT, TWO_SHOT, DIRECT, ONE_SHOT_EVEN, TWO_SHOT_EVEN, N_BODIES };
+enum body { ONE_SHOT, TWO_SHOT, TWO_SHOT_COUNTED, DIRECT, ONE_SHOT_EVEN, TWO_SHOT_EVEN, N_BODIES };
 enum wire { NONE, SENTINEL, PACKET };
 enum { ANY, SUM };
 
@@ -26,17 +28,6 @@ static int by_packets(tutti_dtype dtype)
     return variants[ONE_SHOT][dtype][ANY][0].wire == PACKET;
 }
 
-/* The body for a sum that is shared evenly, if there is one; see kernels/even.inc. */
-static enum body even_body(enum tt_algo algo, const struct tt_cuda_reduce_args *args)
-{
-    if (algo == TT_ALGO_ONE_SHOT && args->result_to == TT_RESULT_ALL && args->aligned &&
-        args->bytes > 0 && args->bytes % 16 == 0)
-        return ONE_SHOT_EVEN;
-    if (algo == TT_ALGO_TWO_SHOT && args->result_to != TT_RESULT_ROOT && args->stride > 0)
-        return TWO_SHOT_EVEN;
-    return DIRECT;
-}
-
 uint32_t tt_cuda_packets_dtypes(void)
 {
     uint32_t bits = 0;
@@ -46,17 +37,29 @@ uint32_t tt_cuda_packets_dtypes(void)
     return bits;
 }
 
-static enum tt_cuda_kernel variant(enum tt_algo algo, tutti_dtype dtype, int n_ranks,
+static enum body body_of(enum tt_algo algo)
+{
+    return algo == TT_ALGO_ONE_SHOT ? ONE_SHOT : algo == TT_ALGO_TWO_SHOT ? TWO_SHOT : DIRECT;
+}
+
+/* The body for what is shared evenly, kernels/even.inc, or else the same. */
+static enum body even_body(enum body body, const struct tt_cuda_reduce_args *args)
+{
+    if (body == ONE_SHOT && args->result_to == TT_RESULT_ALL && args->aligned && args->bytes > 0 &&
+        args->bytes % 16 == 0)
+        return ONE_SHOT_EVEN;
+    if (body == TWO_SHOT && args->result_to != TT_RESULT_ROOT && args->stride > 0)
+        return TWO_SHOT_EVEN;
+    return body;
+}
+
+static enum tt_cuda_kernel variant(enum body body, tutti_dtype dtype, int n_ranks,
                                    const struct tt_cuda_reduce_args *args)
 {
-    const enum body body = algo == TT_ALGO_ONE_SHOT   ? ONE_SHOT
-                           : algo == TT_ALGO_TWO_SHOT ? TWO_SHOT
-                                                      : DIRECT;
-    const enum body even = even_body(algo, args);
     int kernel = 0;
 
-    if (args->op == TUTTI_OP_SUM && n_ranks <= MAX_UNROLLED && (body == DIRECT || even != DIRECT))
-        kernel = variants[even][dtype][SUM][n_ranks].kernel;
+    if (args->op == TUTTI_OP_SUM && n_ranks <= MAX_UNROLLED)
+        kernel = variants[even_body(body, args)][dtype][SUM][n_ranks].kernel;
     if (kernel == 0)
         kernel = variants[body][dtype][ANY][0].kernel;
     return (enum tt_cuda_kernel)(kernel - 1);
@@ -175,15 +178,46 @@ static uint64_t describe(const struct tt_engine *e, const struct tt_call *call, 
     return share_evenly(args, n);
 }
 
+/* reduce_scatterv with counts in GPU memory: the bound decides, and the kernel finds the shards. */
+static tutti_result reduce_counted(struct tt_engine *e, const struct tt_call *call)
+{
+    const tutti_device_counts *c = call->device_counts;
+    const int packets = by_packets(call->dtype);
+    const uint64_t most = tt_cuda_two_shot_chunk(&e->limits.layout, e->n_ranks, packets);
+    struct tt_cuda_reduce_args args;
+    struct tt_cuda_shape shape;
+
+    memset(&args, 0, sizeof(args));
+    args.base = e->base;
+    args.base.coll = call->coll;
+    args.send = call->send;
+    args.recv = call->recv;
+    args.op = (int32_t)call->op;
+    args.result_to = TT_RESULT_SHARD;
+    args.counts.given = c->counts;
+    args.counts.max = c->max_count;
+    args.counts.send_stride = c->send_stride;
+    args.counts.unit_bytes = c->unit * tt_dtype_bytes(call->dtype);
+    args.chunk = chunk_bytes(c->max_count * args.counts.unit_bytes, most);
+    args.bytes = (uint64_t)e->n_ranks * c->max_count * args.counts.unit_bytes;
+    shape = tt_cuda_reduce_shape(&e->limits, call->coll, TT_ALGO_TWO_SHOT, args.bytes, 0, packets);
+    tt_cuda_note(e, call, args.bytes);
+    return tt_cuda_launch(e, variant(TWO_SHOT_COUNTED, call->dtype, e->n_ranks, &args),
+                          shape.n_blocks, shape.n_threads, &args, sizeof(args), call->stream);
+}
+
 tutti_result tt_cuda_reduce(struct tt_engine *e, const struct tt_call *call)
 {
     const int n = e->n_ranks, packets = by_packets(call->dtype);
     struct tt_cuda_reduce_args args;
     struct tt_cuda_shape shape;
-    const uint64_t longest = describe(e, call, n, &args);
     enum tt_algo wanted;
+    uint64_t longest;
     int in_windows = 1;
 
+    if (call->device_counts)
+        return reduce_counted(e, call);
+    longest = describe(e, call, n, &args);
     if (n == 1) { /* the same arithmetic, without anybody to wait for */
         args.result_to = TT_RESULT_ALL;
         args.peer_send[0] = args.send;
@@ -198,7 +232,6 @@ tutti_result tt_cuda_reduce(struct tt_engine *e, const struct tt_call *call)
         tt_cuda_take_width(&e->limits, wanted, in_windows ? call->window_width : call->width,
                            &shape);
     }
-    args.longest = longest;
     args.chunk = chunk_bytes(longest, tt_cuda_two_shot_chunk(&e->limits.layout, n, packets));
     if (longest <= 2 * tt_cuda_two_shot_chunk(&e->limits.layout, n, packets))
         args.chunk = chunk_bytes(longest, longest); /* no second chunk to keep apart */
@@ -208,6 +241,6 @@ tutti_result tt_cuda_reduce(struct tt_engine *e, const struct tt_call *call)
     args.base.meet = (uint32_t)some_are_silent(&args, shape.algo, n);
     tt_cuda_note(e, call, args.bytes);
     tt_cuda_trace(e, call, args.bytes, &shape);
-    return tt_cuda_launch(e, variant(shape.algo, call->dtype, n, &args), shape.n_blocks,
+    return tt_cuda_launch(e, variant(body_of(shape.algo), call->dtype, n, &args), shape.n_blocks,
                           shape.n_threads, &args, sizeof(args), call->stream);
 }

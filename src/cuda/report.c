@@ -121,11 +121,28 @@ static void tell_gone(const struct tt_engine *e, uint64_t verdict, char *text, s
                  "communicator %s: rank %d %s; %s on the GPU of rank %d, launch %" PRIu64
                  ", waited %.1f s for rank %d",
                  e->name, rank_of(verdict), what, coll_name(r->coll), e->rank, r->epoch,
-                 (double)r->waited_ns / 1e9, r->peer);
+                 (double)r->detail / 1e9, r->peer);
     else
         snprintf(text, bytes,
                  "communicator %s: rank %d %s; what waited for it on the GPU of rank %d was ended",
                  e->name, rank_of(verdict), what, e->rank);
+}
+
+/* Of counts in GPU memory: one is above its bound, or ranks have different ones. */
+static void tell_counts(const struct tt_engine *e, char *text, size_t bytes)
+{
+    const struct tt_cuda_report *r = e->report;
+
+    if (r->detail != 0)
+        snprintf(text, bytes,
+                 "%s with counts in GPU memory: rank %d has a count of %" PRIu64
+                 ", above max_count; nothing was moved (launch %" PRIu64 "): raise max_count",
+                 coll_name(r->coll), r->peer, r->detail, r->epoch);
+    else
+        snprintf(text, bytes,
+                 "%s with counts in GPU memory: rank %d has other counts than rank %d, but they "
+                 "must be the same on every rank (launch %" PRIu64 ")",
+                 coll_name(r->coll), r->peer, e->rank, r->epoch);
 }
 
 static void tell(const struct tt_engine *e, uint64_t verdict, char *text, size_t bytes)
@@ -139,9 +156,13 @@ static void tell(const struct tt_engine *e, uint64_t verdict, char *text, size_t
             text, bytes,
             "%s on the GPU of rank %d: rank %d did not come within %.1f s: it is busy, stopped or "
             "made another call (launch %" PRIu64 "; TUTTI_TIMEOUT says how long to wait)",
-            coll_name(r->coll), e->rank, r->peer, (double)r->waited_ns / 1e9, r->epoch);
+            coll_name(r->coll), e->rank, r->peer, (double)r->detail / 1e9, r->epoch);
         break;
     case TUTTI_E_MISMATCH:
+        if (r->coll != TT_COLL_SEND_RECV) {
+            tell_counts(e, text, bytes);
+            break;
+        }
         snprintf(text, bytes,
                  "%s: rank %d sends rank %d a message that is not as long as the one it waits for",
                  coll_name(r->coll), e->rank, r->peer);

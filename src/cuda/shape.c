@@ -116,7 +116,8 @@ static int whole_teams(int n_threads)
 struct tt_cuda_shape tt_cuda_move_shape(const struct tt_cuda_limits *limits, enum tt_algo force,
                                         uint64_t pair_bytes, uint64_t pair_room, int in_windows)
 {
-    const uint64_t peers = (uint64_t)limits->n_ranks - 1;
+    /* One rank still copies its own block. */
+    const uint64_t peers = limits->n_ranks > 1 ? (uint64_t)limits->n_ranks - 1 : 1;
     const uint64_t sent =
         pair_bytes <= UINT64_MAX / TT_CUDA_MAX_RANKS ? pair_bytes * peers : UINT64_MAX;
     enum tt_algo algo =

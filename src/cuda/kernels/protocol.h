@@ -58,7 +58,7 @@ TT_FN void tt_show_presence(const struct tt_launch *l)
 
 /* The first thread of the rank that fails writes the report; what it wrote stays. Only then do the
  * others see that there was a failure, so none of them can be first. */
-TT_FN void tt_fail(struct tt_launch *l, uint32_t result, int peer, uint64_t waited_ns)
+TT_FN void tt_fail(struct tt_launch *l, uint32_t result, int peer, uint64_t detail)
 {
     struct tt_cuda_report *r = l->base->report;
 
@@ -67,7 +67,7 @@ TT_FN void tt_fail(struct tt_launch *l, uint32_t result, int peer, uint64_t wait
         r->peer = peer;
         r->coll = l->base->coll;
         r->epoch = l->epoch;
-        r->waited_ns = waited_ns;
+        r->detail = detail;
         tt_fence_sys();
         *(volatile uint32_t *)&r->result = result;
     }

@@ -14,6 +14,10 @@
 #define ARGS_MOVE_DIRECT ARGS(tt_cuda_move_args)
 #define ARGS_P2P         ARGS(tt_cuda_p2p_args)
 
+#define ARGS_MOVE_PACKET_COUNTED ARGS(tt_cuda_move_args)
+#define ARGS_MOVE_STAGED_COUNTED ARGS(tt_cuda_move_args)
+#define ARGS_MOVE_DIRECT_COUNTED ARGS(tt_cuda_move_args)
+
 const struct tt_sim_entry tt_sim_kernels[] = {
 #define TT_REDUCE(name, body, wire, dtype, op, n) {#name, name, ARGS(tt_cuda_reduce_args)},
 #define TT_MOVE(name, body)                       {#name, name, ARGS_##body},
