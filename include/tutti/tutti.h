@@ -48,8 +48,8 @@
  *               on all ranks (tutti_comm_status); destroy it. The process and its other
  *               communicators are unharmed. On GPUs work on a stream that fails ends, with any
  *               result; tutti_comm_status() and the next call say so. A mismatch shows there as a
- *               timeout, but for sends and receives; that a rank has died or left at the deadline,
- *               or when somebody asks tutti_comm_status().
+ *               timeout, but for sends, receives and counts in device memory; that a rank has died
+ *               or left at the deadline, or when somebody asks tutti_comm_status().
  */
 #ifndef TUTTI_TUTTI_H
 #define TUTTI_TUTTI_H
@@ -466,6 +466,34 @@ typedef struct tutti_device_counts {
     size_t recv_stride;     /* the same of recv */
 } tutti_device_counts;
 #define TUTTI_DEVICE_COUNTS_INIT TUTTI_INIT_(tutti_device_counts)
+
+/** tutti_all_gatherv() of counts->counts[1], the one block that this rank gives to all. `received` is
+ *  the counts of all ranks. send_stride is not used: 0. */
+TUTTI_API tutti_result tutti_all_gatherv_device(tutti_comm *comm, const void *send, void *recv,
+                                                const tutti_device_counts *counts,
+                                                tutti_dtype dtype, tutti_stream stream);
+
+/** tutti_all_gatherv_rows() of counts->counts[1] rows from this rank, in one exchange. Strides and
+ *  max_count are in rows, and recv_stride is that of all parts; unit is not used: 0. Where a part's
+ *  recv is in place, all are. */
+TUTTI_API tutti_result tutti_all_gatherv_rows_device(tutti_comm *comm, const tutti_rows parts[],
+                                                     size_t n_parts,
+                                                     const tutti_device_counts *counts,
+                                                     tutti_stream stream);
+
+/** tutti_reduce_scatterv() with a block of counts->counts[r] for rank r; the same counts[n_ranks] on
+ *  every rank (`received` of an all_gatherv, for example): what differs is TUTTI_E_MISMATCH. recv_stride
+ *  and `received` are not used: 0 and NULL. */
+TUTTI_API tutti_result tutti_reduce_scatterv_device(tutti_comm *comm, const void *send, void *recv,
+                                                    const tutti_device_counts *counts,
+                                                    tutti_dtype dtype, tutti_op op,
+                                                    tutti_stream stream);
+
+/** tutti_all_to_allv() with a block of counts->counts[r] for rank r: each rank gives its own
+ *  counts[n_ranks], and finds in `received` what came. Not in place. */
+TUTTI_API tutti_result tutti_all_to_allv_device(tutti_comm *comm, const void *send, void *recv,
+                                                const tutti_device_counts *counts,
+                                                tutti_dtype dtype, tutti_stream stream);
 
 /* ------------------------------------------------------------------ thread teams ------------- */
 

@@ -2,6 +2,16 @@
 #include "base/error.h"
 #include "coll/comm.h"
 
+static uint64_t bound(const tutti_comm *comm, const struct tt_call *call)
+{
+    const uint64_t most = (uint64_t)comm->n_ranks * call->device_counts->max_count;
+    uint64_t bytes = call->parts ? 0 : call->device_counts->unit * tt_dtype_bytes(call->dtype);
+
+    for (size_t p = 0; call->parts && p < call->n_parts; p++)
+        bytes += call->parts[p].row_bytes;
+    return most * bytes;
+}
+
 /* Bytes of the larger side of a call on a rank: the same on all ranks, except for all_to_allv, whose
  * ranks settle the way when they meet. */
 static uint64_t larger_side(const tutti_comm *comm, const struct tt_call *call)
@@ -11,6 +21,8 @@ static uint64_t larger_side(const tutti_comm *comm, const struct tt_call *call)
 
     if (call->send_counts)
         return UINT64_MAX;
+    if (call->device_counts) /* of which the bound counts */
+        return bound(comm, call);
     if (call->counts) {
         uint64_t row_bytes = call->parts ? 0 : size;
 
@@ -56,6 +68,8 @@ tutti_result tt_coll_run(tutti_comm *comm, struct tt_call *call)
 
     if (comm->group)
         return tt_group_add_call(comm->group, call, comm->n_ranks);
+    if (call->device_counts && comm->device == TUTTI_DEVICE_CPU)
+        return tt_coll_run_counted(comm, call);
     bytes = larger_side(comm, call);
     if (comm->device == TUTTI_DEVICE_CPU)
         choose_on_cpu(&comm->select, call, bytes);

@@ -48,6 +48,8 @@ tutti_result tt_comm_all_gather(void *comm, const void *send, void *recv, size_t
 
 /* Choose the algorithm and run, or queue in the open group. */
 tutti_result tt_coll_run(tutti_comm *comm, struct tt_call *call);
+/* The same for counts in host memory that ranks do not know of each other. */
+tutti_result tt_coll_run_counted(tutti_comm *comm, const struct tt_call *call);
 tutti_result tt_coll_p2p(tutti_comm *comm, const struct tt_p2p *op);
 
 tutti_result tt_group_begin(tutti_comm *comm);

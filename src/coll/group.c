@@ -9,6 +9,7 @@ struct item {
     struct tt_call call;
     size_t *counts; /* copies of the caller's arrays, [4][n_ranks] at most */
     tutti_rows *parts;
+    tutti_device_counts *device_counts;
 };
 
 struct tt_group {
@@ -48,6 +49,7 @@ void tt_group_free(struct tt_group *group)
     for (size_t i = 0; i < group->n_items; i++) {
         free(group->items[i].counts);
         free(group->items[i].parts);
+        free(group->items[i].device_counts);
     }
     free(group->items);
     free(group->p2p);
@@ -79,6 +81,13 @@ static tutti_result keep_arrays(struct item *item, size_t n)
         memcpy(item->parts, item->call.parts, item->call.n_parts * sizeof(*item->parts));
         item->call.parts = item->parts;
     }
+    if (item->call.device_counts) {
+        item->device_counts = malloc(sizeof(*item->device_counts));
+        if (!item->device_counts)
+            return TT_FAIL(TUTTI_E_MEMORY, "no memory for the counts of a call in a group");
+        *item->device_counts = *item->call.device_counts;
+        item->call.device_counts = item->device_counts;
+    }
     return TUTTI_OK;
 }
 
@@ -96,6 +105,7 @@ tutti_result tt_group_add_call(struct tt_group *group, const struct tt_call *cal
     res = keep_arrays(item, (size_t)n_ranks);
     if (res != TUTTI_OK) {
         free(item->counts);
+        free(item->parts);
         return res;
     }
     group->n_items++;

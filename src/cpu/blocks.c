@@ -55,9 +55,10 @@ static void reduce_scatter(struct tt_lane *ln, const struct tt_call *call, struc
     for (int r = 0; r < n; r++) {
         const size_t count = call->counts ? call->counts[r] : call->count;
         const struct slice s = slice_of(share, count, size);
+        const size_t at = call->send_displs ? call->send_displs[r] : displ;
 
         ln->blocks[r] =
-            (struct tt_block){(const unsigned char *)call->send + displ * size + s.first, s.bytes,
+            (struct tt_block){(const unsigned char *)call->send + at * size + s.first, s.bytes,
                               (unsigned char *)call->recv + mine.first, mine.bytes};
         displ += count;
     }

@@ -73,7 +73,7 @@ static int offer_windows(const struct tt_lane *ln, const struct tt_call *call, s
     size_t send_bytes, recv_bytes;
     tutti_window *w;
 
-    if (call->parts || call->recv_blocks || call->send_counts || in_place_exchange(call))
+    if (call->parts || call->recv_blocks || call->send_displs || in_place_exchange(call))
         return 0;
     needs(ln, call, &send_bytes, &recv_bytes);
     if (send_bytes) {
@@ -97,7 +97,7 @@ static void offer(const struct tt_lane *ln, const struct tt_call *call, struct t
 {
     if (share.windows && offer_windows(ln, call, t))
         return;
-    if (share.xmem && !call->parts && !call->send_counts && !in_place_exchange(call)) {
+    if (share.xmem && !call->parts && !call->send_displs && !in_place_exchange(call)) {
         t->can = TT_CAN_XMEM;
         t->send = (uint64_t)(uintptr_t)call->send;
         t->recv = (uint64_t)(uintptr_t)call->recv;

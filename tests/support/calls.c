@@ -103,6 +103,10 @@ void t_call_shape(struct t_stage *s, struct t_call *call)
     call->recv_counts = s->counts + 2 * n;
     call->recv_displs = s->counts + 3 * n;
     call->in_place = c->in_place;
+    if (t_is_counted(c->coll)) {
+        t_counted_shape(s, call);
+        return;
+    }
     switch (c->coll) {
     case T_all_reduce:
     case T_broadcast:
@@ -123,8 +127,7 @@ void t_call_shape(struct t_stage *s, struct t_call *call)
     case T_all_gatherv:
     case T_all_gatherv_rows: block_counts(s, call); break;
     case T_all_to_allv: v_shape(s, call); break;
-    case T_barrier:
-    case T_N_COLLS: sizes(call, 0, 0); break;
+    default: sizes(call, 0, 0); break;
     }
     if (c->coll == T_broadcast)
         call->in_place = 1;
@@ -164,7 +167,9 @@ void t_call_input(const struct t_stage *s, const struct t_call *call, unsigned c
 
     if (call->null_send || idle || (c->coll == T_broadcast && s->rank != c->root))
         return;
-    if (c->coll == T_all_gatherv_rows)
+    if (call->counted)
+        t_counted_input(s, call, buf);
+    else if (c->coll == T_all_gatherv_rows)
         rows_input(s, call, buf);
     else if (c->coll == T_all_to_allv)
         v_input(s, call, buf);
@@ -216,6 +221,10 @@ void t_call_result(const struct t_stage *s, const struct t_call *call, unsigned 
 
     if (call->null_recv || idle)
         return;
+    if (call->counted) {
+        t_counted_result(s, call, buf);
+        return;
+    }
     switch (c->coll) {
     case T_all_reduce:
     case T_reduce: t_pattern_write(s->result, buf, 0, c->count); break;
@@ -232,8 +241,7 @@ void t_call_result(const struct t_stage *s, const struct t_call *call, unsigned 
     case T_broadcast: t_pattern_write(&s->inputs[c->root], buf, 0, c->count); break;
     case T_scatter: t_pattern_write(&s->inputs[c->root], buf, me * c->count, c->count); break;
     case T_ring: t_pattern_write(&s->inputs[before], buf, 0, c->count); break;
-    case T_barrier:
-    case T_N_COLLS: break;
+    default: break;
     }
 }
 
@@ -290,9 +298,10 @@ static tutti_result make_alone(struct t_stage *s, struct t_call *k)
     case T_gather: return tutti_gather(comm, send, recv, c->count, c->dtype, c->root, k->stream);
     case T_scatter: return tutti_scatter(comm, send, recv, c->count, c->dtype, c->root, k->stream);
     case T_ring: return make_ring(s, k);
-    case T_barrier:
-    case T_N_COLLS: break;
+    default: break;
     }
+    if (k->counted)
+        return t_counted_make(s, k);
     return tutti_barrier(comm, k->stream);
 }
 

@@ -20,11 +20,27 @@ struct t_call {
     struct t_side send, recv;
     tutti_stream stream;
     size_t *send_counts, *send_displs, *recv_counts, *recv_displs; /* of v-calls */
+
+    /* Of those with counts in device memory, whose buffers have room for all that the counts may be:
+     * they lie where they lie in every round. */
+    int counted, hears;          /* hears: asks for the counts that come */
+    size_t max_count, unit;      /* unit: elements */
+    size_t send_step, recv_step; /* strides; 0: packed */
 };
+
+enum { T_NO_WORD = 0x5555 }; /* in `received` before the call */
 
 void t_call_shape(struct t_stage *s, struct t_call *call);
 void t_call_input(const struct t_stage *s, const struct t_call *call, unsigned char *buf);
 void t_call_result(const struct t_stage *s, const struct t_call *call, unsigned char *buf);
 tutti_result t_call_make(struct t_stage *s, struct t_call *call);
+
+/* The same four of the calls that are `counted`: counted.c. */
+void t_counted_shape(struct t_stage *s, struct t_call *call);
+void t_counted_input(const struct t_stage *s, const struct t_call *call, unsigned char *buf);
+void t_counted_result(const struct t_stage *s, const struct t_call *call, unsigned char *buf);
+tutti_result t_counted_make(struct t_stage *s, const struct t_call *call);
+/* What rank r sends this one, as a count in device memory. */
+uint64_t t_call_received(const struct t_stage *s, const struct t_call *call, int r);
 
 #endif

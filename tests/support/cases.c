@@ -65,8 +65,12 @@ void t_stage_open_on(struct t_stage *s, struct t_rank *t, tutti_comm *comm, size
     s->inputs = calloc((size_t)s->n_ranks, sizeof(*s->inputs));
     s->result = calloc(1, sizeof(*s->result));
     s->counts = calloc(4 * (size_t)s->n_ranks, sizeof(*s->counts));
+    s->words = calloc(2 * (size_t)s->n_ranks, sizeof(*s->words));
     s->call = calloc(1, sizeof(*s->call));
-    T_CHECK(s->want && s->inputs && s->result && s->counts && s->call, "no memory for a stage");
+    T_CHECK(s->want && s->inputs && s->result && s->counts && s->words && s->call,
+            "no memory for a stage");
+    if (device != NULL)
+        s->device_words = t_device_alloc(2 * (size_t)s->n_ranks * sizeof(*s->words));
 }
 
 void t_stage_open(struct t_stage *s, struct t_rank *t, tutti_comm *comm, size_t room,
@@ -91,7 +95,10 @@ void t_stage_close(struct t_stage *s)
     free(s->inputs);
     free(s->result);
     free(s->counts);
+    free(s->words);
     free(s->call);
+    if (s->device_words != NULL)
+        t_device_free(s->device_words);
 }
 
 /* --- where the buffers of this rank are --- */
@@ -110,7 +117,7 @@ static enum t_place place_on_device(const struct t_case *c)
 {
     const int is_even = c->coll == T_all_reduce || c->coll == T_reduce || c->coll == T_broadcast ||
                         c->coll == T_all_gather || c->coll == T_all_to_all ||
-                        c->coll == T_reduce_scatter;
+                        c->coll == T_reduce_scatter || t_is_counted(c->coll);
 
     return c->place == T_AT_END && !is_even && c->windows != T_ORDINARY ? T_ODD : c->place;
 }
@@ -143,7 +150,8 @@ static int lies_in_recv(const struct t_call *call)
 {
     const enum t_coll coll = call->c->coll;
 
-    return coll == T_all_gather || coll == T_all_gatherv || coll == T_gather;
+    return coll == T_all_gather || coll == T_all_gatherv || coll == T_gather ||
+           coll == T_all_gatherv_device;
 }
 
 /* In place: the smaller side is part of the larger one, at the offset that the call prescribes. */
@@ -287,6 +295,36 @@ static void move_sides(const struct t_stage *s, int to_device)
         move_side(s, &call->recv, to_device);
 }
 
+static void move_words(const struct t_stage *s, int to_device)
+{
+    const size_t bytes = 2 * (size_t)s->n_ranks * sizeof(*s->words);
+
+    if (!s->call->counted)
+        return;
+    if (to_device)
+        t_device_push(s->device, s->device_words, s->words, bytes);
+    else
+        t_device_pull(s->device, s->words, s->device_words, bytes);
+}
+
+static int check_words(const struct t_stage *s)
+{
+    const struct t_call *call = s->call;
+    const uint64_t *received = s->words + s->n_ranks;
+
+    for (int r = 0; call->counted && r < s->n_ranks; r++) {
+        const uint64_t want = call->hears ? t_call_received(s, call, r) : T_NO_WORD;
+
+        if (received[r] == want)
+            continue;
+        T_CHECK(s->expect_failure, "%s, rank %d of %d: received %llu from rank %d, want %llu",
+                t_case_text(call->c), s->rank, s->n_ranks, (unsigned long long)received[r], r,
+                (unsigned long long)want);
+        return 0;
+    }
+    return 1;
+}
+
 /* --- the steps --- */
 
 void t_case_load(struct t_stage *s, const struct t_case *c)
@@ -294,8 +332,10 @@ void t_case_load(struct t_stage *s, const struct t_case *c)
     *s->call = (struct t_call){.c = c};
     t_call_shape(s, s->call);
     prepare(s, s->call);
-    if (s->device != NULL)
+    if (s->device != NULL) {
         move_sides(s, 1);
+        move_words(s, 1);
+    }
 }
 
 tutti_result t_case_launch(struct t_stage *s)
@@ -322,12 +362,13 @@ tutti_result t_case_verify(struct t_stage *s)
 
     if (s->device != NULL) {
         move_sides(s, 0);
+        move_words(s, 0);
         t_device_sync(s->device);
         T_OK(tutti_comm_status(s->comm, &state));
         T_CHECK(s->expect_failure || state.result == TUTTI_OK, "%s, rank %d of %d: %s",
                 t_case_text(s->call->c), s->rank, s->n_ranks, state.text);
     }
-    return check(s, s->call) ? TUTTI_OK : TUTTI_E_INTERNAL;
+    return check_words(s) && check(s, s->call) ? TUTTI_OK : TUTTI_E_INTERNAL;
 }
 
 tutti_result t_case_try(struct t_stage *s, const struct t_case *c)

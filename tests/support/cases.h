@@ -20,6 +20,10 @@
     X(all_gatherv_rows, 0, 0, 0)                                                                   \
     X(all_to_all, 0, 0, 1)                                                                         \
     X(all_to_allv, 0, 0, 0)                                                                        \
+    X(reduce_scatterv_device, 1, 0, 0)                                                             \
+    X(all_gatherv_device, 0, 0, 0)                                                                 \
+    X(all_gatherv_rows_device, 0, 0, 0)                                                            \
+    X(all_to_allv_device, 0, 0, 0)                                                                 \
     X(broadcast, 0, 1, 1)                                                                          \
     X(reduce, 1, 1, 0)                                                                             \
     X(gather, 0, 1, 0)                                                                             \
@@ -39,6 +43,12 @@ struct t_coll_facts {
     int reduces, rooted, has_team;
 };
 extern const struct t_coll_facts t_colls[T_N_COLLS];
+
+/* Are the counts in device memory? */
+static inline int t_is_counted(enum t_coll coll)
+{
+    return coll >= T_reduce_scatterv_device && coll <= T_all_to_allv_device;
+}
 
 /* Which buffers lie in windows. */
 enum t_windows {
@@ -60,7 +70,7 @@ struct t_case {
     enum t_windows windows;
     enum t_inputs inputs;
     uint64_t seed;  /* of inputs and of all that is not said above */
-    uint64_t round; /* the same call with other inputs */
+    uint64_t round; /* the same call with other inputs, and other counts in device memory */
 };
 
 /* What a rank needs to run cases: buffers, windows, patterns. */
@@ -75,11 +85,13 @@ struct t_stage {
     struct t_pattern *inputs; /* of all ranks */
     struct t_pattern *result;
     size_t *counts;     /* [4][n_ranks] */
+    uint64_t *words;    /* [2][n_ranks] of calls with counts in device memory: given, received */
     int expect_failure; /* return a wrong result instead of failing the test */
 
     /* On a GPU: `memory` is what the host sees of device_memory, before and after a call. */
     struct t_device *device; /* NULL: on the host */
     unsigned char *device_memory[2][2];
+    uint64_t *device_words;
     struct t_call *call; /* between load and verify */
 };
 

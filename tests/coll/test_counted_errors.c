@@ -1,0 +1,148 @@
+/* Counts in memory of the communicator, on the host: what is wrong is found by all ranks, and the
+ * communicator goes on. That the right ones are right is in every test that runs all calls. */
+#include "support/cases.h"
+
+enum { N = 3, BOUND = 20 };
+
+static tutti_device_counts counts_at(const uint64_t *words, uint64_t *received)
+{
+    tutti_device_counts c = TUTTI_DEVICE_COUNTS_INIT;
+
+    c.counts = words;
+    c.received = received;
+    c.max_count = BOUND;
+    return c;
+}
+
+static void gather_works(struct t_rank *t)
+{
+    const uint64_t mine = (uint64_t)t->rank + 1;
+    const int32_t send[BOUND] = {t->rank, t->rank, t->rank};
+    int32_t recv[N * BOUND];
+    uint64_t received[N];
+    const tutti_device_counts c = counts_at(&mine, received);
+    size_t at = 0;
+
+    T_OK(tutti_all_gatherv_device(t->comm, send, recv, &c, TUTTI_DTYPE_I32, NULL));
+    for (int r = 0; r < N; r++) {
+        T_CHECK(received[r] == (uint64_t)r + 1, "received[%d] is %llu", r,
+                (unsigned long long)received[r]);
+        for (uint64_t i = 0; i < received[r]; i++, at++)
+            T_CHECK(recv[at] == r, "element %zu is %d, not %d", at, recv[at], r);
+    }
+}
+
+T_RANKS(a_count_above_its_bound_is_refused_on_every_rank, N)
+{
+    static int32_t send[N * BOUND], recv[N * BOUND];
+    uint64_t words[N] = {4, 5, 6}, received[N] = {7, 7, 7};
+    const tutti_device_counts c = counts_at(words, received);
+    tutti_device_counts reduced = counts_at(words, NULL);
+    const tutti_rows part = {send, recv, 4};
+
+    if (t->rank == 1)
+        words[0] = BOUND + 1;
+    T_IS(TUTTI_E_ARG, tutti_all_gatherv_device(t->comm, send, recv, &c, TUTTI_DTYPE_I32, NULL));
+    T_CHECK(strstr(tutti_last_error(), "rank 1") && strstr(tutti_last_error(), "21"), "\"%s\"",
+            tutti_last_error());
+    T_CHECK(received[0] == 0 && received[2] == 0, "received is not zeroed");
+    T_IS(TUTTI_E_ARG, tutti_all_gatherv_rows_device(t->comm, &part, 1, &c, NULL));
+    T_IS(TUTTI_E_ARG, tutti_all_to_allv_device(t->comm, send, recv, &c, TUTTI_DTYPE_I32, NULL));
+    words[0] = 4;
+    words[2] = t->rank == 1 ? UINT64_MAX : 6;
+    T_IS(TUTTI_E_ARG, tutti_reduce_scatterv_device(t->comm, send, recv, &reduced, TUTTI_DTYPE_I32,
+                                                   TUTTI_OP_SUM, NULL));
+    gather_works(t);
+}
+
+T_RANKS(counts_of_a_reduction_that_differ_are_a_mismatch, N)
+{
+    static int32_t send[N * BOUND], recv[N * BOUND];
+    const uint64_t words[N] = {4, t->rank == 1 ? 6 : 5, 6};
+    const tutti_device_counts c = counts_at(words, NULL);
+
+    T_IS(TUTTI_E_MISMATCH, tutti_reduce_scatterv_device(t->comm, send, recv, &c, TUTTI_DTYPE_I32,
+                                                        TUTTI_OP_SUM, NULL));
+}
+
+/* The counts themselves are read at the end, as buffers are. */
+T_RANKS(a_group_copies_what_describes_the_counts, N)
+{
+    const int32_t send[BOUND] = {t->rank, t->rank, t->rank};
+    uint64_t mine = 0, received[N];
+    tutti_device_counts c = counts_at(&mine, received);
+    int32_t recv[N * BOUND];
+
+    T_OK(tutti_group_begin(t->comm));
+    T_OK(tutti_all_gatherv_device(t->comm, send, recv, &c, TUTTI_DTYPE_I32, NULL));
+    memset(&c, 0x7f, sizeof(c));
+    mine = 2;
+    T_OK(tutti_group_end(t->comm));
+    for (int i = 0; i < 2 * N; i++)
+        T_CHECK(recv[i] == i / 2 && received[i / 2] == 2, "element %d is %d, from %llu", i, recv[i],
+                (unsigned long long)received[i / 2]);
+}
+
+/* Each makes one field of good counts wrong. */
+static tutti_device_counts wrong_counts(int i, const uint64_t *words, uint64_t *received)
+{
+    tutti_device_counts c = counts_at(words, received);
+
+    switch (i) {
+    case 0: c.size = 0; break;
+    case 1: c.flags = 1; break;
+    case 2: c.counts = NULL; break;
+    case 3: c.counts = (const uint64_t *)((uintptr_t)words + 4); break;
+    case 4: c.received = (uint64_t *)((uintptr_t)received + 1); break;
+    case 5: c.received = (uint64_t *)(uintptr_t)words; break;
+    case 6: c.recv_stride = BOUND - 1; break;
+    case 7: c.send_stride = BOUND; break; /* all_gatherv has one block */
+    case 8: c.max_count = SIZE_MAX / 8; break;
+    case 9: c.unit = SIZE_MAX / 8; break;
+    default: break;
+    }
+    return c;
+}
+enum { N_WRONG = 10 };
+
+T_RANKS(wrong_arguments_are_refused, N)
+{
+    static int32_t send[BOUND], recv[N * BOUND];
+    const uint64_t words[N] = {1, 1, 1};
+    uint64_t received[N + 1];
+    tutti_device_counts c = counts_at(words, NULL);
+    tutti_comm *comm = t->comm;
+
+    for (int i = 0; i < N_WRONG; i++) {
+        const tutti_device_counts wrong = wrong_counts(i, words, received);
+
+        T_CHECK(tutti_all_gatherv_device(comm, send, recv, &wrong, TUTTI_DTYPE_I32, NULL) ==
+                    TUTTI_E_ARG,
+                "wrong counts %d are accepted", i);
+        T_CHECK(strstr(tutti_last_error(), "all_gatherv_device") != NULL, "%s", tutti_last_error());
+    }
+    T_IS(TUTTI_E_ARG, tutti_all_gatherv_device(comm, send, recv, NULL, TUTTI_DTYPE_I32, NULL));
+    T_IS(TUTTI_E_ARG, tutti_all_gatherv_device(comm, NULL, recv, &c, TUTTI_DTYPE_I32, NULL));
+    T_IS(TUTTI_E_ARG, tutti_all_to_allv_device(comm, recv, recv, &c, TUTTI_DTYPE_I32, NULL));
+    T_IS(TUTTI_E_ARG, tutti_all_gatherv_rows_device(comm, NULL, 1, &c, NULL));
+    c.received = received;
+    T_IS(TUTTI_E_ARG,
+         tutti_reduce_scatterv_device(comm, recv, send, &c, TUTTI_DTYPE_I32, TUTTI_OP_SUM, NULL));
+    c.received = NULL;
+    c.recv_stride = BOUND; /* in place, but not at its place */
+    T_IS(TUTTI_E_ARG, tutti_all_gatherv_device(comm, recv + BOUND * t->rank + 1, recv, &c,
+                                               TUTTI_DTYPE_I32, NULL));
+    gather_works(t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_count_above_its_bound_is_refused_on_every_rank),
+        cmocka_unit_test(counts_of_a_reduction_that_differ_are_a_mismatch),
+        cmocka_unit_test(a_group_copies_what_describes_the_counts),
+        cmocka_unit_test(wrong_arguments_are_refused),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
