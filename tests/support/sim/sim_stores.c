@@ -15,6 +15,7 @@
  *   no_meet      ranks do not show that they came (sim_launch.c)
  *   one_half     both halves of the sentinel memory are the same (sim_launch.c)
  */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "support/sim/sim.h"
@@ -114,11 +115,21 @@ static void drain_range(struct tt_sim_pending *q, const void *p, size_t bytes)
             drain_one(q, i--);
 }
 
+/* On a GPU it is an error that ends the process's work. */
+static void need_alignment(const void *p)
+{
+    if ((uintptr_t)p % 16 == 0)
+        return;
+    fprintf(stderr, "a kernel makes a 16-byte access to %p\n", p);
+    abort();
+}
+
 void tt_sim_store16(void *p, const void *vec)
 {
     struct tt_sim_store halves[2];
     struct tt_sim_pending *q;
 
+    need_alignment(p);
     for (int i = 0; i < 2; i++) {
         halves[i].p = (uint64_t *)p + i;
         memcpy(&halves[i].value, (const char *)vec + 8 * i, 8);
@@ -142,6 +153,7 @@ void tt_sim_load16(const void *p, void *vec)
     const uint64_t dice = tt_sim_random();
     uint64_t halves[2];
 
+    need_alignment(p);
     if (dice != 0)
         drain_range(tt_sim_my_stores(), p, 16);
     for (int i = 0; i < 2; i++) {
