@@ -49,6 +49,10 @@ static const struct cli_option option_table[] = {
      "f32 f16 bf16 f64 i8 u8 i32 u32 i64 u64 e4m3 e5m2;\ndefault f32, and bf16 for what reduces; "
      "on GPUs bf16"},
     {'o', "op", CLI_TEXT, &options.ops, "LIST", "sum prod max min avg; default sum"},
+    {0, "device-counts", CLI_FLAG, &options.device_counts, NULL,
+     "GPUs: v-calls with counts in GPU memory too"},
+    {0, "even-counts", CLI_FLAG, &options.even_counts, NULL,
+     "v-calls with the same count for every rank"},
     {0, "root", CLI_NUMBER, &options.root, "RANK", "of broadcast, reduce, gather, scatter"},
     {0, "in-place", CLI_FLAG, &options.in_place, NULL, "send and receive in the same buffer"},
     {0, "ordinary", CLI_FLAG, &options.only_ordinary, NULL, "ordinary buffers only"},
@@ -95,8 +99,8 @@ static int check_options(const struct place *place, char **words)
         options.collectives[0] = "all";
     if (options.n_gpus && gpu_options(&options, n) != 0)
         return 2;
-    if (!options.n_gpus && options.graph)
-        return cli_error("--graph is for GPUs: say how many with --gpus");
+    if (!options.n_gpus && (options.graph || options.device_counts))
+        return cli_error("--graph and --device-counts are for GPUs: say how many with --gpus");
     if (options.min_bytes == SIZE_MAX)
         options.min_bytes = 64;
     if (options.max_bytes == SIZE_MAX)

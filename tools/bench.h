@@ -157,6 +157,7 @@ int bench_measure(struct bench_rank *rank, int index);
 void bench_call_make(const struct bench_shape *shape, int in_place, char *in, char *out,
                      struct bench_call *call_out);
 tutti_result bench_call_run(tutti_comm *comm, const struct bench_call *call);
+int bench_call_has_counts(const struct bench_call *call); /* a v-call */
 tutti_result bench_call_run_team(tutti_comm *comm, const struct bench_call *call, int thread,
                                  int n_threads);
 

@@ -79,8 +79,34 @@ static tutti_result sendrecv(tutti_comm *comm, const struct bench_call *c)
     return first != TUTTI_OK ? first : result;
 }
 
+int bench_call_has_counts(const struct bench_call *c)
+{
+    return c->id == BENCH_REDUCE_SCATTERV || c->id == BENCH_ALL_GATHERV ||
+           c->id == BENCH_ALL_GATHERV_ROWS || c->id == BENCH_ALL_TO_ALLV;
+}
+
+static tutti_result run_counted(tutti_comm *comm, const struct bench_call *c)
+{
+    switch (c->id) {
+    case BENCH_REDUCE_SCATTERV:
+        return tutti_reduce_scatterv_device(comm, c->send, c->recv, c->device_counts, c->dtype,
+                                            c->op, c->stream);
+    case BENCH_ALL_GATHERV:
+        return tutti_all_gatherv_device(comm, c->send, c->recv, c->device_counts, c->dtype,
+                                        c->stream);
+    case BENCH_ALL_GATHERV_ROWS:
+        return tutti_all_gatherv_rows_device(comm, c->parts, BENCH_N_PARTS, c->device_counts,
+                                             c->stream);
+    default:
+        return tutti_all_to_allv_device(comm, c->send, c->recv, c->device_counts, c->dtype,
+                                        c->stream);
+    }
+}
+
 tutti_result bench_call_run(tutti_comm *comm, const struct bench_call *c)
 {
+    if (c->device_counts)
+        return run_counted(comm, c);
     switch (c->id) {
     case BENCH_ALL_REDUCE:
         return tutti_all_reduce(comm, c->send, c->recv, c->count, c->dtype, c->op, c->stream);

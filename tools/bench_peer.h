@@ -41,7 +41,8 @@ struct bench_call {
     const size_t *recv_counts;
     const size_t *displs; /* of both sides */
     tutti_rows parts[BENCH_N_PARTS];
-    tutti_stream stream; /* NULL for host memory */
+    tutti_stream stream;                      /* NULL for host memory */
+    const tutti_device_counts *device_counts; /* NULL: those above */
 };
 
 struct bench_peer {

@@ -98,7 +98,8 @@ static int no_algorithm(const char *algorithm)
     return 2;
 }
 
-static void add_cell(struct bench_plan *plan, enum bench_id id, int dtype, int op, size_t bytes)
+static void add_cell(const struct bench_options *options, struct bench_plan *plan, enum bench_id id,
+                     int dtype, int op, size_t bytes)
 {
     struct bench_cell *cell;
 
@@ -109,6 +110,7 @@ static void add_cell(struct bench_plan *plan, enum bench_id id, int dtype, int o
     cell->dtype = (tutti_dtype)dtype;
     cell->op = (tutti_op)op;
     cell->bytes = bytes;
+    cell->even_counts = options->even_counts;
 }
 
 static void add_sizes(const struct bench_options *options, struct bench_plan *plan,
@@ -117,7 +119,7 @@ static void add_sizes(const struct bench_options *options, struct bench_plan *pl
     size_t bytes = options->min_bytes;
 
     for (;;) {
-        add_cell(plan, id, dtype, op, bytes);
+        add_cell(options, plan, id, dtype, op, bytes);
         if (bytes >= options->max_bytes || plan->n_cells >= BENCH_MAX_CELLS)
             break;
         bytes *= (size_t)options->factor;
@@ -134,7 +136,7 @@ static int add_collective(const struct bench_options *options, struct bench_plan
     char op_word[16];
 
     if (id == BENCH_BARRIER) {
-        add_cell(plan, id, TUTTI_DTYPE_U8, TUTTI_OP_SUM, 0);
+        add_cell(options, plan, id, TUTTI_DTYPE_U8, TUTTI_OP_SUM, 0);
         return 0;
     }
     if (!dtypes)

@@ -38,7 +38,9 @@ struct bench_options {
     const char *plot;
     int csv;
     const char *against;
-    int n_gpus; /* 0: CPU */
+    int n_gpus;        /* 0: CPU */
+    int device_counts; /* GPUs: columns whose counts lie in GPU memory */
+    int even_counts;   /* v-calls: the same for all ranks */
     int graph;
     int n_replays;
     const struct bench_trials *trials; /* NULL: the bench */
@@ -51,6 +53,7 @@ struct bench_cell {
     enum bench_id id;
     tutti_dtype dtype;
     tutti_op op;
+    int even_counts;
     size_t bytes; /* asked for; the shape may round it down to what divides evenly */
 };
 

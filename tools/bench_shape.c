@@ -10,24 +10,29 @@ static size_t at_least_1(size_t x)
 }
 
 /* Uneven shares of total: weights 2, 3, 4, 2, 3, 4 ... */
-static void split_unevenly(size_t total, int n, size_t *counts, size_t *displs)
+static size_t weight_of(int rank, int even)
+{
+    return even ? 1 : 2 + (size_t)rank % 3;
+}
+
+static void split(size_t total, int n, int even, size_t *counts, size_t *displs)
 {
     size_t weights = 0;
     size_t before = 0;
 
     for (int r = 0; r < n; r++)
-        weights += 2 + (size_t)r % 3;
+        weights += weight_of(r, even);
     for (int r = 0; r < n; r++) {
         displs[r] = total / weights * before + total % weights * before / weights;
-        before += 2 + (size_t)r % 3;
+        before += weight_of(r, even);
         counts[r] = total / weights * before + total % weights * before / weights - displs[r];
     }
 }
 
 /* What rank a sends to rank b in all_to_allv, of blocks that have room for `room` elements. */
-static size_t a2av_count(int a, int b, size_t room)
+static size_t a2av_count(int a, int b, int even, size_t room)
 {
-    return room / 2 + room / 4 * (((size_t)a + 2 * (size_t)b) % 3);
+    return even ? room : room / 2 + room / 4 * (((size_t)a + 2 * (size_t)b) % 3);
 }
 
 static void add(struct bench_shape *shape, size_t at, size_t length, int source, size_t from)
@@ -65,7 +70,7 @@ static void make_rows(struct bench_shape *s)
     for (int p = 0; p < BENCH_N_PARTS; p++)
         row += s->row_bytes[p];
     n_rows = at_least_1(s->cell.bytes / row);
-    split_unevenly(n_rows, s->n_ranks, s->counts, s->displs);
+    split(n_rows, s->n_ranks, s->cell.even_counts, s->counts, s->displs);
     s->bytes = n_rows * row;
     s->count = n_rows;
     s->n_recv = place_parts(s, n_rows, s->recv_part);
@@ -89,8 +94,8 @@ static void make_all_to_allv(struct bench_shape *s, size_t per)
         const size_t at = (size_t)r * per;
 
         s->displs[r] = at;
-        s->send_counts[r] = a2av_count(s->rank, r, per);
-        s->recv_counts[r] = a2av_count(r, s->rank, per);
+        s->send_counts[r] = a2av_count(s->rank, r, s->cell.even_counts, per);
+        s->recv_counts[r] = a2av_count(r, s->rank, s->cell.even_counts, per);
         add(s, at, s->recv_counts[r], r, (size_t)s->rank * per);
         add(s, at + s->recv_counts[r], per - s->recv_counts[r], BENCH_UNTOUCHED, 0);
     }
@@ -101,7 +106,7 @@ static void make_uneven(struct bench_shape *s, size_t total)
     const int gathers = s->cell.id == BENCH_ALL_GATHERV;
     const size_t own = (size_t)s->rank;
 
-    split_unevenly(total, s->n_ranks, s->counts, s->displs);
+    split(total, s->n_ranks, s->cell.even_counts, s->counts, s->displs);
     s->n_send = gathers ? s->counts[own] : total;
     s->n_recv = gathers ? total : s->counts[own];
     if (!gathers)

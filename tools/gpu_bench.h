@@ -27,6 +27,7 @@ struct gpu_variant {
     int registered;   /* its buffers are windows */
     gpu_ptr in;
     gpu_ptr out;
+    int counted; /* v-calls only, with counts in GPU memory */
 };
 
 struct gpu_rank {
@@ -43,6 +44,7 @@ struct gpu_rank {
     size_t region_bytes; /* of each buffer on the GPU */
     size_t host_bytes;   /* of each buffer of the host */
     gpu_ptr pristine;    /* inputs of calls in place, which spoil them */
+    gpu_ptr counts;      /* [n_ranks], of counted variants */
     char *sources[2];    /* what even and odd buffer sets are filled with */
     char *result;
     struct gpu_variant variants[BENCH_MAX_VARIANTS];
@@ -121,6 +123,7 @@ struct gpu_cell {
     struct bench_shape shape;
     struct bench_values values;
     struct gpu_geometry geometry;
+    tutti_device_counts counts;
     struct bench_call calls[BENCH_MAX_VARIANTS][GPU_MAX_CALLS];
     int usable[BENCH_MAX_VARIANTS];
     gpu_graph_exec graphs[BENCH_MAX_VARIANTS];

@@ -107,6 +107,9 @@ int gpu_make_buffers(struct gpu_rank *rank, struct gpu_estate *estate)
         return -1;
     if (o->in_place && new_buffers(rank, &rank->pristine, 1) != 0)
         return -1;
+    if (o->device_counts &&
+        GPU(rank, cuMemAlloc, &rank->counts, (size_t)o->n_ranks * sizeof(uint64_t)) != 0)
+        return -1;
     if (!o->only_ordinary && register_all(rank, estate) != 0)
         return -1;
     return GPU(rank, cuStreamSynchronize, rank->stream);
@@ -131,6 +134,21 @@ static void add_variant(struct gpu_rank *rank, const char *name, tutti_comm *com
     shared->n_peers += comm == NULL;
 }
 
+/* The same columns once more. */
+static void add_counted(struct gpu_rank *rank, const struct gpu_estate *estate, int c)
+{
+    const int first = rank->n_variants;
+
+    if (!rank->options->only_registered)
+        add_variant(rank, "ordinary, device counts", estate->comms[c], c, estate->ordinary,
+                    estate->create_ms[c]);
+    if (estate->has_windows)
+        add_variant(rank, "registered, device counts", estate->comms[c], c, estate->registered,
+                    estate->create_ms[c]);
+    for (int v = first; v < rank->n_variants; v++)
+        rank->variants[v].counted = 1;
+}
+
 int gpu_make_variants(struct gpu_rank *rank, struct gpu_estate *estate)
 {
     const struct bench_options *o = rank->options;
@@ -150,6 +168,8 @@ int gpu_make_variants(struct gpu_rank *rank, struct gpu_estate *estate)
             add_variant(rank, "ordinary", estate->comms[c], c, estate->ordinary, ms);
         if (windows)
             add_variant(rank, "registered", estate->comms[c], c, estate->registered, ms);
+        if (o->device_counts)
+            add_counted(rank, estate, c);
     }
     if (!rank->nccl)
         return bench_barrier(rank->board);

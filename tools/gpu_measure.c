@@ -185,6 +185,10 @@ static int first_calls(struct gpu_cell *cell, int v)
         not_available(cell, v, "NCCL has no such call");
         return 0;
     }
+    if (rank->variants[v].counted && !cell->calls[v][0].device_counts) {
+        not_available(cell, v, "");
+        return 0;
+    }
     if (gpu_upload(cell, v) != 0 || bench_barrier(rank->board) != 0)
         return -1;
     result = call_once(cell, v, 0);
@@ -283,11 +287,41 @@ static void summarise(struct gpu_cell *cell)
     }
 }
 
+/* The counts of the cell to the GPU, and their bound: the largest there is. */
+static int upload_counts(struct gpu_cell *cell)
+{
+    struct gpu_rank *rank = cell->rank;
+    const struct bench_shape *shape = &cell->shape;
+    const int gathers = shape->cell.id != BENCH_REDUCE_SCATTERV;
+    const int exchanges = shape->cell.id == BENCH_ALL_TO_ALLV;
+    const size_t *counts = exchanges ? shape->send_counts : shape->counts;
+    const tutti_device_counts none = TUTTI_DEVICE_COUNTS_INIT;
+    uint64_t words[1024]; /* as many ranks as there may be */
+
+    cell->counts = none;
+    cell->counts.counts = (const uint64_t *)(uintptr_t)rank->counts;
+    for (int r = 0; r < shape->n_ranks; r++) {
+        words[r] = counts[gathers && !exchanges ? shape->rank : r];
+        if (counts[r] > cell->counts.max_count)
+            cell->counts.max_count = counts[r];
+    }
+    if (exchanges) { /* a block has room for that much */
+        cell->counts.max_count = shape->count;
+        cell->counts.send_stride = cell->counts.recv_stride = shape->count;
+    }
+    if (GPU(rank, cuMemcpyHtoDAsync, rank->counts, words, (size_t)shape->n_ranks * sizeof(*words),
+            rank->stream) != 0)
+        return -1;
+    return GPU(rank, cuStreamSynchronize, rank->stream);
+}
+
 static int make_calls(struct gpu_cell *cell)
 {
     struct gpu_rank *rank = cell->rank;
     const struct gpu_geometry *g = &cell->geometry;
 
+    if (rank->counts && upload_counts(cell) != 0)
+        return -1;
     for (int v = 0; v < rank->n_variants; v++) {
         for (int s = 0; s < g->n_sets; s++) {
             char *in = (char *)(uintptr_t)rank->variants[v].in + g->stride * (size_t)s;
@@ -295,6 +329,8 @@ static int make_calls(struct gpu_cell *cell)
 
             bench_call_make(&cell->shape, rank->options->in_place, in, out, &cell->calls[v][s]);
             cell->calls[v][s].stream = rank->stream;
+            if (rank->variants[v].counted && bench_call_has_counts(&cell->calls[v][s]))
+                cell->calls[v][s].device_counts = &cell->counts;
         }
     }
     if (!rank->pristine || !gpu_spoils_input(&cell->calls[0][0]))

@@ -235,6 +235,8 @@ static void release(struct gpu_rank *rank, struct gpu_estate *estate)
     }
     if (rank->pristine)
         rank->driver->cuMemFree(rank->pristine);
+    if (rank->counts)
+        rank->driver->cuMemFree(rank->counts);
     gpu_nccl_close(rank->nccl);
     for (int c = 0; c < estate->n_comms; c++)
         tutti_comm_destroy(estate->comms[c]);
