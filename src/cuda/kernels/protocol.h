@@ -142,8 +142,9 @@ TT_FN void tt_wait_flag(struct tt_launch *l, const uint64_t *flag, uint64_t valu
         ;
 }
 
-/* Every block meets the same block of all peers. Everything before it, on any rank, is seen by
- * everything after it: threads < n_ranks each handle one peer, the block joins them. */
+/* Every block meets the same block of all peers: threads < n_ranks each handle one peer, the block joins
+ * them. Everything before it, on any rank, is seen by everything after it. On ENTRY that is only what
+ * earlier kernels did, which everybody could see when they were over: nothing to release. */
 TT_FN void tt_meet_peers(struct tt_launch *l, enum tt_cuda_flag kind)
 {
     const struct tt_cuda_base *b = l->base;
@@ -151,7 +152,10 @@ TT_FN void tt_meet_peers(struct tt_launch *l, enum tt_cuda_flag kind)
 
     tt_sync_block();
     if (peer < b->n_ranks && peer != b->rank) {
-        tt_flag_release(tt_flag(b->arena[peer], kind, TT_BLOCK, b->rank), l->epoch);
+        if (kind == TT_FLAG_ENTRY)
+            tt_flag_relaxed(tt_flag(b->arena[peer], kind, TT_BLOCK, b->rank), l->epoch);
+        else
+            tt_flag_release(tt_flag(b->arena[peer], kind, TT_BLOCK, b->rank), l->epoch);
         tt_wait_flag(l, tt_flag(l->arena, kind, TT_BLOCK, peer), l->epoch, peer);
     }
     tt_sync_block();
