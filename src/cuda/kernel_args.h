@@ -44,7 +44,9 @@ enum tt_cuda_flag {
      * been taken out of mine. For each of the TT_CUDA_STREAMS of a block. */
     TT_FLAG_READY,
     TT_FLAG_CREDIT = TT_FLAG_READY + TT_CUDA_STREAMS,
-    TT_N_FLAGS = TT_FLAG_CREDIT + TT_CUDA_STREAMS
+    /* Own, in place only, likewise: so many have been sent, and what comes may lie there. */
+    TT_FLAG_SENT = TT_FLAG_CREDIT + TT_CUDA_STREAMS,
+    TT_N_FLAGS = TT_FLAG_SENT + TT_CUDA_STREAMS
 };
 
 /* Of sends and receives, which only two ranks take part in and which are no epoch therefore. Chunks
@@ -174,6 +176,7 @@ struct tt_cuda_move_args {
     int32_t n_parts;
     uint64_t send_at[TT_CUDA_MAX_RANKS], send_units[TT_CUDA_MAX_RANKS]; /* to each rank */
     uint64_t recv_at[TT_CUDA_MAX_RANKS], recv_units[TT_CUDA_MAX_RANKS]; /* from each rank */
+    int32_t in_place; /* staged: what comes from a peer lies where what goes to it was */
     int32_t
         streams; /* staged: of each block, each way; at most TT_CUDA_STREAMS. A block has 64 threads
                       * for each of them, or more */

@@ -243,6 +243,7 @@ static tutti_result launch(struct tt_engine *e, struct plan *plan, const struct 
     for (int r = 0; shape.algo == TT_ALGO_DIRECT && r < e->n_ranks; r++)
         a->peer_recv[r] = tt_cuda_window_at(window, call->recv, r) + plan->put_at[r];
     a->streams = shape.streams;
+    a->in_place = call->coll == TT_COLL_ALL_TO_ALL && call->send == call->recv;
     a->base.meet = plan->silent && shape.algo != TT_ALGO_DIRECT; /* which always meets */
     return tt_cuda_launch(e, kernel_of(shape.algo, call), shape.n_blocks, shape.n_threads, a,
                           sizeof(*a), call->stream);

@@ -230,6 +230,7 @@ static void make_launch(struct launch *l)
     for (int p = 0; p < first->n_parts; p++)
         first->part[p].unit_bytes = unit_bytes[below(T_LEN(unit_bytes))];
     first->streams = 1 + (int)below(TT_CUDA_STREAMS);
+    first->in_place = l->pattern == EXCHANGE_IN_PLACE;
     first->chunk = below(2) ? 16 * (1 + below(8)) : 1 + below(4096);
     most = most_units(l, first);
     even = below(most + 1);

@@ -75,21 +75,6 @@ TT_FN void tt_sync_team(int team, int n_threads)
     asm volatile("bar.sync %0, %1;" ::"r"(1 + team), "r"(n_threads) : "memory");
 }
 
-/* A word of shared memory that one team tells another, after what it has done. */
-TT_FN void tt_team_tell(uint32_t *word, uint32_t value)
-{
-    __threadfence_block();
-    atomicExch(word, value);
-}
-
-TT_FN uint32_t tt_team_told(uint32_t *word)
-{
-    const uint32_t value = atomicAdd(word, 0u);
-
-    __threadfence_block();
-    return value;
-}
-
 /* Programmatic dependent launch: wait for all of the kernel before us, and let the one after us
  * begin its preamble. */
 TT_FN void tt_grid_wait(void)

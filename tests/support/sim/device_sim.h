@@ -118,17 +118,6 @@ TT_FN void tt_sync_block(void)
     tt_sim_sync(0, 0);
 }
 
-/* The fibres of a block share an OS thread. */
-TT_FN void tt_team_tell(uint32_t *word, uint32_t value)
-{
-    *(volatile uint32_t *)word = value;
-}
-
-TT_FN uint32_t tt_team_told(const uint32_t *word)
-{
-    return *(const volatile uint32_t *)word;
-}
-
 TT_FN void tt_sync_team(int team, int n_threads)
 {
     tt_sim_sync(1 + team, n_threads);
