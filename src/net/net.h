@@ -1,0 +1,82 @@
+/*
+ * The network among the ranks of a communicator: registered memory, puts, signals. All calls on one
+ * `struct tt_net` are made by one thread at a time, and nothing moves unless somebody calls: who
+ * waits, progresses. Endpoints are made when a peer is first used. docs/design/network.md
+ */
+#ifndef TT_NET_NET_H
+#define TT_NET_NET_H
+
+#include <stdint.h>
+
+#include "base/error.h"
+
+struct tt_boot_address; /* boot/boot_address.h */
+struct tt_exchange;     /* boot/boot.h */
+struct tt_net;
+struct tt_net_region; /* memory of every rank that the others may put into */
+
+struct tt_net_config {
+    int rank, n_ranks;
+    const int *host_of; /* [n_ranks]: index of the host of each rank, from 0 */
+    uint64_t timeout_ns;
+    const unsigned char *key;           /* 32 bytes that the ranks share */
+    const struct tt_exchange *exchange; /* used during create only */
+    /* This host's address by which the rendezvous worked (tt_boot_route); NULL: found by the networks
+     * that the hosts have in common. */
+    const struct tt_boot_address *route;
+};
+
+/* Collective over all ranks, through the exchange: all succeed, or all fail with the reason of the first
+ * that does. */
+tutti_result tt_net_create(const struct tt_net_config *config, struct tt_net **net_out);
+/* What was posted is delivered first (up to five seconds; not after a failure), and the ranks that were
+ * exchanged with are told that this one leaves. */
+void tt_net_destroy(struct tt_net *net);
+/* Why there is no network here ("" if there is): library not found, too old, switched off. */
+const char *tt_net_missing(void);
+/* One line: provider, version, where it was found, device(s), address. */
+const char *tt_net_details(const struct tt_net *net);
+
+/* Collective (through `exchange`): this rank offers `bytes` (0: nothing) at `base`, 64-byte aligned. */
+tutti_result tt_net_expose(struct tt_net *net, const struct tt_exchange *exchange, void *base,
+                           uint64_t bytes, struct tt_net_region **region_out);
+/* Not collective: the others must have stopped to put into this rank's part. This rank's own puts from
+ * it and to the others' parts are sent first (up to five seconds). After a failure nothing is waited for,
+ * and nothing that comes later is let in. */
+void tt_net_hide(struct tt_net_region *region);
+
+/* Copy `bytes` to offset `at` of the peer's part of the region. `src` may be any host memory and may be
+ * changed once tt_net_sent() says so. Refused with TUTTI_E_ARG where it would leave the region. Returns
+ * at once unless 256 are under way to the peer already; TUTTI_E_TIMEOUT if none of them has been sent for
+ * as long as the net's timeout. To a peer that has left (not died) it is a put that nobody will miss:
+ * TUTTI_OK, counted as sent. */
+tutti_result tt_net_put(struct tt_net *net, int peer, const void *src, uint64_t bytes,
+                        struct tt_net_region *region, uint64_t at);
+
+/* Store `value` at offset `at` (multiple of 8) of the peer's part, after all earlier puts of this rank to
+ * this peer are visible there: who reads it with acquire may read their data. */
+tutti_result tt_net_signal(struct tt_net *net, int peer, struct tt_net_region *region, uint64_t at,
+                           uint64_t value);
+
+/* Number of puts and signals to `peer` so far; and how many of them, from the first on, have been sent
+ * in the sense that their sources may be reused. */
+uint64_t tt_net_posted(const struct tt_net *net, int peer);
+uint64_t tt_net_sent(const struct tt_net *net, int peer);
+
+/* Lets everything advance that can: incoming puts, outgoing ones, watching the peers. Returns at once.
+ * TUTTI_E_PEER (naming host and rank) as soon as a peer that was ever used is known to be lost. */
+tutti_result tt_net_progress(struct tt_net *net);
+
+/* Sleep until something may have arrived or `until_ns`, whichever is first; for waits that are long. */
+void tt_net_sleep(struct tt_net *net, uint64_t until_ns);
+
+/* Is the peer there, as far as is known? TUTTI_E_PEER (naming host and rank) if it is lost or has left:
+ * nothing more will come from it, and what it sent before it left is visible by now. For who waits for
+ * this peer: a peer that leaves is no failure of tt_net_progress(). */
+tutti_result tt_net_check_peer(struct tt_net *net, int peer);
+
+/* From any thread: every call on this net and on the nets of those it exchanged with, and so on, fails
+ * with TUTTI_E_ABORTED soon. Returns at once. */
+void tt_net_abort(struct tt_net *net);
+
+#endif

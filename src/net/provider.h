@@ -1,0 +1,106 @@
+/*
+ * What moves bytes between hosts, behind one table of functions: UCX (ucx.c), a fake that reorders and
+ * fails for the tests, and whatever comes later. Everything of one `struct tt_provider` is called by one
+ * thread at a time; what a provider has to say it says from within these calls.
+ */
+#ifndef TT_NET_PROVIDER_H
+#define TT_NET_PROVIDER_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <tutti/tutti.h>
+
+struct tt_provider;          /* one that is open */
+struct tt_provider_endpoint; /* the way to one rank */
+struct tt_provider_memory;   /* registered memory of this process */
+struct tt_provider_key;      /* what lets an endpoint write to a rank's registered memory */
+
+#define TT_PROVIDER_MAX_ADDRESS 3072 /* bytes of a packed address, and of a packed key */
+#define TT_PROVIDER_MAX_KEY     1024
+#define TT_PROVIDER_MAX_MESSAGE 256
+
+/* What became of something that was posted. */
+enum tt_provider_status {
+    TT_PROVIDER_DONE,    /* at once: the source may be reused; nothing will be called */
+    TT_PROVIDER_STARTED, /* request->done will be called */
+    TT_PROVIDER_BUSY,    /* nothing happened: again after progress */
+    TT_PROVIDER_BROKEN,  /* nothing happened and never will: the endpoint is lost */
+};
+
+/* Something that has started. `failed`: what it did, if anything, is unknown; its source is free. */
+struct tt_provider_request {
+    void (*done)(struct tt_provider_request *request, int failed);
+    void *owner; /* the provider's own */
+};
+
+struct tt_provider_config {
+    int rank, n_ranks;
+    const char *devices; /* names, with commas between them; never all there are */
+    int family;          /* AF_INET or AF_INET6: of the address that a socket may listen on */
+    uint64_t lost_ns;    /* silence after which a host is lost */
+    void *context;       /* first argument of the two below */
+    /* An endpoint is lost; its requests end as failed, and no other call for it succeeds. */
+    void (*broken)(void *context, int rank, const char *why);
+    void (*message)(void *context, const void *data, size_t bytes);
+};
+
+struct tt_net_provider {
+    uint32_t size; /* sizeof(struct tt_net_provider), so that slots can be appended */
+    const char *name;
+    /* "ordered": what is posted after fence() is seen after what was posted before it. Where not, a
+     * signal is posted only after flush() is done. */
+    int fence_orders;
+
+    const char *(*missing)(void);                   /* why it cannot be used here; "": it can */
+    void (*describe)(char *text_out, size_t bytes); /* name, version, where it was found */
+
+    tutti_result (*open)(const struct tt_provider_config *config, struct tt_provider **out);
+    void (*close)(struct tt_provider *provider); /* endpoints, keys and memory are gone before */
+
+    /* How others reach this process; at most TT_PROVIDER_MAX_ADDRESS bytes. */
+    tutti_result (*address)(struct tt_provider *provider, void *out, size_t *bytes_out);
+    tutti_result (*connect)(struct tt_provider *provider, int rank, const void *address,
+                            size_t bytes, struct tt_provider_endpoint **out);
+    /* At once: what is under way is lost, or done, when this returns. */
+    void (*disconnect)(struct tt_provider_endpoint *endpoint);
+
+    tutti_result (*expose)(struct tt_provider *provider, void *base, uint64_t bytes,
+                           struct tt_provider_memory **out);
+    void (*hide)(struct tt_provider_memory *memory);
+    /* At most TT_PROVIDER_MAX_KEY bytes. */
+    tutti_result (*pack_key)(struct tt_provider_memory *memory, void *out, size_t *bytes_out);
+    tutti_result (*unpack_key)(struct tt_provider_endpoint *endpoint, const void *packed,
+                               size_t bytes, struct tt_provider_key **out);
+    void (*drop_key)(struct tt_provider_key *key);
+
+    /* Copy to address `to` of the rank. `memory` holds the source, or is NULL where that is not
+     * registered. Among those between two fences there is no order. */
+    enum tt_provider_status (*put)(struct tt_provider_endpoint *endpoint, const void *src,
+                                   size_t bytes, struct tt_provider_memory *memory, uint64_t to,
+                                   struct tt_provider_key *key,
+                                   struct tt_provider_request *request);
+    enum tt_provider_status (*fence)(struct tt_provider_endpoint *endpoint); /* never STARTED */
+    /* The eight bytes at `word`, in one piece. */
+    enum tt_provider_status (*signal)(struct tt_provider_endpoint *endpoint, const uint64_t *word,
+                                      struct tt_provider_memory *memory, uint64_t to,
+                                      struct tt_provider_key *key,
+                                      struct tt_provider_request *request);
+    /* Done when everything posted to the endpoint is in the rank's memory. */
+    enum tt_provider_status (*flush)(struct tt_provider_endpoint *endpoint,
+                                     struct tt_provider_request *request);
+    /* Calls config.message there; at most TT_PROVIDER_MAX_MESSAGE bytes, in no order with puts. */
+    enum tt_provider_status (*message)(struct tt_provider_endpoint *endpoint, const void *data,
+                                       size_t bytes, struct tt_provider_request *request);
+
+    void (*progress)(struct tt_provider *provider);
+    /* For sleeping: a descriptor that becomes readable, after arm() has said 0 ("nothing to do now"). */
+    int (*fd)(struct tt_provider *provider);
+    int (*arm)(struct tt_provider *provider);
+};
+
+/* The provider of this build and its environment, NULL if there is none. */
+const struct tt_net_provider *tt_provider_default(void);
+
+extern const struct tt_net_provider tt_ucx_provider; /* ucx.c */
+
+#endif

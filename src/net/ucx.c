@@ -1,0 +1,453 @@
+/* The provider over UCX (the UCP interface). docs/design/network.md says what of it is used and why. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "net/provider.h"
+#include "net/ucx.h"
+
+#define MESSAGE_ID     1
+#define CLOSE_LIMIT_NS UINT64_C(200000000)
+
+struct tt_provider {
+    const struct tt_ucx *ucx;
+    struct tt_provider_config config;
+    ucp_context_h context;
+    ucp_worker_h worker;
+    int fd;
+};
+
+struct tt_provider_endpoint {
+    struct tt_provider *provider;
+    ucp_ep_h ep;
+    int rank;
+    int is_broken; /* posting to such an endpoint can crash some versions of UCX */
+};
+
+struct tt_provider_memory {
+    struct tt_provider *provider;
+    ucp_mem_h handle;
+};
+
+struct tt_provider_key {
+    const struct tt_ucx *ucx;
+    ucp_rkey_h handle;
+};
+
+static const char *missing(void)
+{
+    const char *why;
+
+    return tt_ucx_get(&why) ? "" : why;
+}
+
+static void describe(char *text_out, size_t bytes)
+{
+    const char *why;
+    const struct tt_ucx *ucx = tt_ucx_get(&why);
+
+    if (ucx)
+        snprintf(text_out, bytes, "UCX %u.%u.%u (%s)", ucx->major, ucx->minor, ucx->release,
+                 ucx->path);
+    else
+        snprintf(text_out, bytes, "no UCX");
+}
+
+#define FAIL_UCX(provider, status, what)                                                           \
+    TT_FAIL((status) == UCS_ERR_NO_MEMORY ? TUTTI_E_MEMORY : TUTTI_E_SYSTEM,                       \
+            "UCX cannot %s (devices %s): %s", what, (provider)->config.devices,                    \
+            (provider)->ucx->ucs_status_string(status))
+
+/* ---- open and close ---- */
+
+static ucs_status_t on_message(void *arg, const void *header, size_t header_bytes, void *data,
+                               size_t bytes, const ucp_am_recv_param_t *param)
+{
+    struct tt_provider *p = arg;
+
+    (void)data;
+    (void)bytes;
+    (void)param;
+    if (header_bytes <= TT_PROVIDER_MAX_MESSAGE)
+        p->config.message(p->config.context, header, header_bytes);
+    return UCS_OK;
+}
+
+static tutti_result open_context(struct tt_provider *p)
+{
+    ucp_params_t params = {.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_NAME |
+                                         UCP_PARAM_FIELD_ESTIMATED_NUM_EPS,
+                           .features = UCP_FEATURE_RMA | UCP_FEATURE_AM | UCP_FEATURE_WAKEUP,
+                           .estimated_num_eps = (size_t)p->config.n_ranks,
+                           .name = "tutti"};
+    ucp_config_t *settings = NULL;
+    ucs_status_t status = p->ucx->ucp_config_read(NULL, NULL, &settings);
+    tutti_result result;
+
+    if (status != UCS_OK)
+        return FAIL_UCX(p, status, "read its settings");
+    result = tt_ucx_configure(p->ucx, &p->config, settings);
+    if (result == TUTTI_OK) {
+        status =
+            p->ucx->ucp_init_version(UCP_API_MAJOR, UCP_API_MINOR, &params, settings, &p->context);
+        if (status != UCS_OK)
+            result = FAIL_UCX(p, status, "start");
+    }
+    p->ucx->ucp_config_release(settings);
+    return result;
+}
+
+static tutti_result open_worker(struct tt_provider *p)
+{
+    ucp_worker_params_t params = {.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE,
+                                  .thread_mode = UCS_THREAD_MODE_SINGLE};
+    ucp_am_handler_param_t handler = {.field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID |
+                                                    UCP_AM_HANDLER_PARAM_FIELD_CB |
+                                                    UCP_AM_HANDLER_PARAM_FIELD_ARG,
+                                      .id = MESSAGE_ID,
+                                      .cb = on_message,
+                                      .arg = p};
+    ucs_status_t status = p->ucx->ucp_worker_create(p->context, &params, &p->worker);
+
+    if (status == UCS_OK)
+        status = p->ucx->ucp_worker_set_am_recv_handler(p->worker, &handler);
+    if (status == UCS_OK)
+        status = p->ucx->ucp_worker_get_efd(p->worker, &p->fd);
+    return status == UCS_OK ? TUTTI_OK : FAIL_UCX(p, status, "make a worker");
+}
+
+static void close_provider(struct tt_provider *p)
+{
+    if (p->worker)
+        p->ucx->ucp_worker_destroy(p->worker);
+    if (p->context)
+        p->ucx->ucp_cleanup(p->context);
+    free(p);
+}
+
+static tutti_result open_provider(const struct tt_provider_config *config, struct tt_provider **out)
+{
+    const char *why;
+    const struct tt_ucx *ucx = tt_ucx_get(&why);
+    struct tt_provider *p;
+    tutti_result result;
+
+    if (!ucx)
+        return TT_FAIL(TUTTI_E_UNSUPPORTED, "%s", why);
+    p = calloc(1, sizeof(*p));
+    if (!p)
+        return TT_FAIL(TUTTI_E_MEMORY, "no memory for a network");
+    p->ucx = ucx;
+    p->config = *config;
+    result = open_context(p);
+    if (result == TUTTI_OK)
+        result = open_worker(p);
+    p->config.devices = "as opened"; /* the caller's text ends with this call */
+    if (result != TUTTI_OK) {
+        close_provider(p);
+        return result;
+    }
+    *out = p;
+    return TUTTI_OK;
+}
+
+/* ---- endpoints ---- */
+
+static tutti_result address(struct tt_provider *p, void *out, size_t *bytes_out)
+{
+    ucp_address_t *mine;
+    size_t bytes;
+    ucs_status_t status = p->ucx->ucp_worker_get_address(p->worker, &mine, &bytes);
+
+    if (status != UCS_OK)
+        return FAIL_UCX(p, status, "tell its address");
+    if (bytes <= TT_PROVIDER_MAX_ADDRESS)
+        memcpy(out, mine, bytes);
+    p->ucx->ucp_worker_release_address(p->worker, mine);
+    if (bytes > TT_PROVIDER_MAX_ADDRESS)
+        return TT_FAIL(TUTTI_E_UNSUPPORTED,
+                       "UCX's address has %zu bytes, more than %d: name fewer devices in "
+                       "TUTTI_NET_DEVICES",
+                       bytes, TT_PROVIDER_MAX_ADDRESS);
+    *bytes_out = bytes;
+    return TUTTI_OK;
+}
+
+static void on_broken(void *arg, ucp_ep_h ep, ucs_status_t status)
+{
+    struct tt_provider_endpoint *e = arg;
+    struct tt_provider *p = e->provider;
+
+    (void)ep;
+    if (e->is_broken)
+        return;
+    e->is_broken = 1;
+    p->config.broken(p->config.context, e->rank, p->ucx->ucs_status_string(status));
+}
+
+static tutti_result connect_endpoint(struct tt_provider *p, int rank, const void *address_of,
+                                     size_t bytes, struct tt_provider_endpoint **out)
+{
+    struct tt_provider_endpoint *e = calloc(1, sizeof(*e));
+    ucp_ep_params_t params = {.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS |
+                                            UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
+                                            UCP_EP_PARAM_FIELD_ERR_HANDLER,
+                              .address = address_of,
+                              .err_mode = UCP_ERR_HANDLING_MODE_PEER,
+                              .err_handler = {.cb = on_broken, .arg = e}};
+    ucs_status_t status;
+
+    (void)bytes;
+    if (!e)
+        return TT_FAIL(TUTTI_E_MEMORY, "no memory for an endpoint");
+    e->provider = p;
+    e->rank = rank;
+    status = p->ucx->ucp_ep_create(p->worker, &params, &e->ep);
+    if (status != UCS_OK) {
+        free(e);
+        return TT_FAIL(TUTTI_E_SYSTEM,
+                       "UCX finds no way to rank %d (%s): do the devices of both hosts reach each "
+                       "other? TUTTI_NET_DEVICES names others",
+                       rank, p->ucx->ucs_status_string(status));
+    }
+    *out = e;
+    return TUTTI_OK;
+}
+
+static void disconnect(struct tt_provider_endpoint *e)
+{
+    const struct tt_ucx *ucx = e->provider->ucx;
+    const ucp_request_param_t param = {.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS,
+                                       .flags = UCP_EP_CLOSE_FLAG_FORCE};
+    const uint64_t end = tt_now_ns() + CLOSE_LIMIT_NS;
+    void *request;
+
+    e->is_broken = 1; /* what the close itself reports is no news */
+    request = ucx->ucp_ep_close_nbx(e->ep, &param);
+    if (UCS_PTR_IS_PTR(request)) {
+        while (ucx->ucp_request_check_status(request) == UCS_INPROGRESS && tt_now_ns() < end)
+            ucx->ucp_worker_progress(e->provider->worker);
+        ucx->ucp_request_free(request);
+    }
+    free(e);
+}
+
+/* ---- memory ---- */
+
+static tutti_result expose(struct tt_provider *p, void *base, uint64_t bytes,
+                           struct tt_provider_memory **out)
+{
+    struct tt_provider_memory *m = calloc(1, sizeof(*m));
+    ucp_mem_map_params_t params = {.field_mask = UCP_MEM_MAP_PARAM_FIELD_ADDRESS |
+                                                 UCP_MEM_MAP_PARAM_FIELD_LENGTH |
+                                                 UCP_MEM_MAP_PARAM_FIELD_MEMORY_TYPE,
+                                   .address = base,
+                                   .length = bytes,
+                                   .memory_type = UCS_MEMORY_TYPE_HOST};
+    ucs_status_t status;
+
+    if (!m)
+        return TT_FAIL(TUTTI_E_MEMORY, "no memory for a region");
+    m->provider = p;
+    status = p->ucx->ucp_mem_map(p->context, &params, &m->handle);
+    if (status != UCS_OK) {
+        free(m);
+        return TT_FAIL(TUTTI_E_MEMORY,
+                       "UCX cannot register %llu bytes: %s (RDMA devices: is ulimit -l unlimited?)",
+                       (unsigned long long)bytes, p->ucx->ucs_status_string(status));
+    }
+    *out = m;
+    return TUTTI_OK;
+}
+
+static void hide(struct tt_provider_memory *m)
+{
+    m->provider->ucx->ucp_mem_unmap(m->provider->context, m->handle);
+    free(m);
+}
+
+static tutti_result pack_key(struct tt_provider_memory *m, void *out, size_t *bytes_out)
+{
+    const struct tt_provider *p = m->provider;
+    void *packed;
+    size_t bytes;
+    ucs_status_t status = p->ucx->ucp_rkey_pack(p->context, m->handle, &packed, &bytes);
+
+    if (status != UCS_OK)
+        return FAIL_UCX(p, status, "pack a key");
+    if (bytes <= TT_PROVIDER_MAX_KEY)
+        memcpy(out, packed, bytes);
+    p->ucx->ucp_rkey_buffer_release(packed);
+    if (bytes > TT_PROVIDER_MAX_KEY)
+        return TT_FAIL(TUTTI_E_UNSUPPORTED,
+                       "UCX's key of memory has %zu bytes, more than %d: name fewer devices in "
+                       "TUTTI_NET_DEVICES",
+                       bytes, TT_PROVIDER_MAX_KEY);
+    *bytes_out = bytes;
+    return TUTTI_OK;
+}
+
+static tutti_result unpack_key(struct tt_provider_endpoint *e, const void *packed, size_t bytes,
+                               struct tt_provider_key **out)
+{
+    struct tt_provider_key *key = calloc(1, sizeof(*key));
+    ucs_status_t status;
+
+    (void)bytes;
+    if (!key)
+        return TT_FAIL(TUTTI_E_MEMORY, "no memory for a key");
+    key->ucx = e->provider->ucx;
+    status = key->ucx->ucp_ep_rkey_unpack(e->ep, packed, &key->handle);
+    if (status != UCS_OK) {
+        free(key);
+        return FAIL_UCX(e->provider, status, "read a key");
+    }
+    *out = key;
+    return TUTTI_OK;
+}
+
+static void drop_key(struct tt_provider_key *key)
+{
+    key->ucx->ucp_rkey_destroy(key->handle);
+    free(key);
+}
+
+/* ---- posting ---- */
+
+static void on_done(void *ucx_request, ucs_status_t status, void *user_data)
+{
+    struct tt_provider_request *request = user_data;
+    struct tt_provider *p = request->owner;
+
+    p->ucx->ucp_request_free(ucx_request);
+    request->done(request, status != UCS_OK);
+}
+
+static enum tt_provider_status became(struct tt_provider_endpoint *e, void *request)
+{
+    if (request == NULL)
+        return TT_PROVIDER_DONE;
+    if (UCS_PTR_IS_PTR(request))
+        return TT_PROVIDER_STARTED;
+    if (UCS_PTR_STATUS(request) == UCS_ERR_NO_RESOURCE ||
+        UCS_PTR_STATUS(request) == UCS_ERR_NO_MEMORY)
+        return TT_PROVIDER_BUSY;
+    on_broken(e, e->ep, UCS_PTR_STATUS(request));
+    return TT_PROVIDER_BROKEN;
+}
+
+static ucp_request_param_t params_for(struct tt_provider_endpoint *e,
+                                      struct tt_provider_request *request)
+{
+    request->owner = e->provider;
+    return (ucp_request_param_t){.op_attr_mask =
+                                     UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA,
+                                 .cb.send = on_done,
+                                 .user_data = request};
+}
+
+static enum tt_provider_status put(struct tt_provider_endpoint *e, const void *src, size_t bytes,
+                                   struct tt_provider_memory *memory, uint64_t to,
+                                   struct tt_provider_key *key, struct tt_provider_request *request)
+{
+    ucp_request_param_t param = params_for(e, request);
+
+    if (e->is_broken)
+        return TT_PROVIDER_BROKEN;
+    param.op_attr_mask |= UCP_OP_ATTR_FIELD_MEMORY_TYPE;
+    param.memory_type = UCS_MEMORY_TYPE_HOST;
+    if (memory) {
+        param.op_attr_mask |= UCP_OP_ATTR_FIELD_MEMH;
+        param.memh = memory->handle;
+    }
+    return became(e, e->provider->ucx->ucp_put_nbx(e->ep, src, bytes, to, key->handle, &param));
+}
+
+static enum tt_provider_status fence(struct tt_provider_endpoint *e)
+{
+    ucs_status_t status;
+
+    if (e->is_broken)
+        return TT_PROVIDER_BROKEN;
+    status = e->provider->ucx->ucp_worker_fence(e->provider->worker);
+    if (status == UCS_OK)
+        return TT_PROVIDER_DONE;
+    on_broken(e, e->ep, status);
+    return TT_PROVIDER_BROKEN;
+}
+
+/* An atomic would be natural, but UCX has none on endpoints that report failures. */
+static enum tt_provider_status put_word(struct tt_provider_endpoint *e, const uint64_t *word,
+                                        struct tt_provider_memory *memory, uint64_t to,
+                                        struct tt_provider_key *key,
+                                        struct tt_provider_request *request)
+{
+    return put(e, word, sizeof(*word), memory, to, key, request);
+}
+
+static enum tt_provider_status flush(struct tt_provider_endpoint *e,
+                                     struct tt_provider_request *request)
+{
+    const ucp_request_param_t param = params_for(e, request);
+
+    if (e->is_broken)
+        return TT_PROVIDER_BROKEN;
+    return became(e, e->provider->ucx->ucp_ep_flush_nbx(e->ep, &param));
+}
+
+static enum tt_provider_status message(struct tt_provider_endpoint *e, const void *data,
+                                       size_t bytes, struct tt_provider_request *request)
+{
+    const ucp_request_param_t param = params_for(e, request);
+
+    if (e->is_broken)
+        return TT_PROVIDER_BROKEN;
+    return became(
+        e, e->provider->ucx->ucp_am_send_nbx(e->ep, MESSAGE_ID, data, bytes, NULL, 0, &param));
+}
+
+/* ---- progress and sleep ---- */
+
+static void progress(struct tt_provider *p)
+{
+    for (int i = 0; i < 4 && p->ucx->ucp_worker_progress(p->worker) != 0; i++)
+        ;
+}
+
+static int worker_fd(struct tt_provider *p)
+{
+    return p->fd;
+}
+
+static int arm(struct tt_provider *p)
+{
+    return p->ucx->ucp_worker_arm(p->worker) == UCS_OK ? 0 : 1;
+}
+
+const struct tt_net_provider tt_ucx_provider = {
+    .size = sizeof(struct tt_net_provider),
+    .name = "ucx",
+    .fence_orders = 1,
+    .missing = missing,
+    .describe = describe,
+    .open = open_provider,
+    .close = close_provider,
+    .address = address,
+    .connect = connect_endpoint,
+    .disconnect = disconnect,
+    .expose = expose,
+    .hide = hide,
+    .pack_key = pack_key,
+    .unpack_key = unpack_key,
+    .drop_key = drop_key,
+    .put = put,
+    .fence = fence,
+    .signal = put_word,
+    .flush = flush,
+    .message = message,
+    .progress = progress,
+    .fd = worker_fd,
+    .arm = arm,
+};
