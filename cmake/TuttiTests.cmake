@@ -2,6 +2,7 @@
 #   tests/unit/test_X.c   unit.X    one room from inside (src/ is visible), cmocka
 #   tests/coll/test_X.c   coll.X    collectives between real processes, with tests/support/
 #   tests/fault/test_X.c  fault.X   what must survive: kills, stalls, timeouts; with tests/support/
+#   tests/net/test_X.c    net.X     the network between processes, over the real provider or a fake
 #   tests/cuda/test_X.c   cuda.X    the CUDA engine on a simulated GPU (tests/support/sim); run by hand
 #                                   without TUTTI_CUDA_LIBRARY, the same program takes real GPUs
 #   tests/fuzz/fuzz_X.c   fuzz.X    a parser, on every file of tests/fuzz/corpus/X/
@@ -135,7 +136,7 @@ if(support_sources)
     target_include_directories(tutti_test_support PRIVATE src tests ${CMOCKA_INCLUDE_DIR})
     target_link_libraries(tutti_test_support PRIVATE tutti_flags tutti_static)
     target_compile_definitions(tutti_test_support PRIVATE $<$<BOOL:${TUTTI_STALL}>:TUTTI_STALL=1>)
-    foreach(kind coll fault)
+    foreach(kind coll fault net)
         file(GLOB sources CONFIGURE_DEPENDS tests/${kind}/test_*.c)
         foreach(source ${sources})
             string(REGEX REPLACE ".*/test_(.*)\\.c$" "\\1" name ${source})

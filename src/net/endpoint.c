@@ -1,0 +1,362 @@
+/* The way to one rank: operations in the order given, cut into pieces, a bounded number of them under
+ * way. Nothing here waits, but for room and for a flush. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "net/net_parts.h"
+
+static struct tt_net_op *op_at(struct tt_net_endpoint *e, uint64_t number)
+{
+    return &e->ops[number % TT_NET_MAX_OPS];
+}
+
+/* ---- making and ending ---- */
+
+static void landed(struct tt_provider_request *request, int failed);
+
+static tutti_result new_endpoint(struct tt_net *net, int rank)
+{
+    struct tt_net_endpoint *e = calloc(1, sizeof(*e));
+
+    if (!e)
+        return TT_FAIL(TUTTI_E_MEMORY, "no memory for the way to rank %d", rank);
+    e->net = net;
+    e->rank = rank;
+    for (int i = 0; i < TT_NET_MAX_FLIGHTS; i++) {
+        e->flights[i].request.done = landed;
+        e->flights[i].endpoint = e;
+        e->flights[i].next = e->free_flight;
+        e->free_flight = &e->flights[i];
+    }
+    net->ranks[rank].endpoint = e;
+    net->used[net->n_used++] = e;
+    return TUTTI_OK;
+}
+
+tutti_result tt_net_endpoint(struct tt_net *net, int rank, struct tt_net_endpoint **out)
+{
+    if (!net->ranks[rank].endpoint)
+        TT_TRY(new_endpoint(net, rank));
+    *out = net->ranks[rank].endpoint;
+    return TUTTI_OK;
+}
+
+tutti_result tt_net_wire(struct tt_net_endpoint *e)
+{
+    struct tt_net *net = e->net;
+    const struct tt_net_rank *r = &net->ranks[e->rank];
+    const size_t bytes = TT_NET_MAX_OPS * sizeof(*e->words);
+
+    if (e->to)
+        return TUTTI_OK;
+    if (!e->words && posix_memalign((void **)&e->words, 4096, bytes) != 0)
+        return TT_FAIL(TUTTI_E_MEMORY, "no memory for signals to rank %d", e->rank);
+    if (!e->words_memory)
+        TT_TRY(net->ops->expose(net->provider, e->words, bytes, &e->words_memory));
+    TT_TRY(net->ops->connect(net->provider, e->rank, r->address, r->n_address, &e->to));
+    tt_watch_start(net->watch, e->rank);
+    return TUTTI_OK;
+}
+
+/* The keys belong to the endpoint, so they go with it. */
+static void drop_keys(struct tt_net_endpoint *e)
+{
+    for (struct tt_net_region *r = e->net->regions; r; r = r->next) {
+        struct tt_net_part *part = &r->parts[e->rank];
+
+        if (part->key)
+            e->net->ops->drop_key(part->key);
+        part->key = NULL;
+    }
+}
+
+void tt_net_unwire(struct tt_net_endpoint *e)
+{
+    if (!e->to)
+        return;
+    drop_keys(e);
+    e->net->ops->disconnect(e->to);
+    e->to = NULL;
+}
+
+void tt_net_endpoint_free(struct tt_net_endpoint *e)
+{
+    tt_net_unwire(e);
+    if (e->words_memory)
+        e->net->ops->hide(e->words_memory);
+    free(e->words);
+    free(e);
+}
+
+/* ---- posting ---- */
+
+static void count_sent(struct tt_net_endpoint *e)
+{
+    while (e->n_sent != e->n_started && op_at(e, e->n_sent)->n_flying == 0)
+        e->n_sent++;
+}
+
+static void landed(struct tt_provider_request *request, int failed)
+{
+    struct tt_net_flight *flight = (struct tt_net_flight *)(void *)request;
+    struct tt_net_endpoint *e = flight->endpoint;
+
+    flight->next = e->free_flight;
+    e->free_flight = flight;
+    if (!flight->op) {
+        e->flush = failed ? TT_NET_UNFLUSHED : TT_NET_FLUSHED;
+        return;
+    }
+    e->bytes_flying -= flight->bytes;
+    /* One that has failed stays "not sent": its endpoint is lost, and its source is left alone. */
+    if (!failed)
+        flight->op->n_flying--;
+}
+
+/* A flight takes off. 1: it did (or is already there); 0: not now. */
+static int launch(struct tt_net_endpoint *e, struct tt_net_flight *flight,
+                  enum tt_provider_status status)
+{
+    if (status == TT_PROVIDER_STARTED) {
+        e->free_flight = flight->next;
+        e->bytes_flying += flight->bytes;
+        if (flight->op)
+            flight->op->n_flying++;
+    }
+    return status == TT_PROVIDER_DONE || status == TT_PROVIDER_STARTED;
+}
+
+static int post_flush(struct tt_net_endpoint *e)
+{
+    struct tt_net_flight *flight = e->free_flight;
+    enum tt_provider_status status;
+
+    if (!flight)
+        return 0;
+    flight->op = NULL;
+    flight->bytes = 0;
+    e->flush = TT_NET_FLUSHING;
+    status = e->net->ops->flush(e->to, &flight->request);
+    if (status == TT_PROVIDER_DONE)
+        e->flush = TT_NET_FLUSHED;
+    else if (!launch(e, flight, status))
+        e->flush = TT_NET_UNFLUSHED;
+    return e->flush == TT_NET_FLUSHED;
+}
+
+/* Whether everything before the signal is where it must be. */
+static int is_fenced(struct tt_net_endpoint *e, struct tt_net_op *op)
+{
+    const struct tt_net_provider *ops = e->net->ops;
+
+    if (op->is_fenced)
+        return 1;
+    if (ops->fence_orders)
+        op->is_fenced = ops->fence(e->to) == TT_PROVIDER_DONE;
+    else if (e->flush == TT_NET_UNFLUSHED)
+        op->is_fenced = post_flush(e);
+    else
+        op->is_fenced = e->flush == TT_NET_FLUSHED;
+    if (op->is_fenced)
+        e->flush = TT_NET_UNFLUSHED;
+    return op->is_fenced;
+}
+
+static int post_signal(struct tt_net_endpoint *e, struct tt_net_op *op)
+{
+    struct tt_net_flight *flight = e->free_flight;
+
+    if (!is_fenced(e, op) || !flight)
+        return 0;
+    flight = e->free_flight;
+    flight->op = op;
+    flight->bytes = 0;
+    return launch(e, flight,
+                  e->net->ops->signal(e->to, (const uint64_t *)(const void *)op->src, op->memory,
+                                      op->to, op->key, &flight->request));
+}
+
+static int post_pieces(struct tt_net_endpoint *e, struct tt_net_op *op)
+{
+    while (op->bytes > 0) {
+        const uint32_t bytes = op->bytes < TT_NET_CHUNK ? (uint32_t)op->bytes : TT_NET_CHUNK;
+        struct tt_net_flight *flight = e->free_flight;
+
+        if (!flight || e->bytes_flying + bytes > TT_NET_MAX_FLYING)
+            return 0;
+        flight->op = op;
+        flight->bytes = bytes;
+        if (!launch(e, flight,
+                    e->net->ops->put(e->to, op->src, bytes, op->memory, op->to, op->key,
+                                     &flight->request)))
+            return 0;
+        op->src += bytes;
+        op->to += bytes;
+        op->bytes -= bytes;
+    }
+    return 1;
+}
+
+void tt_net_pump(struct tt_net_endpoint *e)
+{
+    while (e->n_started != e->n_posted && e->life == TT_NET_HERE) {
+        struct tt_net_op *op = op_at(e, e->n_started);
+
+        if (!(op->is_signal ? post_signal(e, op) : post_pieces(e, op)))
+            break;
+        e->n_started++;
+    }
+    count_sent(e);
+}
+
+void tt_net_flush(struct tt_net_endpoint *e, uint64_t until_ns)
+{
+    if (!e->to || e->n_posted == 0)
+        return;
+    while (e->n_sent != e->n_posted && e->life == TT_NET_HERE) {
+        if (tt_net_progress(e->net) != TUTTI_OK || tt_now_ns() >= until_ns)
+            return;
+    }
+    e->flush = TT_NET_UNFLUSHED;
+    while (e->flush != TT_NET_FLUSHED && e->life == TT_NET_HERE) {
+        if (e->flush == TT_NET_UNFLUSHED && post_flush(e))
+            return;
+        if (tt_net_progress(e->net) != TUTTI_OK || tt_now_ns() >= until_ns)
+            return;
+    }
+}
+
+/* ---- what callers post ---- */
+
+static tutti_result wait_for_room(struct tt_net_endpoint *e)
+{
+    struct tt_net *net = e->net;
+    uint64_t seen = e->n_sent;
+    uint64_t end = tt_now_ns() + net->timeout_ns;
+
+    while (e->n_posted - e->n_sent == TT_NET_MAX_OPS && e->life != TT_NET_LEFT) {
+        TT_TRY(tt_net_progress(net));
+        if (e->n_sent != seen) {
+            seen = e->n_sent;
+            end = tt_now_ns() + net->timeout_ns;
+        }
+        if (tt_now_ns() < end)
+            continue;
+        tt_net_fail(
+            net, -1, TUTTI_E_TIMEOUT,
+            "rank %d on %s has taken nothing for %.1f s: %d puts wait for it; is it stopped, "
+            "or does it not call the network?",
+            e->rank, net->ranks[e->rank].host, (double)net->timeout_ns / 1e9, TT_NET_MAX_OPS);
+        return tt_net_check(net);
+    }
+    return TUTTI_OK;
+}
+
+static tutti_result part_key(struct tt_net_endpoint *e, struct tt_net_part *part)
+{
+    if (part->key)
+        return TUTTI_OK;
+    return e->net->ops->unpack_key(e->to, part->packed, part->n_packed, &part->key);
+}
+
+static tutti_result check_range(const struct tt_net *net, int peer, uint64_t bytes,
+                                const struct tt_net_region *region, uint64_t at)
+{
+    if (peer < 0 || peer >= net->n_ranks || peer == net->rank)
+        return TT_FAIL(TUTTI_E_ARG, "rank %d cannot put to rank %d of %d", net->rank, peer,
+                       net->n_ranks);
+    if (region->net != net)
+        return TT_FAIL(TUTTI_E_ARG, "the region belongs to another network");
+    if (at > region->parts[peer].bytes || bytes > region->parts[peer].bytes - at)
+        return TT_FAIL(TUTTI_E_ARG,
+                       "%" PRIu64 " bytes at offset %" PRIu64 " would leave rank %d's part of the "
+                       "region, which has %" PRIu64,
+                       bytes, at, peer, region->parts[peer].bytes);
+    return TUTTI_OK;
+}
+
+/* Room for one more operation of the peer; NULL in *op_out if it has left. */
+static tutti_result new_op(struct tt_net *net, int peer, struct tt_net_region *region, uint64_t at,
+                           struct tt_net_endpoint **e_out, struct tt_net_op **op_out)
+{
+    struct tt_net_endpoint *e;
+    struct tt_net_part *part = &region->parts[peer];
+
+    TT_TRY(tt_net_endpoint(net, peer, &e));
+    if (e->n_posted - e->n_sent == TT_NET_MAX_OPS)
+        TT_TRY(wait_for_room(e));
+    *e_out = e;
+    *op_out = NULL;
+    if (e->life == TT_NET_LEFT) {
+        e->n_started = e->n_sent = ++e->n_posted;
+        return TUTTI_OK;
+    }
+    if (e->life != TT_NET_HERE)
+        TT_TRY(tt_net_check_peer(net, peer));
+    TT_TRY(tt_net_wire(e));
+    TT_TRY(part_key(e, part));
+    *op_out = op_at(e, e->n_posted);
+    **op_out = (struct tt_net_op){.to = part->base + at, .key = part->key, .region = region};
+    return TUTTI_OK;
+}
+
+tutti_result tt_net_put(struct tt_net *net, int peer, const void *src, uint64_t bytes,
+                        struct tt_net_region *region, uint64_t at)
+{
+    struct tt_net_endpoint *e;
+    struct tt_net_op *op;
+
+    TT_TRY(tt_net_check(net));
+    TT_TRY(check_range(net, peer, bytes, region, at));
+    TT_TRY(new_op(net, peer, region, at, &e, &op));
+    if (!op)
+        return TUTTI_OK;
+    op->src = src;
+    op->bytes = bytes;
+    op->memory = tt_net_memory_of(net, src, bytes);
+    e->n_posted++;
+    tt_net_pump(e);
+    return TUTTI_OK;
+}
+
+tutti_result tt_net_signal(struct tt_net *net, int peer, struct tt_net_region *region, uint64_t at,
+                           uint64_t value)
+{
+    struct tt_net_endpoint *e;
+    struct tt_net_op *op;
+    uint64_t *word;
+
+    TT_TRY(tt_net_check(net));
+    TT_TRY(check_range(net, peer, sizeof(value), region, at));
+    if (at % sizeof(value))
+        return TT_FAIL(TUTTI_E_ARG, "a signal at offset %" PRIu64 ", which is no multiple of 8",
+                       at);
+    TT_TRY(new_op(net, peer, region, at, &e, &op));
+    if (!op)
+        return TUTTI_OK;
+    word = &e->words[e->n_posted % TT_NET_MAX_OPS];
+    *word = value;
+    op->src = (const unsigned char *)word;
+    op->memory = e->words_memory;
+    op->is_signal = 1;
+    e->n_posted++;
+    tt_net_pump(e);
+    return TUTTI_OK;
+}
+
+uint64_t tt_net_posted(const struct tt_net *net, int peer)
+{
+    const struct tt_net_endpoint *e = net->ranks[peer].endpoint;
+
+    return e ? e->n_posted : 0;
+}
+
+uint64_t tt_net_sent(const struct tt_net *net, int peer)
+{
+    const struct tt_net_endpoint *e = net->ranks[peer].endpoint;
+
+    return e ? e->n_sent : 0;
+}
