@@ -40,6 +40,11 @@ tutti_result tt_boot_all_gather(struct tt_boot *boot, const void *send, void *re
  * rank that is gone had told rank 0 a reason of its own, that reason, which is then the error text. */
 tutti_result tt_boot_give_up(struct tt_boot *boot, tutti_result why);
 
+/* This host's address on the way between rank 0 and this rank (of rank 0: and another host's rank, where
+ * there is one). -1 if they met on a local socket, or rank 0 is alone. Before tt_boot_close(). */
+struct tt_boot_address;
+int tt_boot_route(const struct tt_boot *boot, struct tt_boot_address *address_out);
+
 void tt_boot_close(struct tt_boot *boot); /* NULL is fine */
 
 /* --- ids (boot_id.c) --- */
