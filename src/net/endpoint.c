@@ -58,6 +58,7 @@ tutti_result tt_net_wire(struct tt_net_endpoint *e)
         TT_TRY(net->ops->expose(net->provider, e->words, bytes, &e->words_memory));
     TT_TRY(net->ops->connect(net->provider, e->rank, r->address, r->n_address, &e->to));
     tt_watch_start(net->watch, e->rank);
+    net->next_watch_ns = 0;
     return TUTTI_OK;
 }
 
@@ -202,6 +203,11 @@ static int post_pieces(struct tt_net_endpoint *e, struct tt_net_op *op)
 
 void tt_net_pump(struct tt_net_endpoint *e)
 {
+    if (!e->is_watched) {
+        e->is_watched = tt_watch_is_ready(e->net->watch, e->rank);
+        if (!e->is_watched)
+            return;
+    }
     while (e->n_started != e->n_posted && e->life == TT_NET_HERE) {
         struct tt_net_op *op = op_at(e, e->n_started);
 

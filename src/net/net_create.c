@@ -256,11 +256,11 @@ static void say_farewell(struct tt_net *net)
 
     for (int i = 0; i < net->n_used; i++)
         tt_net_flush(net->used[i], end);
-    for (now = tt_now_ns(); tt_watch_is_busy(net->watch) && tt_now_ns() - now < HANDSHAKE_NS;) {
-        if (tt_net_progress(net) != TUTTI_OK)
-            break;
+    now = tt_now_ns();
+    net->next_watch_ns = 0;
+    while (tt_net_progress(net) == TUTTI_OK && net->is_shaking_hands &&
+           tt_now_ns() - now < HANDSHAKE_NS)
         tt_net_sleep(net, tt_now_ns() + 1 * MS);
-    }
     if (tt_net_check(net) == TUTTI_OK)
         tt_watch_tell(net->watch, TT_NOTICE_LEFT, 0);
 }

@@ -44,7 +44,7 @@ enum tt_net_life {
     TT_NET_HERE,
     TT_NET_BROKEN, /* the provider says so: the watch has a moment to say why */
     TT_NET_LEFT,   /* with a word: it has all it wanted */
-    TT_NET_GONE,   /* before it could say a word */
+    TT_NET_GONE,   /* before we knew each other */
 };
 
 struct tt_net_endpoint {
@@ -54,6 +54,7 @@ struct tt_net_endpoint {
     uint64_t broken_ns;
     char broken_text[120];
     struct tt_provider_endpoint *to; /* NULL: never sent to */
+    int is_watched; /* nothing is posted before, so that nobody we exchange with dies unnoticed */
     /* Operations [n_sent, n_started) are posted as a whole, [n_started, n_posted) are not; each is at its
      * number modulo the length. */
     uint64_t n_posted, n_started, n_sent;
@@ -106,11 +107,12 @@ struct tt_net {
     struct tt_provider *provider;
     struct tt_watch *watch;
     uint64_t next_watch_ns;
+    int is_shaking_hands;
     struct tt_net_place place;
     char details[600];
     struct tt_net_rank *ranks;
     struct tt_net_endpoint **used; /* endpoints, in the order of their first use */
-    int n_used, n_unsettled; /* those that are broken, gone or have left, and still have a way */
+    int n_used, n_unsettled;       /* of them: those that are broken, gone or have left */
     struct tt_net_news news;
     struct tt_net_region *regions;
     atomic_int is_aborted;

@@ -118,7 +118,7 @@ static void lose_rank(struct tt_watch *w, int rank, const char *why)
 
 static void rank_is_gone(struct tt_watch *w, int rank)
 {
-    if (w->ranks[rank].is_over)
+    if (w->ranks[rank].is_over || w->ranks[rank].theirs) /* which will tell */
         return;
     end_rank(w, rank);
     w->events.gone(w->events.context, rank);
@@ -300,8 +300,10 @@ static void look_at(struct tt_watch *w, struct tt_link *link, uint64_t now)
 }
 
 /* What no event tells: silence, and connections to be made again. */
-static void tick(struct tt_watch *w, uint64_t now)
+static void tick(struct tt_watch *w)
 {
+    const uint64_t now = tt_now_ns(); /* after all that was accepted in this poll */
+
     drop_late_strangers(w, now);
     for (int rank = 0; rank < w->self.n_ranks; rank++) {
         struct watched *r = &w->ranks[rank];
@@ -316,11 +318,23 @@ static void tick(struct tt_watch *w, uint64_t now)
     w->next_tick_ns = now + TICK_NS;
 }
 
-void tt_watch_poll(struct tt_watch *w)
+static int is_shaking_hands(const struct tt_watch *w)
+{
+    int busy = w->n_strangers > 0;
+
+    for (int rank = 0; rank < w->self.n_ranks && !busy; rank++) {
+        const struct watched *r = &w->ranks[rank];
+
+        busy = r->is_wanted && !r->is_over && !r->theirs &&
+               (!r->mine || r->mine->state != TT_LINK_READY);
+    }
+    return busy;
+}
+
+int tt_watch_poll(struct tt_watch *w)
 {
     struct epoll_event events[MOST_EVENTS];
-    uint64_t now = tt_now_ns();
-    int n, knocks = 0;
+    int n, busy, knocks = 0;
 
     pthread_mutex_lock(&w->lock);
     n = epoll_wait(w->epoll_fd, events, MOST_EVENTS, 0);
@@ -332,31 +346,24 @@ void tt_watch_poll(struct tt_watch *w)
     }
     if (knocks)
         accept_strangers(w);
-    if (now >= w->next_tick_ns)
-        tick(w, now);
+    if (tt_now_ns() >= w->next_tick_ns)
+        tick(w);
     free_dead(w);
+    busy = is_shaking_hands(w);
     pthread_mutex_unlock(&w->lock);
+    return busy;
+}
+
+int tt_watch_is_ready(const struct tt_watch *w, int rank)
+{
+    const struct watched *r = &w->ranks[rank];
+
+    return r->theirs || (r->mine && r->mine->state == TT_LINK_READY);
 }
 
 int tt_watch_fd(const struct tt_watch *w)
 {
     return w->epoll_fd;
-}
-
-int tt_watch_is_busy(struct tt_watch *w)
-{
-    int busy;
-
-    pthread_mutex_lock(&w->lock);
-    busy = w->n_strangers > 0;
-    for (int rank = 0; rank < w->self.n_ranks && !busy; rank++) {
-        const struct watched *r = &w->ranks[rank];
-
-        busy =
-            !r->is_over && !r->theirs && (r->mine ? r->mine->state != TT_LINK_READY : r->is_wanted);
-    }
-    pthread_mutex_unlock(&w->lock);
-    return busy;
 }
 
 /* ---- telling ---- */

@@ -18,7 +18,7 @@ struct tt_watch_events {
     void *context;
     /* The rank is dead, or its host cannot be reached. */
     void (*lost)(void *context, int rank, const char *why);
-    /* The rank had closed its door before we were through it: it left, or died, as others did. */
+    /* The rank had closed its door before we were through it: it has left, or died. */
     void (*gone)(void *context, int rank);
     void (*notice)(void *context, int from, const struct tt_notice *notice);
 };
@@ -40,11 +40,11 @@ void tt_watch_find(struct tt_watch *watch, int rank, const struct tt_boot_endpoi
 /* Watch the rank from now on; nothing is waited for. */
 void tt_watch_start(struct tt_watch *watch, int rank);
 
-/* Whether a connection with a rank is still in its handshake. */
-int tt_watch_is_busy(struct tt_watch *watch);
+/* Whether both sides know who the other is, so that neither can go unnoticed. */
+int tt_watch_is_ready(const struct tt_watch *watch, int rank);
 
-/* Everything that has happened since; returns at once. */
-void tt_watch_poll(struct tt_watch *watch);
+/* Everything that has happened since; returns at once: 1 if a handshake is under way. */
+int tt_watch_poll(struct tt_watch *watch);
 
 /* Readable when there may be something to poll. */
 int tt_watch_fd(const struct tt_watch *watch);

@@ -62,7 +62,7 @@ uint64_t tt_link_silent_ns(const struct tt_link *link, uint64_t now_ns)
     socklen_t bytes = sizeof(info);
 
     if (link->state == TT_LINK_CONNECTING)
-        return now_ns - link->since_ns;
+        return now_ns > link->since_ns ? now_ns - link->since_ns : 0;
     if (getsockopt(link->fd, IPPROTO_TCP, TCP_INFO, &info, &bytes) != 0)
         return 0;
     return (uint64_t)info.tcpi_last_ack_recv * 1000000;

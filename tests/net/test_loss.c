@@ -1,0 +1,341 @@
+/* Ranks that die, leave or abort: who is told what, and how soon. */
+/* ctest: timeout=120 serial no-tsan */
+#include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "support/nets.h"
+
+#define MIB     ((size_t)1 << 20)
+#define BYTES   (2 * MIB)
+#define FLAG_AT (BYTES - 64)
+#define TIMEOUT 20000
+#define WAIT_S  20
+
+struct world {
+    struct tt_net *net;
+    struct tt_net_region *region;
+    unsigned char *mine;
+};
+
+static struct world begin(struct t_rank *t)
+{
+    const struct tt_exchange x = t_net_exchange(t);
+    struct world w = {.net = t_net_new(t, NULL, TIMEOUT)};
+
+    w.mine = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    T_CHECK(w.mine != MAP_FAILED, "no memory");
+    T_OK(tt_net_expose(w.net, &x, w.mine, BYTES, &w.region));
+    return w;
+}
+
+static void end(struct world *w)
+{
+    tt_net_hide(w->region);
+    tt_net_destroy(w->net);
+    munmap(w->mine, BYTES);
+}
+
+/* All know each other. */
+static void greet_all(struct t_rank *t, struct world *w, uint64_t value)
+{
+    for (int r = 0; r < t->n_ranks; r++) {
+        if (r != t->rank)
+            T_OK(tt_net_signal(w->net, r, w->region, FLAG_AT - 64 * (size_t)(t->rank + 1), value));
+    }
+    for (int r = 0; r < t->n_ranks; r++) {
+        if (r != t->rank)
+            t_net_wait(w->net, w->mine + FLAG_AT - 64 * (size_t)(r + 1), value, WAIT_S);
+    }
+}
+
+/* And nobody goes on before everybody does. */
+static void meet_all(struct t_rank *t, struct world *w, uint64_t value)
+{
+    greet_all(t, w, value);
+    for (int r = 0; r < t->n_ranks; r++) {
+        while (tt_net_sent(w->net, r) < tt_net_posted(w->net, r))
+            T_OK(tt_net_progress(w->net));
+    }
+    t_meet(t);
+}
+
+/* Progress until it fails, or `limit_ms`. */
+static tutti_result until_failed(struct tt_net *net, unsigned limit_ms, double *seconds_out)
+{
+    const uint64_t start = tt_now_ns();
+    tutti_result result = TUTTI_OK;
+
+    while (result == TUTTI_OK && tt_now_ns() - start < (uint64_t)limit_ms * t_scale() * 1000000)
+        result = tt_net_progress(net);
+    *seconds_out = (double)(tt_now_ns() - start) / 1e9;
+    return result;
+}
+
+/* ---- death ---- */
+
+static void check_death(struct t_rank *t, struct world *w, double limit)
+{
+    double seconds = 0;
+    const tutti_result result = until_failed(w->net, 10000, &seconds);
+
+    T_CHECK(result == TUTTI_E_PEER, "%s after %.2f s: %s", tutti_result_name(result), seconds,
+            tutti_last_error());
+    T_CONTAINS(tutti_last_error(), "rank 1 on ");
+    T_CHECK(seconds < limit * t_scale(), "rank %d knew after %.2f s only", t->rank, seconds);
+    /* The net says so again and again, and its memory is not touched any more. */
+    T_IS(TUTTI_E_PEER, tt_net_put(w->net, t->rank == 0 ? 2 : 0, w->mine, 8, w->region, 0));
+    printf("rank %d knew after %.3f s: %s\n", t->rank, seconds, tutti_last_error());
+}
+
+static void die_idle(struct t_rank *t)
+{
+    struct world w = begin(t);
+
+    meet_all(t, &w, 1);
+    if (t->rank == 1)
+        raise(SIGKILL);
+    check_death(t, &w, 2);
+    end(&w);
+}
+
+static void die_mid_put(struct t_rank *t)
+{
+    struct world w = begin(t);
+    uint64_t start;
+
+    meet_all(t, &w, 1);
+    start = tt_now_ns();
+    if (t->rank == 1) {
+        while (tt_now_ns() - start < 200000000)
+            (void)tt_net_progress(w.net);
+        raise(SIGKILL);
+    }
+    if (t->rank == 0) {
+        tutti_result result = TUTTI_OK;
+        const unsigned limit = 10 * t_scale();
+
+        while (result == TUTTI_OK && tt_now_ns() - start < limit * UINT64_C(1000000000))
+            result = tt_net_put(w.net, 1, w.mine, MIB, w.region, 0);
+        T_CHECK(result == TUTTI_E_PEER, "%s: %s", tutti_result_name(result), tutti_last_error());
+        T_CHECK(tt_net_sent(w.net, 1) < tt_net_posted(w.net, 1), "all was sent to a dead rank");
+    }
+    check_death(t, &w, 3);
+    end(&w);
+}
+
+/* A process that exits without a word has died as well. */
+static void exit_silently(struct t_rank *t)
+{
+    struct world w = begin(t);
+
+    meet_all(t, &w, 1);
+    if (t->rank == 1)
+        _exit(0);
+    check_death(t, &w, 2);
+    end(&w);
+}
+
+/* Asleep, not in progress: the sleep ends. */
+static void die_while_others_sleep(struct t_rank *t)
+{
+    struct world w = begin(t);
+    tutti_result result = TUTTI_OK;
+    uint64_t start;
+
+    meet_all(t, &w, 1);
+    start = tt_now_ns();
+    if (t->rank == 1) {
+        usleep(300000);
+        raise(SIGKILL);
+    }
+    while (result == TUTTI_OK && tt_now_ns() - start < UINT64_C(10000000000)) {
+        tt_net_sleep(w.net, tt_now_ns() + UINT64_C(5000000000));
+        result = tt_net_progress(w.net);
+    }
+    T_CHECK(result == TUTTI_E_PEER, "%s", tutti_result_name(result));
+    T_CHECK(tt_now_ns() - start < UINT64_C(2300000000) * t_scale(), "the sleep was too deep");
+    end(&w);
+}
+
+static void run(void (*body)(struct t_rank *), int n_ranks, uint64_t dies)
+{
+    const struct t_job job = {.n_ranks = n_ranks, .no_comm = 1, .body = body, .dies = dies};
+
+    t_run(&job);
+}
+
+static void test_deaths(void **state)
+{
+    (void)state;
+    run(die_idle, 3, 2);
+    run(die_mid_put, 3, 2);
+    run(exit_silently, 3, 2);
+    run(die_while_others_sleep, 3, 2);
+}
+
+/* ---- stopped ---- */
+
+/* A stopped process is no dead one: nothing is claimed of it before the deadline. */
+static void be_stopped(struct t_rank *t)
+{
+    struct world w = begin(t);
+    double seconds;
+
+    *(volatile pid_t *)(void *)(t->shared + 8 * t->rank) = getpid();
+    meet_all(t, &w, 1);
+    if (t->rank == 0) {
+        const pid_t other = *(volatile pid_t *)(void *)(t->shared + 8);
+
+        kill(other, SIGSTOP);
+        T_OK(tt_net_put(w.net, 1, w.mine, 64, w.region, 0));
+        T_OK(until_failed(w.net, 4000, &seconds)); /* TUTTI_NET_LOST is less */
+        kill(other, SIGCONT);
+    }
+    greet_all(t, &w, 2);
+    end(&w);
+}
+
+static void test_stopped(void **state)
+{
+    (void)state;
+    setenv("TUTTI_NET_LOST", "2500ms", 1);
+    run(be_stopped, 2, 0);
+    unsetenv("TUTTI_NET_LOST");
+}
+
+/* ---- leaving ---- */
+
+/* Rank 1 leaves early. The others go on with each other; who asks for rank 1 is told. */
+static void leave(struct t_rank *t)
+{
+    struct world w = begin(t);
+
+    meet_all(t, &w, 1);
+    if (t->rank == 1) {
+        T_OK(tt_net_signal(w.net, 0, w.region, FLAG_AT, 77));
+        end(&w);
+        return;
+    }
+    T_IS(TUTTI_E_PEER, t_net_wait_result(w.net, 1, w.mine + FLAG_AT, 100, WAIT_S));
+    T_CONTAINS(tutti_last_error(), "rank 1 on ");
+    T_CONTAINS(tutti_last_error(), "left");
+    if (t->rank == 0) /* what it sent before it left is here */
+        T_CHECK(*(uint64_t *)(void *)(w.mine + FLAG_AT) == 77, "its last signal is lost");
+    T_OK(tt_net_put(w.net, 1, w.mine, MIB, w.region, 0));
+    T_CHECK(tt_net_sent(w.net, 1) == tt_net_posted(w.net, 1), "a put to nobody is under way");
+
+    const int other = 2 - t->rank;
+
+    T_OK(tt_net_signal(w.net, other, w.region, 0, 5));
+    t_net_wait(w.net, w.mine, 5, WAIT_S);
+    end(&w);
+}
+
+/* All leave at once, again and again: nobody takes it for a death. */
+static void leave_together(struct t_rank *t)
+{
+    for (uint64_t i = 0; i < 20; i++) {
+        struct world w = begin(t);
+
+        if (i % 2)
+            greet_all(t, &w, 1);
+        greet_all(t, &w, 2 + i);
+        end(&w);
+    }
+}
+
+/* Rank 0 has sent and goes; rank 1 comes to look much later. */
+static void leave_before_anybody_looks(struct t_rank *t)
+{
+    struct world w = begin(t);
+
+    if (t->rank == 0) {
+        t_net_fill(w.mine, MIB, 3);
+        T_OK(tt_net_put(w.net, 1, w.mine, MIB, w.region, 0));
+        T_OK(tt_net_signal(w.net, 1, w.region, FLAG_AT, 1));
+    } else {
+        usleep(700000);
+        T_OK(t_net_wait_result(w.net, 0, w.mine + FLAG_AT, 1, WAIT_S));
+        T_CHECK(t_net_find_wrong(w.mine, MIB, 3) == MIB, "the data of a rank that left is wrong");
+    }
+    end(&w);
+}
+
+static void test_leaving(void **state)
+{
+    (void)state;
+    run(leave, 3, 0);
+    run(leave_together, 3, 0);
+    run(leave_before_anybody_looks, 2, 0);
+}
+
+/* ---- abort ---- */
+
+static void *abort_soon(void *arg)
+{
+    struct world *w = arg;
+
+    usleep(300000);
+    const uint64_t start = tt_now_ns();
+
+    tt_net_abort(w->net);
+    *(uint64_t *)(void *)w->mine = tt_now_ns() - start;
+    return NULL;
+}
+
+/* Rank 0 aborts from another thread while its own thread is busy elsewhere. Rank 2 exchanges with rank 1
+ * only, and hears of it all the same. */
+static void abort_all(struct t_rank *t)
+{
+    struct world w = begin(t);
+    pthread_t thread;
+    double seconds;
+
+    for (int r = t->rank - 1; r <= t->rank + 1; r += 2) {
+        if (r >= 0 && r < t->n_ranks)
+            T_OK(tt_net_signal(w.net, r, w.region, FLAG_AT - 64 * (size_t)(t->rank + 1), 1));
+    }
+    for (int r = t->rank - 1; r <= t->rank + 1; r += 2) {
+        if (r >= 0 && r < t->n_ranks)
+            t_net_wait(w.net, w.mine + FLAG_AT - 64 * (size_t)(r + 1), 1, WAIT_S);
+    }
+    for (int i = 0; i < 50; i++) { /* handshakes */
+        T_OK(tt_net_progress(w.net));
+        usleep(1000);
+    }
+    t_meet(t);
+    if (t->rank == 0) {
+        T_CHECK(pthread_create(&thread, NULL, abort_soon, &w) == 0, "no thread");
+        usleep(600000);
+        T_IS(TUTTI_E_ABORTED, tt_net_progress(w.net));
+        pthread_join(thread, NULL);
+        T_CHECK(*(uint64_t *)(void *)w.mine < 100000000, "abort took %.3f s",
+                (double)*(uint64_t *)(void *)w.mine / 1e9);
+        T_IS(TUTTI_E_ABORTED, tt_net_put(w.net, 1, w.mine, 8, w.region, 0));
+    } else {
+        T_IS(TUTTI_E_ABORTED, until_failed(w.net, 5000, &seconds));
+        T_CHECK(seconds < 0.45 * t_scale(), "rank %d knew after %.3f s only", t->rank, seconds);
+    }
+    end(&w);
+}
+
+static void test_abort(void **state)
+{
+    (void)state;
+    run(abort_all, 3, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_deaths),
+        cmocka_unit_test(test_stopped),
+        cmocka_unit_test(test_leaving),
+        cmocka_unit_test(test_abort),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
