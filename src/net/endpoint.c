@@ -284,8 +284,10 @@ static tutti_result check_range(const struct tt_net *net, int peer, uint64_t byt
     return TUTTI_OK;
 }
 
-/* Room for one more operation of the peer; NULL in *op_out if it has left. */
-static tutti_result new_op(struct tt_net *net, int peer, struct tt_net_region *region, uint64_t at,
+/* Room for one more operation of the peer; NULL in *op_out if it is done: nothing to send, or the peer
+ * has left. */
+static tutti_result new_op(struct tt_net *net, int peer, uint64_t bytes,
+                           struct tt_net_region *region, uint64_t at,
                            struct tt_net_endpoint **e_out, struct tt_net_op **op_out)
 {
     struct tt_net_endpoint *e;
@@ -296,7 +298,7 @@ static tutti_result new_op(struct tt_net *net, int peer, struct tt_net_region *r
         TT_TRY(wait_for_room(e));
     *e_out = e;
     *op_out = NULL;
-    if (e->life == TT_NET_LEFT) {
+    if (e->life == TT_NET_LEFT || (bytes == 0 && e->n_posted == e->n_sent)) {
         e->n_started = e->n_sent = ++e->n_posted;
         return TUTTI_OK;
     }
@@ -317,7 +319,7 @@ tutti_result tt_net_put(struct tt_net *net, int peer, const void *src, uint64_t 
 
     TT_TRY(tt_net_check(net));
     TT_TRY(check_range(net, peer, bytes, region, at));
-    TT_TRY(new_op(net, peer, region, at, &e, &op));
+    TT_TRY(new_op(net, peer, bytes, region, at, &e, &op));
     if (!op)
         return TUTTI_OK;
     op->src = src;
@@ -340,7 +342,7 @@ tutti_result tt_net_signal(struct tt_net *net, int peer, struct tt_net_region *r
     if (at % sizeof(value))
         return TT_FAIL(TUTTI_E_ARG, "a signal at offset %" PRIu64 ", which is no multiple of 8",
                        at);
-    TT_TRY(new_op(net, peer, region, at, &e, &op));
+    TT_TRY(new_op(net, peer, sizeof(value), region, at, &e, &op));
     if (!op)
         return TUTTI_OK;
     word = &e->words[e->n_posted % TT_NET_MAX_OPS];

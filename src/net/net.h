@@ -63,8 +63,9 @@ tutti_result tt_net_signal(struct tt_net *net, int peer, struct tt_net_region *r
 uint64_t tt_net_posted(const struct tt_net *net, int peer);
 uint64_t tt_net_sent(const struct tt_net *net, int peer);
 
-/* Lets everything advance that can (what this rank has posted, too: who goes off to do something else
- * before tt_net_sent() is tt_net_posted() leaves the peer waiting): incoming puts, outgoing ones, watching the peers. Returns at once.
+/* Lets everything advance that can: incoming puts, outgoing ones, watching the peers. Returns at once.
+ * What this rank has posted moves by this, too: who goes off to do something else before tt_net_sent() has
+ * reached tt_net_posted() may leave the peer waiting.
  * TUTTI_E_PEER (naming host and rank) as soon as a peer that was ever used is known to be lost. */
 tutti_result tt_net_progress(struct tt_net *net);
 
