@@ -220,17 +220,18 @@ void tt_net_pump(struct tt_net_endpoint *e)
 
 void tt_net_flush(struct tt_net_endpoint *e, uint64_t until_ns)
 {
-    if (!e->to || e->n_posted == 0)
-        return;
-    while (e->n_sent != e->n_posted && e->life == TT_NET_HERE) {
-        if (tt_net_progress(e->net) != TUTTI_OK || tt_now_ns() >= until_ns)
-            return;
-    }
-    e->flush = TT_NET_UNFLUSHED;
-    while (e->flush != TT_NET_FLUSHED && e->life == TT_NET_HERE) {
-        if (e->flush == TT_NET_UNFLUSHED && post_flush(e))
-            return;
-        if (tt_net_progress(e->net) != TUTTI_OK || tt_now_ns() >= until_ns)
+    int is_asked = 0;
+
+    while (e->n_flushed != e->n_posted && e->life == TT_NET_HERE) {
+        if (e->n_sent == e->n_posted && !is_asked) {
+            e->flush = TT_NET_UNFLUSHED;
+            is_asked = 1;
+        }
+        if (is_asked && e->flush == TT_NET_UNFLUSHED)
+            post_flush(e);
+        if (is_asked && e->flush == TT_NET_FLUSHED)
+            e->n_flushed = e->n_posted;
+        else if (tt_net_progress(e->net) != TUTTI_OK || tt_now_ns() >= until_ns)
             return;
     }
 }
@@ -299,7 +300,7 @@ static tutti_result new_op(struct tt_net *net, int peer, uint64_t bytes,
     *e_out = e;
     *op_out = NULL;
     if (e->life == TT_NET_LEFT || (bytes == 0 && e->n_posted == e->n_sent)) {
-        e->n_started = e->n_sent = ++e->n_posted;
+        e->n_flushed = e->n_started = e->n_sent = ++e->n_posted;
         return TUTTI_OK;
     }
     if (e->life != TT_NET_HERE)

@@ -164,7 +164,7 @@ static void settle_one(struct tt_net *net, struct tt_net_endpoint *e, uint64_t n
 
     if (e->life == TT_NET_LEFT && e->to) {
         tt_net_unwire(e);
-        e->n_started = e->n_sent = e->n_posted; /* nobody is there to miss them */
+        e->n_flushed = e->n_started = e->n_sent = e->n_posted; /* nobody is there to miss them */
     } else if (e->life == TT_NET_GONE && e->n_sent != e->n_posted) {
         tt_net_fail(
             net, e->rank, TUTTI_E_PEER,
@@ -176,8 +176,10 @@ static void settle_one(struct tt_net *net, struct tt_net_endpoint *e, uint64_t n
     }
 }
 
-static void look(struct tt_net *net, uint64_t now)
+void tt_net_look(struct tt_net *net)
 {
+    const uint64_t now = tt_now_ns();
+
     net->is_shaking_hands = tt_watch_poll(net->watch);
     take_news(net);
     for (int i = 0; i < net->n_used && net->n_unsettled > 0; i++)
@@ -187,17 +189,14 @@ static void look(struct tt_net *net, uint64_t now)
 
 tutti_result tt_net_progress(struct tt_net *net)
 {
-    uint64_t now;
-
     TT_TRY(tt_net_check(net));
     net->ops->progress(net->provider);
     for (int i = 0; i < net->n_used; i++) {
         if (net->used[i]->n_sent != net->used[i]->n_posted)
             tt_net_pump(net->used[i]);
     }
-    now = tt_now_ns();
-    if (now >= net->next_watch_ns)
-        look(net, now);
+    if (tt_now_ns() >= net->next_watch_ns)
+        tt_net_look(net);
     return tt_net_check(net);
 }
 

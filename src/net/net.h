@@ -40,9 +40,9 @@ const char *tt_net_details(const struct tt_net *net);
 /* Collective (through `exchange`): this rank offers `bytes` (0: nothing) at `base`, 64-byte aligned. */
 tutti_result tt_net_expose(struct tt_net *net, const struct tt_exchange *exchange, void *base,
                            uint64_t bytes, struct tt_net_region **region_out);
-/* Not collective: the others must have stopped to put into this rank's part. This rank's own puts from
- * it and to the others' parts are sent first (up to five seconds). After a failure nothing is waited for,
- * and nothing that comes later is let in. */
+/* Not collective: the others must have stopped to put into this rank's part. What this rank has posted is
+ * delivered first (up to five seconds; what is still under way from this memory then fails the net). After
+ * a failure nothing is waited for, and nothing that comes later is let in. */
 void tt_net_hide(struct tt_net_region *region);
 
 /* Copy `bytes` to offset `at` of the peer's part of the region. `src` may be any host memory and may be

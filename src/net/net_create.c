@@ -1,5 +1,6 @@
 /* Creating a net among all ranks, and ending it. */
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -248,7 +249,8 @@ const char *tt_net_details(const struct tt_net *net)
 
 /* ---- the end ---- */
 
-/* What was posted arrives, and who begins to watch us just now hears that we leave and do not die. */
+/* What was posted arrives, and who begins to watch us just now hears that we leave and do not die. Nothing
+ * more is let in than that takes: our memory may be in other hands already. */
 static void say_farewell(struct tt_net *net)
 {
     uint64_t now = tt_now_ns();
@@ -257,10 +259,12 @@ static void say_farewell(struct tt_net *net)
     for (int i = 0; i < net->n_used; i++)
         tt_net_flush(net->used[i], end);
     now = tt_now_ns();
-    net->next_watch_ns = 0;
-    while (tt_net_progress(net) == TUTTI_OK && net->is_shaking_hands &&
-           tt_now_ns() - now < HANDSHAKE_NS)
-        tt_net_sleep(net, tt_now_ns() + 1 * MS);
+    for (tt_net_look(net); net->is_shaking_hands && tt_now_ns() - now < HANDSHAKE_NS;
+         tt_net_look(net)) {
+        struct pollfd watch = {.fd = tt_watch_fd(net->watch), .events = POLLIN};
+
+        (void)poll(&watch, 1, 1);
+    }
     if (tt_net_check(net) == TUTTI_OK)
         tt_watch_tell(net->watch, TT_NOTICE_LEFT, 0);
 }

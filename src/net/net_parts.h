@@ -58,6 +58,7 @@ struct tt_net_endpoint {
     /* Operations [n_sent, n_started) are posted as a whole, [n_started, n_posted) are not; each is at its
      * number modulo the length. */
     uint64_t n_posted, n_started, n_sent;
+    uint64_t n_flushed; /* those that tt_net_flush() knows to have arrived */
     struct tt_net_op ops[TT_NET_MAX_OPS];
     uint64_t *words; /* [TT_NET_MAX_OPS]: what signals store, in registered memory */
     struct tt_provider_memory *words_memory;
@@ -134,7 +135,9 @@ tutti_result tt_net_check(struct tt_net *net);
 void tt_net_fail(struct tt_net *net, int lost_rank, tutti_result code, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
-/* net.c: what the watch and the provider call. */
+/* net.c: act upon what the watch has to say. Nothing of the provider moves. */
+void tt_net_look(struct tt_net *net);
+/* What the watch and the provider call. */
 struct tt_watch_events tt_net_events(struct tt_net *net);
 void tt_net_broken(void *net, int rank, const char *why);
 void tt_net_message(void *net, const void *data, size_t bytes);

@@ -143,8 +143,9 @@ void tt_net_hide(struct tt_net_region *region)
     struct tt_net_region **at = &net->regions;
     const uint64_t end = tt_now_ns() + HIDE_NS;
 
-    while (tt_net_check(net) == TUTTI_OK && is_used(net, region) && tt_now_ns() < end)
-        (void)tt_net_progress(net);
+    /* All of it, while there is memory for what comes in meanwhile: tt_net_destroy() has nothing left. */
+    for (int i = 0; i < net->n_used; i++)
+        tt_net_flush(net->used[i], end);
     if (is_used(net, region)) /* or has failed before */
         tt_net_fail(net, -1, TUTTI_E_TIMEOUT,
                     "memory was taken back while puts from it or to its region were under way");

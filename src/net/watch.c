@@ -19,6 +19,7 @@
 #define MOST_STRANGERS 64
 #define MOST_EVENTS    32
 #define MOST_ACCEPTS   16
+#define MOST_REFUSALS  5           /* a rank that is slow may take us for a stranger now and then */
 #define STRANGER_NS    (2000 * MS) /* to prove oneself */
 #define TICK_NS        (100 * MS)  /* between two looks at silence */
 
@@ -29,6 +30,7 @@ struct watched {
     struct tt_link *theirs; /* it did */
     int is_wanted;          /* tt_watch_start() */
     uint64_t trying_ns;     /* since when no connection could be made; 0: it could */
+    int n_refused;          /* times that it hung up on our proof, in a row */
     int is_over;            /* lost, gone or left: nothing more to learn */
 };
 
@@ -166,7 +168,8 @@ static void on_closed(struct tt_watch *w, struct tt_link *link, enum tt_link_res
     if (link->state != TT_LINK_READY) {
         w->ranks[rank].mine = NULL;
         bury(w, link);
-        if (how == TT_LINK_LIES)
+        w->ranks[rank].n_refused += link->state == TT_LINK_WANTS_WELCOME;
+        if (how == TT_LINK_LIES || w->ranks[rank].n_refused == MOST_REFUSALS)
             lose_rank(w, rank, "its port is held by a process that does not know the ranks' key");
         else if (error == ECONNREFUSED)
             rank_is_gone(w, rank);

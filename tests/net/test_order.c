@@ -134,11 +134,12 @@ static void stream_all(struct t_rank *t, struct stream *s)
             read_one(t, s, r);
         }
         T_OK(tt_net_progress(s->net));
-        if (plan->loses_fences && tt_now_ns() > end)
-            return; /* one signal has overtaken the next, so that a word went back */
-        T_CHECK(tt_now_ns() < end, "rank %d has stopped at %llu sent, %llu read", t->rank,
+        if (tt_now_ns() < end)
+            continue;
+        T_CHECK(plan->loses_fences, "rank %d has stopped at %llu sent, %llu read", t->rank,
                 (unsigned long long)s->n_sent[(t->rank + 1) % N],
                 (unsigned long long)s->n_read[(t->rank + 1) % N]);
+        return; /* one signal has overtaken the next, so that a word went back */
     }
 }
 
