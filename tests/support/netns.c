@@ -1,0 +1,133 @@
+#include "support/netns.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+
+/* Runs a command; its exit status. */
+static int run(const char *const words[])
+{
+    int status = 0;
+    const pid_t pid = fork();
+
+    if (pid == 0) {
+        const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+        dup2(null, STDOUT_FILENO);
+        dup2(null, STDERR_FILENO);
+        execvp(words[0], (char *const *)(uintptr_t)words);
+        _exit(127);
+    }
+    T_SYS(pid);
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+#define RUN(...) run((const char *const[]){__VA_ARGS__, NULL})
+
+static void must(int status, const char *what)
+{
+    if (status != 0)
+        t_skip("%s is not possible here (status %d)", what, status);
+}
+
+/* A /sys of our own shows our own devices, which is where UCX looks. */
+static void leave_the_host(void)
+{
+    if (unshare(CLONE_NEWNET | CLONE_NEWNS) != 0)
+        t_skip("no namespace of our own: %s", strerror(errno));
+    if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+        mount("sysfs", "/sys", "sysfs", 0, NULL) != 0)
+        t_skip("no /sys of our own: %s", strerror(errno));
+    must(RUN("ip", "link", "set", "lo", "up"), "`ip link`");
+}
+
+static void wait_until_up(const char *name)
+{
+    const uint64_t end = tt_now_ns() + UINT64_C(5000000000) * t_scale();
+    char path[64], state[16] = "";
+
+    snprintf(path, sizeof(path), "/sys/class/net/%s/operstate", name);
+    while (tt_now_ns() < end && strncmp(state, "up", 2) != 0) {
+        FILE *file = fopen(path, "r");
+
+        if (!file || !fgets(state, sizeof(state), file))
+            state[0] = 0;
+        if (file)
+            fclose(file);
+        usleep(5000);
+    }
+    T_CHECK(strncmp(state, "up", 2) == 0, "%s does not come up: %s", name, state);
+}
+
+static void plug(struct t_rank *t, const char *name, const char *ip4, const char *ip6)
+{
+    (void)t;
+    if (ip4)
+        must(RUN("ip", "addr", "add", ip4, "dev", name), "`ip addr add`");
+    if (ip6)
+        must(RUN("ip", "-6", "addr", "add", ip6, "dev", name, "nodad"), "`ip -6 addr add`");
+    must(RUN("ip", "link", "set", name, "up"), "`ip link set up`");
+}
+
+void t_netns_enter(struct t_rank *t, const char *const ip4[2], const char *const ip6[2],
+                   int two_cables)
+{
+    static const char *const second[] = {"10.78.0.1/24", "10.78.0.2/24"};
+    volatile pid_t *pids = (volatile pid_t *)(void *)(t->shared + T_SHARED_BYTES - 64);
+    char other[16];
+
+    leave_the_host();
+    pids[t->rank] = getpid();
+    t_meet(t);
+    snprintf(other, sizeof(other), "%d", (int)pids[1]);
+    for (int k = 0; k <= two_cables && t->rank == 0; k++) {
+        const char *name = k ? "host1" : "host0";
+
+        must(RUN("ip", "link", "add", name, "type", "veth", "peer", "name", name, "netns", other),
+             "a virtual cable (veth)");
+    }
+    t_meet(t);
+    plug(t, "host0", ip4[t->rank], ip6[t->rank]);
+    if (two_cables)
+        plug(t, "host1", second[t->rank], NULL);
+    t_meet(t);
+    wait_until_up("host0");
+    t_meet(t);
+}
+
+void t_netns_link(const char *name, int up)
+{
+    T_CHECK(RUN("ip", "link", "set", name, up ? "up" : "down") == 0, "ip link set %s failed", name);
+}
+
+static int count_in(const char *path)
+{
+    FILE *file = fopen(path, "r");
+    char line[256];
+    int n = 0;
+
+    while (file && fgets(line, sizeof(line), file)) {
+        char address[40];
+        unsigned port, state;
+
+        if (sscanf(line, " %*d: %32[0-9A-F]:%x %*[0-9A-F]:%*x %x", address, &port, &state) != 3 ||
+            state != 0x0a)
+            continue;
+        T_CHECK(strspn(address, "0") != strlen(address), "port %u listens on all addresses", port);
+        n++;
+    }
+    if (file)
+        fclose(file);
+    return n;
+}
+
+int t_netns_count_listeners(void)
+{
+    return count_in("/proc/self/net/tcp") + count_in("/proc/self/net/tcp6");
+}
