@@ -28,6 +28,7 @@ cmake_is_new_enough || need+=(cmake)
 have cc && have_header stdio.h || need+=(gcc libc6-dev)
 have make || have ninja || need+=(make)
 have_header hwloc.h || want+=(libhwloc-dev)
+have_header ucp/api/ucp.h || want+=(libucx-dev) # ranks on several hosts
 if [ "$level" != bench ]; then
     have python3 || need+=(python3)
     have pkg-config || need+=(pkg-config)

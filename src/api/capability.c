@@ -18,15 +18,17 @@
 #ifdef TUTTI_HAVE_CUDA
 #include "cuda/cuda_engine.h"
 #endif
+#include "net/net.h"
 
 static _Thread_local char value[160];
+static _Thread_local char remedy[700];
 
-static void say(tutti_capability *c, const char *name, int good, const char *remedy)
+static void say(tutti_capability *c, const char *name, int good, const char *what_to_do)
 {
     c->name = name;
     c->good = good;
     c->value = value;
-    c->remedy = good == 1 ? NULL : remedy;
+    c->remedy = good == 1 ? NULL : what_to_do;
 }
 
 static void kernels(tutti_capability *c)
@@ -152,7 +154,7 @@ static void gpus(tutti_capability *c)
 static void gpu_table(tutti_capability *c)
 {
     const char *path = tt_env_text(TT_ENV_TUTTI_TUNE_FILE);
-    const char *remedy =
+    const char *what_to_do =
         "`tutti tune --gpus N` measures this machine; TUTTI_TUNE_FILE names its file";
     int n_rows = 0, n_others = 0, good;
     char name[64];
@@ -163,7 +165,7 @@ static void gpu_table(tutti_capability *c)
         snprintf(value, sizeof(value), "built in, measured on H200");
     } else if (tt_tune_count(path, name, &n_rows, &n_others) != TUTTI_OK) {
         good = -1;
-        remedy = "communicators are refused: correct TUTTI_TUNE_FILE, or the file";
+        what_to_do = "communicators are refused: correct TUTTI_TUNE_FILE, or the file";
         snprintf(value, sizeof(value), "%s", tt_error_text());
     } else if (n_rows == 0) {
         good = !name[0];
@@ -173,7 +175,7 @@ static void gpu_table(tutti_capability *c)
         good = 1;
         snprintf(value, sizeof(value), "%d rows of %s (%d of other GPUs)", n_rows, path, n_others);
     }
-    say(c, "algorithms on GPUs", good, remedy);
+    say(c, "algorithms on GPUs", good, what_to_do);
 }
 #else
 static void cuda(tutti_capability *c)
@@ -183,22 +185,34 @@ static void cuda(tutti_capability *c)
 }
 #endif
 
-static void net(tutti_capability *c)
+static void net_library(tutti_capability *c)
 {
-    snprintf(value, sizeof(value), "not in this version");
-    say(c, "network engine", 0, "ranks on several hosts get an error that names the hosts");
+    const char *missing = tt_net_missing();
+
+    tt_net_library_text(value, sizeof(value));
+    snprintf(remedy, sizeof(remedy), "ranks on several hosts are refused: %s", missing);
+    say(c, "network library", missing[0] == 0, remedy);
+}
+
+static void net_interface(tutti_capability *c)
+{
+    const int good = tt_net_place_text(value, sizeof(value)) == TUTTI_OK;
+
+    snprintf(remedy, sizeof(remedy), "ranks on several hosts are refused: %s",
+             good ? "" : tt_error_text());
+    say(c, "network interface", good, remedy);
 }
 
 tutti_result tt_capability_describe(size_t index, tutti_capability *capability)
 {
-    static void (*const facts[])(tutti_capability *) = {kernels,      memfd,       proc, xmem,
+    static void (*const facts[])(tutti_capability *) = {kernels,      memfd,        proc, xmem,
                                                         shm_size,     huge_pages,
 #ifdef TUTTI_HAVE_CUDA
-                                                        cuda_kernels, cuda_driver, gpus, gpu_table,
+                                                        cuda_kernels, cuda_driver,  gpus, gpu_table,
 #else
                                                         cuda,
 #endif
-                                                        net};
+                                                        net_library,  net_interface};
 
     if (index >= TT_LEN(facts))
         return TT_FAIL(TUTTI_E_ARG, "there is no capability %zu", index);

@@ -269,7 +269,7 @@ static int device_exists(const char *name)
     return !strchr(name, '/') && access(path, F_OK) == 0;
 }
 
-static void list_devices(char *out, size_t bytes)
+void tt_net_list_devices(char *out, size_t bytes)
 {
     struct if_nameindex *all = if_nameindex();
     char rdma[TT_NET_DEVICES_BYTES];
@@ -322,7 +322,7 @@ static tutti_result take_devices(const char *variable, const char *list,
     snprintf(out->devices, sizeof(out->devices), "%s", list);
     while ((name = strsep(&rest, ",")) != NULL) {
         if (!device_exists(name)) {
-            list_devices(there, sizeof(there));
+            tt_net_list_devices(there, sizeof(there));
             return TT_FAIL(TUTTI_E_ARG, "%s=%s: there is no device \"%s\" here; there are %s",
                            variable, list, name, there);
         }

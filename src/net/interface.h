@@ -39,6 +39,9 @@ int tt_net_is_public(enum tt_boot_kind kind, const unsigned char *ip);
 /* Whether both are in the network of `mine`. Pure. */
 int tt_net_same_subnet(const struct tt_net_subnet *mine, const struct tt_net_subnet *theirs);
 
+/* All devices of this host, with commas between them. */
+void tt_net_list_devices(char *out, size_t bytes);
+
 /* ",mlx5_0:1,mlx5_1:1": RDMA ports under `folder` (/sys/class/infiniband) that are active. */
 void tt_net_rdma_ports(const char *folder, char *out, size_t bytes);
 

@@ -6,6 +6,7 @@
 #ifndef TT_NET_NET_H
 #define TT_NET_NET_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -34,6 +35,10 @@ tutti_result tt_net_create(const struct tt_net_config *config, struct tt_net **n
 void tt_net_destroy(struct tt_net *net);
 /* Why there is no network here ("" if there is): library not found, too old, switched off. */
 const char *tt_net_missing(void);
+/* For `tutti info`, without a net: the library and where it was found; the interface that would be taken,
+ * if the rendezvous does not say another, and all devices (or why none would do). */
+void tt_net_library_text(char *out, size_t bytes);
+tutti_result tt_net_place_text(char *out, size_t bytes);
 /* One line: provider, version, where it was found, device(s), address. */
 const char *tt_net_details(const struct tt_net *net);
 

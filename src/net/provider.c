@@ -1,9 +1,12 @@
-/* Which provider this build and its environment have. */
+/* Which provider this build and its environment have, and what it would use. */
 #include "net/provider.h"
 
 #include <stddef.h>
+#include <stdio.h>
 
 #include "base/env.h"
+#include "base/error.h"
+#include "net/interface.h"
 #include "net/net.h"
 
 enum choice { AUTO, UCX, OFF };
@@ -34,4 +37,31 @@ const char *tt_net_missing(void)
     return wanted() == OFF ? "the network is switched off by TUTTI_NET"
                            : "this build has no network: build tutti where UCX's headers are "
                              "(Debian: libucx-dev)";
+}
+
+void tt_net_library_text(char *out, size_t bytes)
+{
+    const struct tt_net_provider *provider = tt_provider_default();
+
+    if (provider && provider->missing()[0] == 0)
+        provider->describe(out, bytes);
+    else
+        snprintf(out, bytes, "none");
+}
+
+tutti_result tt_net_place_text(char *out, size_t bytes)
+{
+    struct tt_net_subnet mine[TT_NET_MAX_SUBNETS];
+    char devices[TT_NET_DEVICES_BYTES];
+    struct tt_net_place place;
+    tutti_result result;
+
+    tt_net_list_devices(devices, sizeof(devices));
+    snprintf(out, bytes, "none of %s", devices);
+    if (tt_net_subnets(mine) == 0)
+        return TT_FAIL(TUTTI_E_UNSUPPORTED, "no interface is up but the loopback");
+    result = tt_net_choose(NULL, mine, 1, &place);
+    if (result == TUTTI_OK)
+        snprintf(out, bytes, "%s, address %s; there are %s", place.devices, place.text, devices);
+    return result;
 }

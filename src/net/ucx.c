@@ -412,8 +412,8 @@ static enum tt_provider_status message(struct tt_provider_endpoint *e, const voi
 
 static void progress(struct tt_provider *p)
 {
-    for (int i = 0; i < 4 && p->ucx->ucp_worker_progress(p->worker) != 0; i++)
-        ;
+    p->ucx->ucp_worker_progress(
+        p->worker); /* a system call over TCP, so not until there is no more */
 }
 
 static int worker_fd(struct tt_provider *p)
