@@ -112,9 +112,11 @@ static void landed(struct tt_provider_request *request, int failed)
         return;
     }
     e->bytes_flying -= flight->bytes;
-    /* One that has failed stays "not sent": its endpoint is lost, and its source is left alone. */
-    if (!failed)
-        flight->op->n_flying--;
+    if (failed)
+        return; /* "not sent" for ever: its endpoint is lost, and its source is left alone */
+    flight->op->n_flying--;
+    if (flight->bundled)
+        flight->bundled->n_flying--;
 }
 
 /* A flight takes off. 1: it did (or is already there); 0: not now. */
@@ -126,6 +128,8 @@ static int launch(struct tt_net_endpoint *e, struct tt_net_flight *flight,
         e->bytes_flying += flight->bytes;
         if (flight->op)
             flight->op->n_flying++;
+        if (flight->bundled)
+            flight->bundled->n_flying++;
     }
     return status == TT_PROVIDER_DONE || status == TT_PROVIDER_STARTED;
 }
@@ -137,7 +141,7 @@ static int post_flush(struct tt_net_endpoint *e)
 
     if (!flight)
         return 0;
-    flight->op = NULL;
+    flight->op = flight->bundled = NULL;
     flight->bytes = 0;
     e->flush = TT_NET_FLUSHING;
     status = e->net->ops->flush(e->to, &flight->request);
@@ -166,29 +170,39 @@ static int is_fenced(struct tt_net_endpoint *e, struct tt_net_op *op)
     return op->is_fenced;
 }
 
-static int post_signal(struct tt_net_endpoint *e, struct tt_net_op *op)
+/* `bundled`: a put just before it that goes along, or NULL. */
+static int post_signal(struct tt_net_endpoint *e, struct tt_net_op *op, struct tt_net_op *bundled)
 {
-    struct tt_net_flight *flight = e->free_flight;
+    struct tt_provider_bundle bundle;
+    struct tt_net_flight *flight;
 
-    if (!is_fenced(e, op) || !flight)
+    if (!is_fenced(e, op) || !e->free_flight)
         return 0;
+    if (bundled)
+        bundle = (struct tt_provider_bundle){.src = bundled->src,
+                                             .bytes = (uint32_t)bundled->bytes,
+                                             .to = bundled->to,
+                                             .key = bundled->key};
     flight = e->free_flight;
     flight->op = op;
+    flight->bundled = bundled;
     flight->bytes = 0;
     return launch(e, flight,
                   e->net->ops->signal(e->to, (const uint64_t *)(const void *)op->src, op->memory,
-                                      op->to, op->key, &flight->request));
+                                      op->to, op->key, bundled ? &bundle : NULL, &flight->request));
 }
 
 static int post_pieces(struct tt_net_endpoint *e, struct tt_net_op *op)
 {
     while (op->bytes > 0) {
-        const uint32_t bytes = op->bytes < TT_NET_CHUNK ? (uint32_t)op->bytes : TT_NET_CHUNK;
+        const uint32_t most = e->net->limits.piece_bytes;
+        const uint32_t bytes = op->bytes < most ? (uint32_t)op->bytes : most;
         struct tt_net_flight *flight = e->free_flight;
 
         if (!flight || e->bytes_flying + bytes > TT_NET_MAX_FLYING)
             return 0;
         flight->op = op;
+        flight->bundled = NULL;
         flight->bytes = bytes;
         if (!launch(e, flight,
                     e->net->ops->put(e->to, op->src, bytes, op->memory, op->to, op->key,
@@ -201,21 +215,42 @@ static int post_pieces(struct tt_net_endpoint *e, struct tt_net_op *op)
     return 1;
 }
 
-void tt_net_pump(struct tt_net_endpoint *e)
+/* Post the next operation, or two of them. 0: not now. A small put that is the last one may be held back,
+ * so that the signal that will probably follow takes it along. */
+static int post_next(struct tt_net_endpoint *e, int may_hold)
 {
+    struct tt_net_op *op = op_at(e, e->n_started);
+    struct tt_net_op *next = e->n_started + 1 != e->n_posted ? op_at(e, e->n_started + 1) : NULL;
+
+    if (op->is_signal)
+        return post_signal(e, op, NULL) ? 1 : 0;
+    if (op->bytes <= e->net->limits.bundle_bytes) {
+        if (next && next->is_signal)
+            return post_signal(e, next, op) ? 2 : 0;
+        if (!next && may_hold)
+            return 0;
+    }
+    return post_pieces(e, op) ? 1 : 0;
+}
+
+static void pump(struct tt_net_endpoint *e, int may_hold)
+{
+    int n;
+
     if (!e->is_watched) {
         e->is_watched = tt_watch_is_ready(e->net->watch, e->rank);
         if (!e->is_watched)
             return;
     }
-    while (e->n_started != e->n_posted && e->life == TT_NET_HERE) {
-        struct tt_net_op *op = op_at(e, e->n_started);
-
-        if (!(op->is_signal ? post_signal(e, op) : post_pieces(e, op)))
-            break;
-        e->n_started++;
-    }
+    while (e->n_started != e->n_posted && e->life == TT_NET_HERE &&
+           (n = post_next(e, may_hold)) > 0)
+        e->n_started += (uint64_t)n;
     count_sent(e);
+}
+
+void tt_net_pump(struct tt_net_endpoint *e)
+{
+    pump(e, 0);
 }
 
 void tt_net_flush(struct tt_net_endpoint *e, uint64_t until_ns)
@@ -327,7 +362,7 @@ tutti_result tt_net_put(struct tt_net *net, int peer, const void *src, uint64_t 
     op->bytes = bytes;
     op->memory = tt_net_memory_of(net, src, bytes);
     e->n_posted++;
-    tt_net_pump(e);
+    pump(e, 1);
     return TUTTI_OK;
 }
 
@@ -352,7 +387,7 @@ tutti_result tt_net_signal(struct tt_net *net, int peer, struct tt_net_region *r
     op->memory = e->words_memory;
     op->is_signal = 1;
     e->n_posted++;
-    tt_net_pump(e);
+    pump(e, 0);
     return TUTTI_OK;
 }
 

@@ -122,14 +122,6 @@ void tt_net_broken(void *context, int rank, const char *why)
     net->next_watch_ns = 0;
 }
 
-/* Nobody sends any yet. */
-void tt_net_message(void *net, const void *data, size_t bytes)
-{
-    (void)net;
-    (void)data;
-    (void)bytes;
-}
-
 struct tt_watch_events tt_net_events(struct tt_net *net)
 {
     return (struct tt_watch_events){

@@ -88,8 +88,7 @@ static tutti_result open_here(struct tt_net *net, const struct tt_net_config *co
                                     .devices = net->place.devices,
                                     .lost_ns = net->lost_ns,
                                     .context = net,
-                                    .broken = tt_net_broken,
-                                    .message = tt_net_message};
+                                    .broken = tt_net_broken};
     struct tt_watch_config wc = {.rank = net->rank,
                                  .n_ranks = net->n_ranks,
                                  .key = config->key,
@@ -103,6 +102,7 @@ static tutti_result open_here(struct tt_net *net, const struct tt_net_config *co
     wc.address = net->place.address;
     TT_TRY(tt_watch_open(&wc, &net->watch));
     TT_TRY(net->ops->open(&pc, &net->provider));
+    net->ops->limits(net->provider, &net->limits);
     TT_TRY(net->ops->address(net->provider, card->address, &n_address));
     card->n_address = (uint32_t)n_address;
     card->kind = (uint32_t)net->place.address.kind;

@@ -11,7 +11,6 @@
 
 #define TT_NET_MAX_OPS     256           /* puts and signals under way to one peer */
 #define TT_NET_MAX_FLIGHTS 64            /* of their pieces, those in the provider's hands */
-#define TT_NET_CHUNK       (512u << 10)  /* bytes of a piece */
 #define TT_NET_MAX_FLYING  (4096u << 10) /* bytes of all pieces of a peer */
 #define TT_NET_TEXT_BYTES  400
 
@@ -34,7 +33,8 @@ struct tt_net_op {
 struct tt_net_flight {
     struct tt_provider_request request; /* first: the provider gives it back */
     struct tt_net_endpoint *endpoint;
-    struct tt_net_op *op; /* NULL: a flush */
+    struct tt_net_op *op;      /* NULL: a flush */
+    struct tt_net_op *bundled; /* a put that goes along with the signal `op`, or NULL */
     uint32_t bytes;
     struct tt_net_flight *next; /* among the free ones */
 };
@@ -106,6 +106,7 @@ struct tt_net {
     uint64_t timeout_ns, lost_ns;
     const struct tt_net_provider *ops;
     struct tt_provider *provider;
+    struct tt_provider_limits limits;
     struct tt_watch *watch;
     uint64_t next_watch_ns;
     unsigned n_progress;
@@ -141,7 +142,6 @@ void tt_net_look(struct tt_net *net);
 /* What the watch and the provider call. */
 struct tt_watch_events tt_net_events(struct tt_net *net);
 void tt_net_broken(void *net, int rank, const char *why);
-void tt_net_message(void *net, const void *data, size_t bytes);
 
 /* endpoint.c: the endpoint of a rank, made when it is first needed. */
 tutti_result tt_net_endpoint(struct tt_net *net, int rank, struct tt_net_endpoint **out);

@@ -17,7 +17,6 @@ struct tt_provider_key;      /* what lets an endpoint write to a rank's register
 
 #define TT_PROVIDER_MAX_ADDRESS 3072 /* bytes of a packed address, and of a packed key */
 #define TT_PROVIDER_MAX_KEY     1024
-#define TT_PROVIDER_MAX_MESSAGE 256
 
 /* What became of something that was posted. */
 enum tt_provider_status {
@@ -30,7 +29,8 @@ enum tt_provider_status {
 /* Something that has started. `failed`: what it did, if anything, is unknown; its source is free. */
 struct tt_provider_request {
     void (*done)(struct tt_provider_request *request, int failed);
-    void *owner; /* the provider's own */
+    void *owner; /* this and the rest: the provider's own */
+    _Alignas(8) unsigned char scratch[48];
 };
 
 struct tt_provider_config {
@@ -38,10 +38,23 @@ struct tt_provider_config {
     const char *devices; /* names, with commas between them; never all there are */
     int family;          /* AF_INET or AF_INET6: of the address that a socket may listen on */
     uint64_t lost_ns;    /* silence after which a host is lost */
-    void *context;       /* first argument of the two below */
+    void *context;       /* first argument of: */
     /* An endpoint is lost; its requests end as failed, and no other call for it succeeds. */
     void (*broken)(void *context, int rank, const char *why);
-    void (*message)(void *context, const void *data, size_t bytes);
+};
+
+/* What a provider does best in one go; asked for once. */
+struct tt_provider_limits {
+    uint32_t piece_bytes;  /* of a put, at most */
+    uint32_t bundle_bytes; /* of a put that goes along with the signal after it; 0: none does */
+};
+
+/* A put that goes along with a signal: it is there before the signal's word is. */
+struct tt_provider_bundle {
+    const void *src;
+    uint32_t bytes;
+    uint64_t to;
+    struct tt_provider_key *key;
 };
 
 struct tt_net_provider {
@@ -57,6 +70,7 @@ struct tt_net_provider {
     tutti_result (*open)(const struct tt_provider_config *config, struct tt_provider **out);
     void (*close)(struct tt_provider *provider); /* endpoints, keys and memory are gone before */
 
+    void (*limits)(struct tt_provider *provider, struct tt_provider_limits *out);
     /* How others reach this process; at most TT_PROVIDER_MAX_ADDRESS bytes. */
     tutti_result (*address)(struct tt_provider *provider, void *out, size_t *bytes_out);
     tutti_result (*connect)(struct tt_provider *provider, int rank, const void *address,
@@ -79,18 +93,17 @@ struct tt_net_provider {
                                    size_t bytes, struct tt_provider_memory *memory, uint64_t to,
                                    struct tt_provider_key *key,
                                    struct tt_provider_request *request);
-    enum tt_provider_status (*fence)(struct tt_provider_endpoint *endpoint); /* never STARTED */
-    /* The eight bytes at `word`, in one piece. */
+    enum tt_provider_status (*fence)(
+        struct tt_provider_endpoint *endpoint); /* DONE, BUSY or BROKEN */
+    /* The eight bytes at `word`, in one piece. `bundle`: a put that is part of it, or NULL. */
     enum tt_provider_status (*signal)(struct tt_provider_endpoint *endpoint, const uint64_t *word,
                                       struct tt_provider_memory *memory, uint64_t to,
                                       struct tt_provider_key *key,
+                                      const struct tt_provider_bundle *bundle,
                                       struct tt_provider_request *request);
     /* Done when everything posted to the endpoint is in the rank's memory. */
     enum tt_provider_status (*flush)(struct tt_provider_endpoint *endpoint,
                                      struct tt_provider_request *request);
-    /* Calls config.message there; at most TT_PROVIDER_MAX_MESSAGE bytes, in no order with puts. */
-    enum tt_provider_status (*message)(struct tt_provider_endpoint *endpoint, const void *data,
-                                       size_t bytes, struct tt_provider_request *request);
 
     void (*progress)(struct tt_provider *provider);
     /* For sleeping: a descriptor that becomes readable, after arm() has said 0 ("nothing to do now"). */

@@ -4,37 +4,12 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/env.h"
 #include "base/error.h"
-#include "net/provider.h"
-#include "net/ucx.h"
+#include "net/ucx_parts.h"
 
-#define MESSAGE_ID     1
+#define RMA_PIECE      (512u << 10)
 #define CLOSE_LIMIT_NS UINT64_C(200000000)
-
-struct tt_provider {
-    const struct tt_ucx *ucx;
-    struct tt_provider_config config;
-    ucp_context_h context;
-    ucp_worker_h worker;
-    int fd;
-};
-
-struct tt_provider_endpoint {
-    struct tt_provider *provider;
-    ucp_ep_h ep;
-    int rank;
-    int is_broken; /* posting to such an endpoint can crash some versions of UCX */
-};
-
-struct tt_provider_memory {
-    struct tt_provider *provider;
-    ucp_mem_h handle;
-};
-
-struct tt_provider_key {
-    const struct tt_ucx *ucx;
-    ucp_rkey_h handle;
-};
 
 static const char *missing(void)
 {
@@ -61,19 +36,6 @@ static void describe(char *text_out, size_t bytes)
             (provider)->ucx->ucs_status_string(status))
 
 /* ---- open and close ---- */
-
-static ucs_status_t on_message(void *arg, const void *header, size_t header_bytes, void *data,
-                               size_t bytes, const ucp_am_recv_param_t *param)
-{
-    struct tt_provider *p = arg;
-
-    (void)data;
-    (void)bytes;
-    (void)param;
-    if (header_bytes <= TT_PROVIDER_MAX_MESSAGE)
-        p->config.message(p->config.context, header, header_bytes);
-    return UCS_OK;
-}
 
 static tutti_result open_context(struct tt_provider *p)
 {
@@ -103,16 +65,10 @@ static tutti_result open_worker(struct tt_provider *p)
 {
     ucp_worker_params_t params = {.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE,
                                   .thread_mode = UCS_THREAD_MODE_SINGLE};
-    ucp_am_handler_param_t handler = {.field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID |
-                                                    UCP_AM_HANDLER_PARAM_FIELD_CB |
-                                                    UCP_AM_HANDLER_PARAM_FIELD_ARG,
-                                      .id = MESSAGE_ID,
-                                      .cb = on_message,
-                                      .arg = p};
     ucs_status_t status = p->ucx->ucp_worker_create(p->context, &params, &p->worker);
 
     if (status == UCS_OK)
-        status = p->ucx->ucp_worker_set_am_recv_handler(p->worker, &handler);
+        status = tt_ucx_listen(p);
     if (status == UCS_OK)
         status = p->ucx->ucp_worker_get_efd(p->worker, &p->fd);
     return status == UCS_OK ? TUTTI_OK : FAIL_UCX(p, status, "make a worker");
@@ -125,6 +81,18 @@ static void close_provider(struct tt_provider *p)
     if (p->context)
         p->ucx->ucp_cleanup(p->context);
     free(p);
+}
+
+/* Where no device is a card that writes to memory by itself (they are named with a port, "mlx5_0:1"), puts
+ * are messages that tutti carries out at the target: UCX's own emulation takes three times as long. */
+static tutti_result choose_puts(struct tt_provider *p)
+{
+    enum { AUTO, RMA, MESSAGE };
+    int choice = AUTO;
+
+    TT_TRY(tt_env_choice(TT_ENV_TUTTI_NET_PUTS, &choice));
+    p->by_message = choice == AUTO ? !strchr(p->config.devices, ':') : choice == MESSAGE;
+    return TUTTI_OK;
 }
 
 static tutti_result open_provider(const struct tt_provider_config *config, struct tt_provider **out)
@@ -141,7 +109,9 @@ static tutti_result open_provider(const struct tt_provider_config *config, struc
         return TT_FAIL(TUTTI_E_MEMORY, "no memory for a network");
     p->ucx = ucx;
     p->config = *config;
-    result = open_context(p);
+    result = choose_puts(p);
+    if (result == TUTTI_OK)
+        result = open_context(p);
     if (result == TUTTI_OK)
         result = open_worker(p);
     p->config.devices = "as opened"; /* the caller's text ends with this call */
@@ -151,6 +121,12 @@ static tutti_result open_provider(const struct tt_provider_config *config, struc
     }
     *out = p;
     return TUTTI_OK;
+}
+
+static void limits(struct tt_provider *p, struct tt_provider_limits *out)
+{
+    out->piece_bytes = p->by_message ? TT_UCX_MESSAGE_PIECE : RMA_PIECE;
+    out->bundle_bytes = p->by_message ? TT_UCX_MESSAGE_BUNDLE : 0;
 }
 
 /* ---- endpoints ---- */
@@ -175,16 +151,20 @@ static tutti_result address(struct tt_provider *p, void *out, size_t *bytes_out)
     return TUTTI_OK;
 }
 
-static void on_broken(void *arg, ucp_ep_h ep, ucs_status_t status)
+void tt_ucx_break(struct tt_provider_endpoint *e, ucs_status_t status)
 {
-    struct tt_provider_endpoint *e = arg;
     struct tt_provider *p = e->provider;
 
-    (void)ep;
     if (e->is_broken)
         return;
     e->is_broken = 1;
     p->config.broken(p->config.context, e->rank, p->ucx->ucs_status_string(status));
+}
+
+static void on_broken(void *arg, ucp_ep_h ep, ucs_status_t status)
+{
+    (void)ep;
+    tt_ucx_break(arg, status);
 }
 
 static tutti_result connect_endpoint(struct tt_provider *p, int rank, const void *address_of,
@@ -212,12 +192,15 @@ static tutti_result connect_endpoint(struct tt_provider *p, int rank, const void
                        "other? TUTTI_NET_DEVICES names others",
                        rank, p->ucx->ucs_status_string(status));
     }
+    e->next = p->endpoints;
+    p->endpoints = e;
     *out = e;
     return TUTTI_OK;
 }
 
 static void disconnect(struct tt_provider_endpoint *e)
 {
+    struct tt_provider_endpoint **at = &e->provider->endpoints;
     const struct tt_ucx *ucx = e->provider->ucx;
     const ucp_request_param_t param = {.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS,
                                        .flags = UCP_EP_CLOSE_FLAG_FORCE};
@@ -231,6 +214,11 @@ static void disconnect(struct tt_provider_endpoint *e)
             ucx->ucp_worker_progress(e->provider->worker);
         ucx->ucp_request_free(request);
     }
+    if (e->flush)
+        e->flush->done(e->flush, 1);
+    while (*at != e)
+        at = &(*at)->next;
+    *at = e->next;
     free(e);
 }
 
@@ -251,6 +239,8 @@ static tutti_result expose(struct tt_provider *p, void *base, uint64_t bytes,
     if (!m)
         return TT_FAIL(TUTTI_E_MEMORY, "no memory for a region");
     m->provider = p;
+    m->base = base;
+    m->bytes = bytes;
     status = p->ucx->ucp_mem_map(p->context, &params, &m->handle);
     if (status != UCS_OK) {
         free(m);
@@ -258,12 +248,19 @@ static tutti_result expose(struct tt_provider *p, void *base, uint64_t bytes,
                        "UCX cannot register %llu bytes: %s (RDMA devices: is ulimit -l unlimited?)",
                        (unsigned long long)bytes, p->ucx->ucs_status_string(status));
     }
+    m->next = p->memories;
+    p->memories = m;
     *out = m;
     return TUTTI_OK;
 }
 
 static void hide(struct tt_provider_memory *m)
 {
+    struct tt_provider_memory **at = &m->provider->memories;
+
+    while (*at != m)
+        at = &(*at)->next;
+    *at = m->next;
     m->provider->ucx->ucp_mem_unmap(m->provider->context, m->handle);
     free(m);
 }
@@ -285,6 +282,7 @@ static tutti_result pack_key(struct tt_provider_memory *m, void *out, size_t *by
                        "UCX's key of memory has %zu bytes, more than %d: name fewer devices in "
                        "TUTTI_NET_DEVICES",
                        bytes, TT_PROVIDER_MAX_KEY);
+    m->is_offered = 1;
     *bytes_out = bytes;
     return TUTTI_OK;
 }
@@ -325,7 +323,7 @@ static void on_done(void *ucx_request, ucs_status_t status, void *user_data)
     request->done(request, status != UCS_OK);
 }
 
-static enum tt_provider_status became(struct tt_provider_endpoint *e, void *request)
+enum tt_provider_status tt_ucx_became(struct tt_provider_endpoint *e, void *request)
 {
     if (request == NULL)
         return TT_PROVIDER_DONE;
@@ -334,7 +332,7 @@ static enum tt_provider_status became(struct tt_provider_endpoint *e, void *requ
     if (UCS_PTR_STATUS(request) == UCS_ERR_NO_RESOURCE ||
         UCS_PTR_STATUS(request) == UCS_ERR_NO_MEMORY)
         return TT_PROVIDER_BUSY;
-    on_broken(e, e->ep, UCS_PTR_STATUS(request));
+    tt_ucx_break(e, UCS_PTR_STATUS(request));
     return TT_PROVIDER_BROKEN;
 }
 
@@ -356,13 +354,16 @@ static enum tt_provider_status put(struct tt_provider_endpoint *e, const void *s
 
     if (e->is_broken)
         return TT_PROVIDER_BROKEN;
+    if (e->provider->by_message)
+        return tt_ucx_send_put(e, src, bytes, to, request);
     param.op_attr_mask |= UCP_OP_ATTR_FIELD_MEMORY_TYPE;
     param.memory_type = UCS_MEMORY_TYPE_HOST;
     if (memory) {
         param.op_attr_mask |= UCP_OP_ATTR_FIELD_MEMH;
         param.memh = memory->handle;
     }
-    return became(e, e->provider->ucx->ucp_put_nbx(e->ep, src, bytes, to, key->handle, &param));
+    return tt_ucx_became(e,
+                         e->provider->ucx->ucp_put_nbx(e->ep, src, bytes, to, key->handle, &param));
 }
 
 static enum tt_provider_status fence(struct tt_provider_endpoint *e)
@@ -371,10 +372,12 @@ static enum tt_provider_status fence(struct tt_provider_endpoint *e)
 
     if (e->is_broken)
         return TT_PROVIDER_BROKEN;
+    if (e->provider->by_message) /* what has left this process stays in its order */
+        return e->n_messages ? TT_PROVIDER_BUSY : TT_PROVIDER_DONE;
     status = e->provider->ucx->ucp_worker_fence(e->provider->worker);
     if (status == UCS_OK)
         return TT_PROVIDER_DONE;
-    on_broken(e, e->ep, status);
+    tt_ucx_break(e, status);
     return TT_PROVIDER_BROKEN;
 }
 
@@ -382,8 +385,13 @@ static enum tt_provider_status fence(struct tt_provider_endpoint *e)
 static enum tt_provider_status put_word(struct tt_provider_endpoint *e, const uint64_t *word,
                                         struct tt_provider_memory *memory, uint64_t to,
                                         struct tt_provider_key *key,
+                                        const struct tt_provider_bundle *bundle,
                                         struct tt_provider_request *request)
 {
+    if (e->is_broken)
+        return TT_PROVIDER_BROKEN;
+    if (e->provider->by_message)
+        return tt_ucx_send_word(e, *word, to, bundle, request);
     return put(e, word, sizeof(*word), memory, to, key, request);
 }
 
@@ -394,18 +402,9 @@ static enum tt_provider_status flush(struct tt_provider_endpoint *e,
 
     if (e->is_broken)
         return TT_PROVIDER_BROKEN;
-    return became(e, e->provider->ucx->ucp_ep_flush_nbx(e->ep, &param));
-}
-
-static enum tt_provider_status message(struct tt_provider_endpoint *e, const void *data,
-                                       size_t bytes, struct tt_provider_request *request)
-{
-    const ucp_request_param_t param = params_for(e, request);
-
-    if (e->is_broken)
-        return TT_PROVIDER_BROKEN;
-    return became(
-        e, e->provider->ucx->ucp_am_send_nbx(e->ep, MESSAGE_ID, data, bytes, NULL, 0, &param));
+    if (e->provider->by_message)
+        return tt_ucx_send_flush(e, request);
+    return tt_ucx_became(e, e->provider->ucx->ucp_ep_flush_nbx(e->ep, &param));
 }
 
 /* ---- progress and sleep ---- */
@@ -434,6 +433,7 @@ const struct tt_net_provider tt_ucx_provider = {
     .describe = describe,
     .open = open_provider,
     .close = close_provider,
+    .limits = limits,
     .address = address,
     .connect = connect_endpoint,
     .disconnect = disconnect,
@@ -446,7 +446,6 @@ const struct tt_net_provider tt_ucx_provider = {
     .fence = fence,
     .signal = put_word,
     .flush = flush,
-    .message = message,
     .progress = progress,
     .fd = worker_fd,
     .arm = arm,

@@ -1,5 +1,6 @@
 /* Ranks that die, leave or abort: who is told what, and how soon. */
 /* ctest: timeout=120 serial no-tsan */
+/* ctest: timeout=120 serial no-tsan as=rma args=rma */
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -264,12 +265,34 @@ static void leave_before_anybody_looks(struct t_rank *t)
     end(&w);
 }
 
+/* What a rank has posted is in the other's memory before it leaves: it waits for who is busy. */
+static void leave_slowly(struct t_rank *t)
+{
+    struct world w = begin(t);
+    uint64_t start;
+
+    meet_all(t, &w, 1);
+    start = tt_now_ns();
+    if (t->rank == 0) {
+        T_OK(tt_net_put(w.net, 1, w.mine, 64, w.region, 0));
+        T_OK(tt_net_signal(w.net, 1, w.region, FLAG_AT, 1));
+        tt_net_destroy(w.net);
+        T_CHECK(tt_now_ns() - start > 400000000, "it left before its signal was seen");
+        return;
+    }
+    usleep(700000);
+    T_IS(TUTTI_E_PEER, t_net_wait_result(w.net, 0, w.mine + FLAG_AT, 2, WAIT_S));
+    T_CHECK(*(uint64_t *)(void *)(w.mine + FLAG_AT) == 1, "its last signal is lost");
+    end(&w);
+}
+
 static void test_leaving(void **state)
 {
     (void)state;
     run(leave, 3, 0);
     run(leave_together, 3, 0);
     run(leave_before_anybody_looks, 2, 0);
+    run(leave_slowly, 2, 0);
 }
 
 /* ---- abort ---- */
@@ -328,7 +351,7 @@ static void test_abort(void **state)
     run(abort_all, 3, 0);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_deaths),
@@ -337,5 +360,7 @@ int main(void)
         cmocka_unit_test(test_abort),
     };
 
+    if (argc > 1) /* "rma": as over a card, carried out by UCX */
+        setenv("TUTTI_NET_PUTS", argv[1], 1);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,17 +11,19 @@
 
 #define MOST_RANKS 16
 #define MOST_OPS   512
+#define PIECE      (64u << 10)
+#define BUNDLE     1000
 
-enum kind { PUT, SIGNAL, FLUSH, MESSAGE };
+enum kind { PUT, SIGNAL, FLUSH };
 
 struct op {
     enum kind kind;
     const unsigned char *src;
-    unsigned char data[TT_PROVIDER_MAX_MESSAGE];
     size_t bytes, n_done;
     uint64_t to;
     struct tt_provider_memory *memory;
-    uint64_t number, group; /* operations of one group have no order */
+    struct tt_provider_bundle bundle; /* of a signal; 0 bytes: none */
+    uint64_t number, group;           /* operations of one group have no order */
     int is_delivered;
     struct tt_provider_request *request;
 };
@@ -118,6 +120,13 @@ static void close_fake(struct tt_provider *p)
     }
     close(p->fd);
     free(p);
+}
+
+static void limits(struct tt_provider *p, struct tt_provider_limits *out)
+{
+    (void)p;
+    out->piece_bytes = PIECE;
+    out->bundle_bytes = BUNDLE;
 }
 
 static tutti_result address(struct tt_provider *p, void *out, size_t *bytes_out)
@@ -278,9 +287,12 @@ static enum tt_provider_status no_fence(struct tt_provider_endpoint *e)
 static enum tt_provider_status post_signal(struct tt_provider_endpoint *e, const uint64_t *word,
                                            struct tt_provider_memory *memory, uint64_t to,
                                            struct tt_provider_key *key,
+                                           const struct tt_provider_bundle *bundle,
                                            struct tt_provider_request *request)
 {
+    const struct tt_provider_bundle none = {0};
     const struct op op = {.kind = SIGNAL,
+                          .bundle = bundle ? *bundle : none,
                           .src = (const unsigned char *)word,
                           .bytes = 8,
                           .to = to,
@@ -288,6 +300,9 @@ static enum tt_provider_status post_signal(struct tt_provider_endpoint *e, const
                           .request = request};
 
     T_CHECK(key->rank == e->rank, "a key of another rank");
+    T_CHECK(!bundle || (bundle->bytes > 0 && bundle->bytes <= BUNDLE), "a bundle of %u bytes",
+            bundle ? bundle->bytes : 0);
+    t_fake_net.n_bundled += bundle != NULL;
     T_CHECK(memory, "a signal from memory that is not registered");
     return post(e, &op);
 }
@@ -297,15 +312,6 @@ static enum tt_provider_status flush(struct tt_provider_endpoint *e,
 {
     const struct op op = {.kind = FLUSH, .request = request};
 
-    return post(e, &op);
-}
-
-static enum tt_provider_status message(struct tt_provider_endpoint *e, const void *data,
-                                       size_t bytes, struct tt_provider_request *request)
-{
-    struct op op = {.kind = MESSAGE, .bytes = bytes, .request = request};
-
-    memcpy(op.data, data, bytes);
     return post(e, &op);
 }
 
@@ -339,6 +345,8 @@ static void copy(const struct tt_provider_endpoint *e, struct tt_provider *targe
         t_fake_net.n_wrong++;
         return;
     }
+    if (op->bundle.bytes > 0)
+        memcpy((void *)(uintptr_t)op->bundle.to, op->bundle.src, op->bundle.bytes);
     if (op->kind == SIGNAL)
         __atomic_store_n((uint64_t *)(void *)to, *(const uint64_t *)(const void *)op->src,
                          __ATOMIC_RELEASE);
@@ -376,8 +384,6 @@ static void deliver_to(struct tt_provider *target)
                     !may_go(e, op))
                     continue;
                 deliver(e, target, op);
-                if (op->kind == MESSAGE)
-                    target->config.message(target->config.context, op->data, op->bytes);
             }
         }
     }
@@ -440,10 +446,10 @@ static int arm(struct tt_provider *p)
     {                                                                                              \
         .size = sizeof(struct tt_net_provider), .name = "fake", .fence_orders = (orders),          \
         .missing = missing, .describe = describe, .open = open_fake, .close = close_fake,          \
-        .address = address, .connect = connect_fake, .disconnect = disconnect, .expose = expose,   \
-        .hide = hide, .pack_key = pack_key, .unpack_key = unpack_key, .drop_key = drop_key,        \
-        .put = put, .fence = (fence_of), .signal = post_signal, .flush = flush,                    \
-        .message = message, .progress = progress, .fd = wake_fd, .arm = arm                        \
+        .limits = limits, .address = address, .connect = connect_fake, .disconnect = disconnect,   \
+        .expose = expose, .hide = hide, .pack_key = pack_key, .unpack_key = unpack_key,            \
+        .drop_key = drop_key, .put = put, .fence = (fence_of), .signal = post_signal,              \
+        .flush = flush, .progress = progress, .fd = wake_fd, .arm = arm                            \
     }
 
 const struct tt_net_provider t_fake_provider = FAKE(1, fence);

@@ -1,0 +1,211 @@
+/*
+ * Puts as messages, for transports that cannot write to another process's memory by themselves. UCX
+ * emulates puts there, with an answer to each of them before the target sees the next; a message that
+ * this provider carries out at the target needs none, takes a third of the time, and is written only to
+ * memory that was offered. Messages of an endpoint keep their order once they have left the process.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "net/ucx_parts.h"
+
+#define MESSAGE_ID 1
+
+enum kind { WRITE = 1, FLUSH = 2, FLUSHED = 3 };
+
+/* In the byte order of the hosts, which have one architecture. */
+struct header {
+    uint32_t kind;
+    uint32_t has_word;
+    uint64_t to;      /* of the data */
+    uint64_t word_to; /* stored when the data is there */
+    uint64_t word;
+    uint64_t number; /* of a flush */
+};
+
+struct answer {
+    struct header header;
+    const struct tt_ucx *ucx;
+};
+
+_Static_assert(sizeof(struct header) <= sizeof(((struct tt_provider_request *)0)->scratch),
+               "a header must stay where it is until its message is sent");
+
+/* ---- the target's side ---- */
+
+static int is_offered(const struct tt_provider *p, uint64_t at, uint64_t bytes)
+{
+    for (const struct tt_provider_memory *m = p->memories; m; m = m->next) {
+        const uint64_t base = (uint64_t)(uintptr_t)m->base;
+
+        if (m->is_offered && at >= base && bytes <= m->bytes && at - base <= m->bytes - bytes)
+            return 1;
+    }
+    return 0;
+}
+
+static void carry_out(struct tt_provider *p, const struct header *h, const void *data, size_t bytes)
+{
+    if ((bytes > 0 && !is_offered(p, h->to, bytes)) ||
+        (h->has_word && (h->word_to % sizeof(h->word) || !is_offered(p, h->word_to, 8)))) {
+        if (!p->has_warned)
+            TT_LOG(
+                TUTTI_LOG_WARN, p->config.rank, p->config.n_ranks,
+                "network: a message means memory that this rank does not offer (any more): it is "
+                "ignored, and so are all like it");
+        p->has_warned = 1;
+        return;
+    }
+    if (bytes > 0)
+        memcpy((void *)(uintptr_t)h->to, data, bytes);
+    if (h->has_word)
+        __atomic_store_n((uint64_t *)(uintptr_t)h->word_to, h->word, __ATOMIC_RELEASE);
+}
+
+static void answered(void *ucx_request, ucs_status_t status, void *user_data)
+{
+    struct answer *answer = user_data;
+
+    (void)status; /* who asked finds out by itself that this rank is lost */
+    answer->ucx->ucp_request_free(ucx_request);
+    free(answer);
+}
+
+static void answer_flush(struct tt_provider *p, uint64_t number, const ucp_am_recv_param_t *param)
+{
+    struct answer *answer = malloc(sizeof(*answer));
+    const ucp_request_param_t how = {.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK |
+                                                     UCP_OP_ATTR_FIELD_USER_DATA |
+                                                     UCP_OP_ATTR_FIELD_FLAGS,
+                                     .flags = UCP_AM_SEND_FLAG_EAGER,
+                                     .cb.send = answered,
+                                     .user_data = answer};
+
+    if (!answer || !(param->recv_attr & UCP_AM_RECV_ATTR_FIELD_REPLY_EP)) {
+        free(answer); /* who asked has a deadline */
+        return;
+    }
+    answer->ucx = p->ucx;
+    answer->header = (struct header){.kind = FLUSHED, .number = number};
+    if (!UCS_PTR_IS_PTR(p->ucx->ucp_am_send_nbx(param->reply_ep, MESSAGE_ID, &answer->header,
+                                                sizeof(answer->header), NULL, 0, &how)))
+        free(answer);
+}
+
+static void finish_flush(struct tt_provider *p, uint64_t number)
+{
+    for (struct tt_provider_endpoint *e = p->endpoints; e; e = e->next) {
+        struct tt_provider_request *request = e->flush;
+
+        const struct header *h = request ? (const struct header *)(void *)request->scratch : NULL;
+
+        if (!h || h->number != number)
+            continue;
+        e->flush = NULL;
+        request->done(request, 0);
+        return;
+    }
+}
+
+static ucs_status_t on_message(void *arg, const void *header, size_t header_bytes, void *data,
+                               size_t bytes, const ucp_am_recv_param_t *param)
+{
+    struct tt_provider *p = arg;
+    struct header h;
+
+    if (header_bytes != sizeof(h) || (param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV))
+        return UCS_OK;
+    memcpy(&h, header, sizeof(h));
+    if (h.kind == WRITE)
+        carry_out(p, &h, data, bytes);
+    else if (h.kind == FLUSH)
+        answer_flush(p, h.number, param);
+    else if (h.kind == FLUSHED)
+        finish_flush(p, h.number);
+    return UCS_OK;
+}
+
+ucs_status_t tt_ucx_listen(struct tt_provider *p)
+{
+    const ucp_am_handler_param_t handler = {.field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID |
+                                                          UCP_AM_HANDLER_PARAM_FIELD_CB |
+                                                          UCP_AM_HANDLER_PARAM_FIELD_ARG,
+                                            .id = MESSAGE_ID,
+                                            .cb = on_message,
+                                            .arg = p};
+
+    return p->ucx->ucp_worker_set_am_recv_handler(p->worker, &handler);
+}
+
+/* ---- the sender's side ---- */
+
+static void on_sent(void *ucx_request, ucs_status_t status, void *user_data)
+{
+    struct tt_provider_request *request = user_data;
+    struct tt_provider_endpoint *e = request->owner;
+
+    e->provider->ucx->ucp_request_free(ucx_request);
+    e->n_messages--;
+    if (request != e->flush) /* which ends when it is answered */
+        request->done(request, status != UCS_OK);
+}
+
+static enum tt_provider_status post(struct tt_provider_endpoint *e, const struct header *header,
+                                    const void *data, size_t bytes, uint32_t flags,
+                                    struct tt_provider_request *request)
+{
+    const ucp_request_param_t how = {.op_attr_mask =
+                                         UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA |
+                                         UCP_OP_ATTR_FIELD_FLAGS | UCP_OP_ATTR_FIELD_MEMORY_TYPE,
+                                     .flags = UCP_AM_SEND_FLAG_EAGER | flags,
+                                     .memory_type = UCS_MEMORY_TYPE_HOST,
+                                     .cb.send = on_sent,
+                                     .user_data = request};
+    enum tt_provider_status status;
+
+    request->owner = e;
+    memcpy(request->scratch, header, sizeof(*header));
+    status =
+        tt_ucx_became(e, e->provider->ucx->ucp_am_send_nbx(e->ep, MESSAGE_ID, request->scratch,
+                                                           sizeof(*header), data, bytes, &how));
+    e->n_messages += status == TT_PROVIDER_STARTED;
+    return status;
+}
+
+enum tt_provider_status tt_ucx_send_put(struct tt_provider_endpoint *e, const void *src,
+                                        size_t bytes, uint64_t to,
+                                        struct tt_provider_request *request)
+{
+    const struct header h = {.kind = WRITE, .to = to};
+
+    return post(e, &h, src, bytes, 0, request);
+}
+
+enum tt_provider_status tt_ucx_send_word(struct tt_provider_endpoint *e, uint64_t word, uint64_t to,
+                                         const struct tt_provider_bundle *bundle,
+                                         struct tt_provider_request *request)
+{
+    const struct header h = {
+        .kind = WRITE, .has_word = 1, .to = bundle ? bundle->to : 0, .word_to = to, .word = word};
+
+    return post(e, &h, bundle ? bundle->src : NULL, bundle ? bundle->bytes : 0, 0, request);
+}
+
+/* UCX's own flush says when messages have left; the answer to this one, that they are carried out. */
+enum tt_provider_status tt_ucx_send_flush(struct tt_provider_endpoint *e,
+                                          struct tt_provider_request *request)
+{
+    const struct header h = {.kind = FLUSH, .number = ++e->provider->n_flushes};
+    enum tt_provider_status status;
+
+    if (e->flush || e->n_messages)
+        return TT_PROVIDER_BUSY; /* one at a time, and after what is before it */
+    e->flush = request;
+    status = post(e, &h, NULL, 0, UCP_AM_SEND_FLAG_REPLY, request);
+    if (status == TT_PROVIDER_DONE) /* sent, that is */
+        return TT_PROVIDER_STARTED;
+    if (status != TT_PROVIDER_STARTED)
+        e->flush = NULL;
+    return status;
+}
