@@ -18,6 +18,14 @@ static const char *const four[] = {"10.77.0.1/24", "10.77.0.2/24"};
 static const char *const six[] = {"fd77::1/64", "fd77::2/64"};
 static const char *const none[] = {NULL, NULL};
 
+static void enter(struct t_rank *t, const char *const ip4[2], const char *const ip6[2],
+                  int two_cables)
+{
+    if (*tt_net_missing())
+        t_skip("%s", tt_net_missing());
+    t_netns_enter(t, ip4, ip6, two_cables);
+}
+
 struct world {
     struct tt_net *net;
     struct tt_net_region *region;
@@ -76,7 +84,7 @@ static void run(void (*body)(struct t_rank *))
 
 static void one_cable(struct t_rank *t)
 {
-    t_netns_enter(t, four, none, 0);
+    enter(t, four, none, 0);
     struct world w = begin(t);
 
     T_CONTAINS(tt_net_details(w.net), "devices host0, address 10.77.0.");
@@ -87,7 +95,7 @@ static void one_cable(struct t_rank *t)
 
 static void only_ip6(struct t_rank *t)
 {
-    t_netns_enter(t, none, six, 0);
+    enter(t, none, six, 0);
     struct world w = begin(t);
 
     T_CONTAINS(tt_net_details(w.net), "devices host0, address fd77::");
@@ -100,7 +108,7 @@ static void named_device(struct t_rank *t)
 {
     struct tt_net *net;
 
-    t_netns_enter(t, four, none, 1);
+    enter(t, four, none, 1);
     setenv("TUTTI_NET_DEVICES", "host1", 1);
     struct world w = begin(t);
 
@@ -122,7 +130,7 @@ static void public_address(struct t_rank *t)
     static const char *const public[] = {"8.8.8.1/24", "8.8.8.2/24"};
     struct tt_net *net;
 
-    t_netns_enter(t, public, none, 0);
+    enter(t, public, none, 0);
     T_IS(TUTTI_E_ARG, t_net_try(t, NULL, TIMEOUT, &net));
     T_CONTAINS(tutti_last_error(), "public address 8.8.8.");
     T_CONTAINS(tutti_last_error(), "TUTTI_NET_ALLOW_PUBLIC=1");
@@ -139,7 +147,7 @@ static void no_way(struct t_rank *t)
 {
     struct tt_net *net;
 
-    t_netns_enter(t, none, none, 0);
+    enter(t, none, none, 0);
     T_IS(TUTTI_E_UNSUPPORTED, t_net_try(t, NULL, TIMEOUT, &net));
     T_CONTAINS(tutti_last_error(), "TUTTI_NET_DEVICES");
 }
@@ -158,7 +166,7 @@ static void test_interfaces(void **state)
 
 static void pull(struct t_rank *t, int is_sending)
 {
-    t_netns_enter(t, four, none, 0);
+    enter(t, four, none, 0);
     setenv("TUTTI_NET_LOST", "3s", 1);
     struct world w = begin(t);
     tutti_result result = TUTTI_OK;
@@ -206,7 +214,7 @@ static void pull_mid_put(struct t_rank *t)
 /* A cable that is back before the time is up has only been slow. */
 static void blink(struct t_rank *t)
 {
-    t_netns_enter(t, four, none, 0);
+    enter(t, four, none, 0);
     struct world w = begin(t);
     uint64_t start;
 

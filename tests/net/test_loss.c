@@ -1,6 +1,6 @@
 /* Ranks that die, leave or abort: who is told what, and how soon. */
 /* ctest: timeout=120 serial no-tsan */
-/* ctest: timeout=120 serial no-tsan as=rma args=rma */
+/* ctest: long timeout=120 serial no-tsan as=rma args=rma */
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>

@@ -246,6 +246,7 @@ static enum tt_provider_status post(struct tt_provider_endpoint *e, const struct
         struct op *op = malloc(sizeof(*op));
 
         *op = *what;
+        t_fake_net.n_bundled += op->bundle.bytes > 0;
         op->number = e->number++;
         op->group = e->group;
         e->ops[e->n_ops++] = op;
@@ -302,7 +303,6 @@ static enum tt_provider_status post_signal(struct tt_provider_endpoint *e, const
     T_CHECK(key->rank == e->rank, "a key of another rank");
     T_CHECK(!bundle || (bundle->bytes > 0 && bundle->bytes <= BUNDLE), "a bundle of %u bytes",
             bundle ? bundle->bytes : 0);
-    t_fake_net.n_bundled += bundle != NULL;
     T_CHECK(memory, "a signal from memory that is not registered");
     return post(e, &op);
 }
