@@ -9,10 +9,12 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -38,6 +40,7 @@ struct shared { /* between the two processes */
 
 static struct shared *shared;
 static int rank;
+static pid_t child; /* rank 0's: rank 1 */
 static unsigned char *mine, *src;
 
 #define MUST(call)                                                                                 \
@@ -62,8 +65,11 @@ static void meet(void)
         atomic_store(&shared->arrived, 0);
         atomic_store(&shared->round, round + 1);
     }
-    while (atomic_load(&shared->round) == round)
+    while (atomic_load(&shared->round) == round) {
+        if (rank == 0 && waitpid(child, NULL, WNOHANG) == child)
+            exit(1); /* it has said why */
         usleep(100);
+    }
 }
 
 static tutti_result gather(void *context, const void *send, void *recv, size_t bytes)
@@ -312,7 +318,6 @@ int main(int argc, char **argv)
 {
     const int rounds = argc > 1 ? (int)strtol(argv[1], NULL, 10) : 5;
     int status = 0;
-    pid_t pid;
 
     if (*tt_net_missing()) {
         printf("net_bench: %s\n", tt_net_missing());
@@ -321,13 +326,15 @@ int main(int argc, char **argv)
     shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED)
         fail("mmap");
-    pid = fork();
-    rank = pid == 0;
-    if (pid < 0)
+    child = fork();
+    rank = child == 0;
+    if (child < 0)
         fail("fork");
-    if (pid == 0)
+    if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         return be_rank(rounds > 0 ? rounds : 1);
+    }
     status = be_rank(rounds > 0 ? rounds : 1);
-    waitpid(pid, NULL, 0);
+    waitpid(child, NULL, 0);
     return status;
 }
