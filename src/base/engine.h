@@ -21,10 +21,17 @@ struct tt_engine_config {
     const char *name;
     const unsigned char *key;           /* 32 bytes shared by the ranks of this communicator */
     int device_index;                   /* of a GPU engine */
+    const int *host_of;                 /* [n_ranks]: each rank's host, where there are several */
     const struct tt_exchange *exchange; /* copied; its context lives as long as a GPU engine, during
-                                         * create only of a CPU engine */
+                                         * create only of the others */
     /* Of a GPU engine, which cannot tell by itself; the context is that of `exchange`. Any thread. */
     enum tt_presence (*presence)(void *context, int rank);
+
+    /* Of an engine that another one is composed of. */
+    int n_nearby;               /* ranks on this machine, if some of them count as on other hosts */
+    const int *labels;          /* [n_ranks]: what texts call the ranks; NULL: by their numbers */
+    int (*idle)(void *context); /* called in waits that are long: 1 if something moved, or NULL */
+    void *idle_context;
 };
 
 /* What a table of launches for this communicator may say. Of a GPU engine; the same on all ranks but

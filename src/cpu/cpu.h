@@ -76,7 +76,11 @@ struct tt_engine {
     void *workspace; /* blocks, sources and bounce buffers of all lanes */
     struct tt_lane lanes[TT_N_LANES];
 
+    int *labels; /* [n_ranks]: what texts call the ranks */
+
     /* waiting (wait.c) */
+    int (*idle)(void *context);
+    void *idle_context;
     uint64_t timeout_ns;
     unsigned spins;    /* polls before giving up the core */
     uint64_t yield_ns; /* time spent yielding before going to sleep */
@@ -140,11 +144,22 @@ tutti_result tt_wait_pause(struct tt_engine *e, int r, struct tt_idle *idle);
 void tt_wake(struct tt_engine *e);     /* ring this rank's doorbell */
 void tt_wake_all(struct tt_engine *e); /* ring everybody's */
 
-enum tt_failure { TT_FAILURE_NONE, TT_DIED, TT_LEFT, TT_LATE, TT_MISMATCH, TT_ABORT };
+enum tt_failure {
+    TT_FAILURE_NONE,
+    TT_DIED,
+    TT_LEFT,
+    TT_LATE,
+    TT_MISMATCH,
+    TT_ABORT,
+    TT_OUTSIDE /* what an engine composed of this one has seen (compose.c) */
+};
 
 /* Record the first failure for everybody, and return it as this rank's result with its text. */
 tutti_result tt_engine_fail(struct tt_engine *e, enum tt_failure why, int rank, uint64_t detail,
                             uint64_t count);
+/* The same for what was seen outside this engine; `peer` as the text calls it, or -1. */
+tutti_result tt_engine_fail_outside(struct tt_engine *e, tutti_result result, int peer,
+                                    const char *text);
 /* The recorded failure as a result with its text; TUTTI_OK if there is none. */
 tutti_result tt_engine_failed(const struct tt_engine *e);
 void tt_engine_state(const struct tt_engine *e, tutti_comm_state *state);

@@ -80,7 +80,7 @@ static int popcount(const unsigned char *bits, size_t n)
 }
 
 /* Do ranks share cores, so that one that polls keeps another from running? */
-static int crowded(const struct card *cards, int n)
+static int crowded(const struct card *cards, int n, int n_nearby)
 {
     unsigned char all[MAX_CPUS / 8] = {0};
 
@@ -94,7 +94,7 @@ static int crowded(const struct card *cards, int n)
                 memcmp(cards[r].cpus, cards[q].cpus, sizeof(all)) == 0)
                 return 1;
     }
-    return popcount(all, sizeof(all)) < n;
+    return popcount(all, sizeof(all)) < (n_nearby > n ? n_nearby : n);
 }
 
 static tutti_result exchange(const struct tt_exchange *x, const void *send, void *recv,
@@ -220,7 +220,7 @@ static tutti_result set_up(struct tt_engine *e, const struct tt_engine_config *c
     TT_TRY(tt_env_choice(TT_ENV_TUTTI_CPU_WAIT, &wait_mode));
     TT_TRY(card_fill(&cards[e->rank]));
     TT_TRY(exchange(x, &cards[e->rank], cards, sizeof(*cards)));
-    tt_wait_configure(e, crowded(cards, e->n_ranks), wait_mode);
+    tt_wait_configure(e, crowded(cards, e->n_ranks, config->n_nearby), wait_mode);
     TT_TRY(tt_fd_mesh_open(x, config->key, &e->mesh));
     for (int r = 0; r < e->n_ranks; r++)
         e->peers[r].pid = tt_fd_mesh_peer(e->mesh, r)->pid;
@@ -250,8 +250,25 @@ static void engine_destroy(struct tt_engine *e)
     tt_segment_close(e);
     tt_fd_mesh_close(e->mesh);
     free(e->workspace);
+    free(e->labels);
     free(e->peers);
     free(e);
+}
+
+/* What another engine, which this one is a part of, wants to be done here. */
+static tutti_result be_part(struct tt_engine *e, const struct tt_engine_config *config)
+{
+    const size_t bytes = (size_t)e->n_ranks * sizeof(*e->labels);
+
+    e->idle = config->idle;
+    e->idle_context = config->idle_context;
+    if (!config->labels)
+        return TUTTI_OK;
+    e->labels = malloc(bytes);
+    if (!e->labels)
+        return TT_FAIL(TUTTI_E_MEMORY, "no memory for the labels of %d ranks", e->n_ranks);
+    memcpy(e->labels, config->labels, bytes);
+    return TUTTI_OK;
 }
 
 static tutti_result engine_create(const struct tt_engine_config *config,
@@ -275,6 +292,8 @@ static tutti_result engine_create(const struct tt_engine_config *config,
     e->ns_per_tick = tt_ns_per_tick();
     snprintf(e->name, sizeof(e->name), "%s", config->name);
     res = set_up(e, config, cards, proofs);
+    if (res == TUTTI_OK)
+        res = be_part(e, config);
     if (res != TUTTI_OK)
         goto out;
     snprintf(e->details, sizeof(e->details), "%s kernels, cross-memory copies %s, waits by %s",

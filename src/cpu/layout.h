@@ -11,7 +11,7 @@
 #include "base/atomic.h"
 
 #define TT_SEGMENT_MAGIC  0x3169747475743a31u
-#define TT_SEGMENT_LAYOUT 1 /* changes with this file: `tutti info --live` reads other processes */
+#define TT_SEGMENT_LAYOUT 2 /* changes with this file: `tutti info --live` reads other processes */
 #define TT_SEGMENT_NAME   "tutti-comm"
 
 #define TT_TEAM_LANES   16 /* lanes for thread teams; lane 0 is for ordinary calls */
@@ -95,6 +95,7 @@ struct tt_segment {
     _Atomic uint64_t failure_taken;
     _Atomic uint64_t failure_detail; /* what the rank at fault called, for mismatches */
     _Atomic uint64_t failure_count;
+    char failure_text[192]; /* of a failure outside this engine: its result is the detail */
 };
 
 #endif

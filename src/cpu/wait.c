@@ -19,6 +19,7 @@
 #define RECORD_NS      UINT64_C(50000000)
 #define FIRST_NAP_NS   UINT64_C(1000000)
 #define LONGEST_NAP_NS UINT64_C(20000000)
+#define IDLE_NAP_NS    UINT64_C(500000) /* where somebody else has work to do in our waits */
 
 static long futex(_Atomic uint32_t *word, int op, uint32_t value, const struct timespec *timeout)
 {
@@ -62,11 +63,17 @@ static uint64_t failure_word(enum tt_failure why, int rank, uint64_t epoch)
     return (uint64_t)why | (uint64_t)(uint16_t)rank << 8 | epoch << 24;
 }
 
+static int label(const struct tt_engine *e, int rank)
+{
+    return e->labels ? e->labels[rank] : rank;
+}
+
 static tutti_result failure_text(const struct tt_engine *e, char *text, size_t bytes, int *rank_out)
 {
     const struct tt_segment *s = e->segment;
     const uint64_t word = tt_load_acquire(&s->failure);
-    const int rank = (int)(word >> 8 & 0xffff);
+    const int index = (int)(word >> 8 & 0xffff), rank = index < e->n_ranks ? label(e, index) : -1;
+    const int me = label(e, e->rank);
     const unsigned long long epoch = word >> 24;
     const struct tt_stats_area *st = &e->mine->stats;
     char mine[48], other[48];
@@ -78,20 +85,20 @@ static tutti_result failure_text(const struct tt_engine *e, char *text, size_t b
     case TT_DIED:
         snprintf(text, bytes,
                  "communicator %s: rank %d (pid %d) died; this rank %d was in %s, call %llu",
-                 e->name, rank, (int)e->peers[rank].pid, e->rank, mine, epoch);
+                 e->name, rank, (int)e->peers[index].pid, me, mine, epoch);
         return TUTTI_E_PEER;
     case TT_LEFT:
         snprintf(text, bytes,
                  "communicator %s: rank %d has destroyed its communicator; this rank %d was in %s, "
                  "call %llu, which needs it",
-                 e->name, rank, e->rank, mine, epoch);
+                 e->name, rank, me, mine, epoch);
         return TUTTI_E_PEER;
     case TT_LATE:
         snprintf(
             text, bytes,
             "communicator %s: rank %d did not arrive within %llu ms; rank %d waited in %s, call "
             "%llu. It is stopped, busy or in another call",
-            e->name, rank, (unsigned long long)(e->timeout_ns / 1000000), e->rank, mine, epoch);
+            e->name, rank, (unsigned long long)(e->timeout_ns / 1000000), me, mine, epoch);
         return TUTTI_E_TIMEOUT;
     case TT_MISMATCH:
         tt_what_text(tt_load_relaxed(&s->failure_detail), other, sizeof(other));
@@ -99,14 +106,22 @@ static tutti_result failure_text(const struct tt_engine *e, char *text, size_t b
                  "communicator %s: call %llu does not match: rank %d made %s (count or hash %llu), "
                  "another rank something else; this rank %d made %s, %llu bytes",
                  e->name, epoch, rank, other,
-                 (unsigned long long)tt_load_relaxed(&s->failure_count), e->rank, mine,
+                 (unsigned long long)tt_load_relaxed(&s->failure_count), me, mine,
                  (unsigned long long)tt_load_relaxed(&st->last_bytes));
         return TUTTI_E_MISMATCH;
     case TT_ABORT:
         snprintf(text, bytes,
                  "communicator %s: aborted by rank %d; this rank %d was in %s, call %llu", e->name,
-                 rank, e->rank, mine, (unsigned long long)tt_load_relaxed(&st->sequence));
+                 rank, me, mine, (unsigned long long)tt_load_relaxed(&st->sequence));
         return TUTTI_E_ABORTED;
+    case TT_OUTSIDE: {
+        const int64_t result = (int64_t)tt_load_relaxed(&s->failure_detail);
+
+        *rank_out = (int)(int64_t)tt_load_relaxed(&s->failure_count);
+        snprintf(text, bytes, "communicator %s: %.160s; this rank %d was in %s", e->name,
+                 s->failure_text, me, mine);
+        return result < 0 ? (tutti_result)result : TUTTI_E_PEER;
+    }
     }
     return TUTTI_E_INTERNAL;
 }
@@ -125,16 +140,16 @@ tutti_result tt_engine_failed(const struct tt_engine *e)
 
 /* The first to see a failure takes the record, describes it, and then makes it count. A rank that
  * comes second waits for that, but not for ever: the first may be killed in between. */
-tutti_result tt_engine_fail(struct tt_engine *e, enum tt_failure why, int rank, uint64_t detail,
-                            uint64_t count)
+static void record(struct tt_engine *e, uint64_t word, uint64_t detail, uint64_t count,
+                   const char *text)
 {
     struct tt_segment *s = e->segment;
-    const uint64_t word = failure_word(why, rank, tt_load_relaxed(&e->mine->stats.sequence));
     uint64_t none = 0;
 
     if (atomic_compare_exchange_strong(&s->failure_taken, &none, 1)) {
         tt_store_relaxed(&s->failure_detail, detail);
         tt_store_relaxed(&s->failure_count, count);
+        snprintf(s->failure_text, sizeof(s->failure_text), "%s", text);
         tt_store_release(&s->failure, word);
     } else {
         const uint64_t start = tt_now_ns();
@@ -145,6 +160,21 @@ tutti_result tt_engine_fail(struct tt_engine *e, enum tt_failure why, int rank, 
         atomic_compare_exchange_strong(&s->failure, &none, word);
     }
     tt_wake_all(e);
+}
+
+tutti_result tt_engine_fail(struct tt_engine *e, enum tt_failure why, int rank, uint64_t detail,
+                            uint64_t count)
+{
+    record(e, failure_word(why, rank, tt_load_relaxed(&e->mine->stats.sequence)), detail, count,
+           "");
+    return tt_engine_failed(e);
+}
+
+tutti_result tt_engine_fail_outside(struct tt_engine *e, tutti_result result, int peer,
+                                    const char *text)
+{
+    record(e, failure_word(TT_OUTSIDE, e->rank, tt_load_relaxed(&e->mine->stats.sequence)),
+           (uint64_t)(int64_t)result, (uint64_t)(int64_t)peer, text);
     return tt_engine_failed(e);
 }
 
@@ -225,6 +255,8 @@ static tutti_result wait_asleep(struct tt_engine *e, int r, const _Atomic uint64
         const uint64_t left = deadline > before ? deadline - before : 0;
         uint64_t now;
 
+        if (e->idle && (length = IDLE_NAP_NS) && e->idle(e->idle_context))
+            length = IDLE_NAP_NS / 16;
         nap(e, r, flag, value, left < length ? left : length);
         if (tt_load_acquire(flag) >= value)
             return TUTTI_OK;
@@ -258,6 +290,8 @@ tutti_result tt_wait_slow(struct tt_engine *e, int r, const _Atomic uint64_t *fl
             if (tt_load_acquire(flag) >= value)
                 return TUTTI_OK;
         }
+        if (e->idle)
+            (void)e->idle(e->idle_context);
         TT_TRY(tt_engine_failed(e));
     } while (tt_now_ns() - start < e->yield_ns);
     return wait_asleep(e, r, flag, value, start);
@@ -267,6 +301,10 @@ tutti_result tt_wait_pause(struct tt_engine *e, int r, struct tt_idle *idle)
 {
     enum tt_failure why;
 
+    if (e->idle && idle->rounds % 16 == 0 && e->idle(e->idle_context)) {
+        *idle = (struct tt_idle){1, 0, 0};
+        return TUTTI_OK;
+    }
     if (idle->rounds++ < e->spins) {
         tt_pause();
         return TUTTI_OK;
