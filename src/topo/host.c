@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/env.h"
 #include "base/error.h"
 
 tutti_result tt_host_read(struct tt_host_card *card)
@@ -24,7 +25,32 @@ tutti_result tt_host_read(struct tt_host_card *card)
         snprintf(card->name, sizeof(card->name), "?");
     if (!card->boot_id[0]) /* no /proc/sys: the name has to do */
         snprintf(card->boot_id, sizeof(card->boot_id), "%.39s", card->name);
+    if (strlen(tt_env_text(TT_ENV_TUTTI_HOST)) >= sizeof(card->label))
+        return TT_FAIL(TUTTI_E_ARG, "TUTTI_HOST=%.20s...: at most %zu characters",
+                       tt_env_text(TT_ENV_TUTTI_HOST), sizeof(card->label) - 1);
+    snprintf(card->label, sizeof(card->label), "%s", tt_env_text(TT_ENV_TUTTI_HOST));
+    if (card->label[0])
+        snprintf(card->name, sizeof(card->name), "%s", card->label);
     return TUTTI_OK;
+}
+
+static int same_machine(const struct tt_host_card *a, const struct tt_host_card *b)
+{
+    return strncmp(a->boot_id, b->boot_id, sizeof(a->boot_id)) == 0;
+}
+
+static int same_host(const struct tt_host_card *a, const struct tt_host_card *b)
+{
+    return same_machine(a, b) && strncmp(a->label, b->label, sizeof(a->label)) == 0;
+}
+
+int tt_host_nearby(const struct tt_host_card cards[], int n_ranks, int r)
+{
+    int n = 0;
+
+    for (int q = 0; q < n_ranks; q++)
+        n += same_machine(&cards[q], &cards[r]);
+    return n;
 }
 
 int tt_host_group(const struct tt_host_card cards[], int n_ranks, int host_of[])
@@ -34,7 +60,7 @@ int tt_host_group(const struct tt_host_card cards[], int n_ranks, int host_of[])
     for (int r = 0; r < n_ranks; r++) {
         int q = 0;
 
-        while (q < r && strncmp(cards[q].boot_id, cards[r].boot_id, sizeof(cards[r].boot_id)) != 0)
+        while (q < r && !same_host(&cards[q], &cards[r]))
             q++;
         host_of[r] = q < r ? host_of[q] : n_hosts++;
     }
