@@ -1,0 +1,118 @@
+/* The state that the wire's files share. */
+#ifndef TT_COLL_WIRE_PARTS_H
+#define TT_COLL_WIRE_PARTS_H
+
+#include "coll/wire.h"
+#include "net/net.h"
+
+#define TT_WIRE_SLOTS        8u /* packets under way from one rank to another */
+#define TT_WIRE_HEADER_WORDS 6u
+#define TT_WIRE_NOTICE_BYTES 2048u
+#define TT_WIRE_NOTICE_TEXT  192u
+
+/*
+ * A packet's words: 32 bits of data and, above them, 32 bits that say which packet they belong to. So
+ * a word proves its own arrival, in whatever order the words come, and a packet is one put. The
+ * receiver clears what it has read; no word of an earlier packet can be taken for one of a later.
+ */
+enum tt_wire_word {
+    TT_WORD_KIND,
+    TT_WORD_CHECK,
+    TT_WORD_BYTES,
+    TT_WORD_BYTES_HIGH,
+    TT_WORD_PACKETS_TAKEN, /* what the sender has taken out of the other direction, low 32 bits */
+    TT_WORD_STREAM_TAKEN,  /* the same in units of 64 bytes */
+};
+
+/* What rank p may write in this rank's arena, at p * stride behind the first page. */
+struct tt_wire_place {
+    _Alignas(128) _Atomic uint64_t stream_put; /* bytes that p has put into the ring */
+    _Atomic uint64_t stream_taken;             /* bytes and packets that p has taken of ours */
+    _Atomic uint64_t packets_taken;
+    _Atomic uint64_t busy; /* p waits for a rank of its own host: its wait number, or 0 */
+};
+
+#define TT_WIRE_BELL   0u /* offset of the word that says that there is a notice */
+#define TT_WIRE_PLACES 4096u
+
+struct tt_wire_peer {
+    int used; /* a message was begun in either direction */
+    uint64_t busy_sweep[2];
+
+    /* towards the peer */
+    uint64_t packets_out, packets_acked;
+    uint64_t stream_out, stream_acked;
+    uint64_t *outbox;               /* copies of packets until they are sent */
+    uint64_t posted[TT_WIRE_SLOTS]; /* which put each of them was */
+
+    /* from the peer */
+    uint64_t packets_in, packets_told;
+    uint64_t stream_in, stream_told;
+};
+
+struct tt_wire {
+    int rank, n_ranks;
+    const int *host_of;
+    char name[32];
+    uint64_t timeout_ns;
+    int polls;
+    tutti_result (*check)(void *context);
+    void *context;
+
+    struct tt_net *net;
+    struct tt_net_region *region;
+    unsigned char *arena;
+    uint64_t arena_bytes, stride, slot_bytes, slots_at, notice_at, ring_at, ring_bytes, chunk;
+    uint64_t inline_max;
+    struct tt_wire_peer *peers; /* [n_ranks] */
+    int culprit;
+    uint64_t n_sweeps;
+
+    struct tt_message *messages; /* that are under way */
+    size_t n_messages, n_open;
+    unsigned char *unpacked; /* a packet's bytes on their way to a taker */
+    uint64_t *notice;        /* what this rank tells all */
+    int told, told_busy;
+};
+
+static inline struct tt_wire_place *tt_wire_place(const struct tt_wire *w, int peer)
+{
+    return (struct tt_wire_place *)(void *)(w->arena + TT_WIRE_PLACES + (uint64_t)peer * w->stride);
+}
+
+/* Where this rank's place is in a peer's arena. */
+static inline uint64_t tt_wire_theirs(const struct tt_wire *w)
+{
+    return TT_WIRE_PLACES + (uint64_t)w->rank * w->stride;
+}
+
+/* ---- packets (wire_packet.c) ---- */
+
+/* Returns the number of words written. */
+size_t tt_packet_write(uint64_t *words, uint64_t number, const uint32_t header[],
+                       const void *payload, size_t bytes);
+/* 1 if packet `number` begins here and its header has come. */
+int tt_packet_header(const uint64_t *words, uint64_t number, uint32_t header_out[]);
+/* 1 if all of its bytes have come; they are copied out. */
+int tt_packet_payload(const uint64_t *words, uint64_t number, void *payload_out, size_t bytes);
+void tt_packet_clear(uint64_t *words, size_t bytes);
+static inline size_t tt_packet_words(size_t bytes)
+{
+    return TT_WIRE_HEADER_WORDS + (bytes + 3) / 4;
+}
+
+/* ---- steps (wire_step.c): *moved is set if something did ---- */
+
+tutti_result tt_wire_step(struct tt_wire *w, struct tt_message *m, int *moved);
+
+/* ---- what ends a wait (wire_wait.c) ---- */
+
+struct tt_wire_idle { /* since something moved; zero at first */
+    unsigned rounds;
+    uint64_t since_ns, last_ns;
+};
+tutti_result tt_wire_idle(struct tt_wire *w, struct tt_wire_idle *idle);
+tutti_result tt_wire_advance(struct tt_wire *w, int *moved);
+tutti_result tt_wire_look(struct tt_wire *w); /* notices, and the other engine */
+
+#endif
