@@ -1,0 +1,201 @@
+/*
+ * Collectives across hosts beside one put and signal of the network, in one run:
+ *     tutti run -n 4 -- build/release/bench/hosts_bench [ranks per host]
+ * With an argument the ranks of this machine count as on several hosts, that many on each. Times are of
+ * the best batch, in microseconds, since the cores may be shared; the batches of all calls take turns.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/atomic.h"
+#include "base/clock.h"
+#include "boot/boot.h"
+#include "net/net.h"
+
+enum { N_BATCHES = 25, MOST = 4 << 20 };
+
+struct bench {
+    tutti_comm *comm;
+    int rank, n_ranks, per_host;
+    float *send, *recv;
+    struct tt_net *net;
+    struct tt_net_region *region;
+    unsigned char *arena;
+    uint64_t round;
+};
+
+typedef void (*call_fn)(struct bench *b, size_t bytes);
+
+static void check(tutti_result result, const char *what)
+{
+    if (result == TUTTI_OK)
+        return;
+    fprintf(stderr, "%s: %s: %s\n", what, tutti_result_name(result), tutti_last_error());
+    exit(1);
+}
+
+static void all_reduce(struct bench *b, size_t bytes)
+{
+    check(
+        tutti_all_reduce(b->comm, b->send, b->recv, bytes / 4, TUTTI_DTYPE_F32, TUTTI_OP_SUM, NULL),
+        "all_reduce");
+}
+
+static void all_gather(struct bench *b, size_t bytes)
+{
+    check(tutti_all_gather(b->comm, b->send, b->recv, bytes / 4 / (size_t)b->n_ranks,
+                           TUTTI_DTYPE_F32, NULL),
+          "all_gather");
+}
+
+static void reduce_scatter(struct bench *b, size_t bytes)
+{
+    check(tutti_reduce_scatter(b->comm, b->send, b->recv, bytes / 4 / (size_t)b->n_ranks,
+                               TUTTI_DTYPE_F32, TUTTI_OP_SUM, NULL),
+          "reduce_scatter");
+}
+
+static void broadcast(struct bench *b, size_t bytes)
+{
+    check(tutti_broadcast(b->comm, b->recv, bytes / 4, TUTTI_DTYPE_F32, 0, NULL), "broadcast");
+}
+
+static void barrier(struct bench *b, size_t bytes)
+{
+    (void)bytes;
+    check(tutti_barrier(b->comm, NULL), "barrier");
+}
+
+/* ---- the network alone: there and back between the first rank and the last, half of which counts ---- */
+
+static tutti_result gather(void *context, const void *send, void *recv, size_t bytes)
+{
+    return tutti_all_gather(context, send, recv, bytes, TUTTI_DTYPE_U8, NULL);
+}
+
+static void open_net(struct bench *b)
+{
+    static const unsigned char key[32] = "a key for a bench of all";
+    const struct tt_exchange x = {.rank = b->rank,
+                                  .n_ranks = b->n_ranks,
+                                  .all_gather = gather,
+                                  .context = b->comm,
+                                  .deadline_ns = tt_now_ns() + UINT64_C(30000000000)};
+    int *host_of = calloc((size_t)b->n_ranks, sizeof(*host_of));
+    struct tt_net_config config = {.rank = b->rank,
+                                   .n_ranks = b->n_ranks,
+                                   .host_of = host_of,
+                                   .timeout_ns = UINT64_C(30000000000),
+                                   .key = key,
+                                   .exchange = &x};
+
+    for (int r = 0; host_of && r < b->n_ranks; r++)
+        host_of[r] = b->per_host ? r / b->per_host : r;
+    b->arena = mmap(NULL, MOST + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (!host_of || b->arena == MAP_FAILED)
+        exit(1);
+    check(tt_net_create(&config, &b->net), "net");
+    check(tt_net_expose(b->net, &x, b->arena, MOST + 4096, &b->region), "expose");
+    free(host_of);
+}
+
+static void put(struct bench *b, size_t bytes)
+{
+    const int peer = b->rank == 0 ? b->n_ranks - 1 : 0;
+    const _Atomic uint64_t *flag = (_Atomic uint64_t *)(void *)b->arena;
+    const uint64_t round = ++b->round;
+
+    if (b->rank != 0 && b->rank != b->n_ranks - 1)
+        return;
+    for (int turn = 0; turn < 2; turn++) {
+        if ((b->rank == 0) == (turn == 0)) {
+            check(tt_net_put(b->net, peer, b->send, bytes, b->region, 4096), "put");
+            check(tt_net_signal(b->net, peer, b->region, 0, round), "signal");
+        } else {
+            while (tt_load_acquire(flag) < round)
+                check(tt_net_progress(b->net), "progress");
+        }
+    }
+    while (tt_net_sent(b->net, peer) < tt_net_posted(b->net, peer))
+        check(tt_net_progress(b->net), "progress");
+}
+
+/* ---- measuring ---- */
+
+static int by_value(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+static double batch(struct bench *b, call_fn call, size_t bytes)
+{
+    const int n = bytes <= 4096 ? 50 : bytes <= 65536 ? 20 : 4;
+    uint64_t start;
+
+    call(b, bytes);
+    check(tutti_barrier(b->comm, NULL), "barrier");
+    start = tt_now_ns();
+    for (int i = 0; i < n; i++)
+        call(b, bytes);
+    return (double)(tt_now_ns() - start) / 1e3 / n / (call == put ? 2 : 1);
+}
+
+static void measure(struct bench *b, size_t bytes)
+{
+    static const call_fn calls[] = {put,        all_reduce, reduce_scatter,
+                                    all_gather, broadcast,  barrier};
+    double us[6][N_BATCHES];
+
+    for (int i = 0; i < N_BATCHES; i++)
+        for (int c = 0; c < 6; c++)
+            us[c][i] = batch(b, calls[c], bytes);
+    for (int c = 0; c < 6; c++)
+        qsort(us[c], N_BATCHES, sizeof(double), by_value);
+    if (b->rank != 0)
+        return;
+    printf("%10zu", bytes);
+    for (int c = 0; c < 6; c++)
+        printf(" %12.1f", us[c][0]);
+    printf("   all_reduce %.2f of a put\n", us[1][0] / us[0][0]);
+    fflush(stdout);
+}
+
+int main(int argc, char **argv)
+{
+    static const size_t sizes[] = {8, 64, 1024, 16384, 65536, 262144, 1 << 20, MOST};
+    struct bench b = {.per_host = argc > 1 ? (int)strtol(argv[1], NULL, 10) : 0};
+    const char *rank = getenv("TUTTI_RANK");
+    tutti_comm_info info = TUTTI_COMM_INFO_INIT;
+    char name[32];
+
+    if (b.per_host > 0 && rank) {
+        snprintf(name, sizeof(name), "host%ld", strtol(rank, NULL, 10) / b.per_host);
+        setenv("TUTTI_HOST", name, 1);
+    }
+    check(tutti_comm_create_from_env(NULL, &b.comm), "create");
+    check(tutti_comm_query(b.comm, &info), "query");
+    b.rank = info.rank;
+    b.n_ranks = info.n_ranks;
+    b.send = calloc(1, MOST);
+    b.recv = calloc(1, MOST);
+    if (!b.send || !b.recv || b.n_ranks < 2)
+        exit(1);
+    open_net(&b);
+    if (b.rank == 0)
+        printf("%d ranks, %s\n%10s %12s %12s %12s %12s %12s %12s  us\n", b.n_ranks, info.details,
+               "bytes", "put+signal", "all_reduce", "red_scatter", "all_gather", "broadcast",
+               "barrier");
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
+        measure(&b, sizes[i]);
+    check(tutti_barrier(b.comm, NULL), "barrier");
+    tt_net_hide(b.region);
+    tt_net_destroy(b.net);
+    tutti_comm_destroy(b.comm);
+    free(b.send);
+    free(b.recv);
+    return 0;
+}
