@@ -42,6 +42,11 @@
  *               Integers wrap, those of 8 to 32 bits after being summed in 64. AVG divides the sum
  *               by the number of ranks before it is rounded or wraps (integers: towards 0).
  *               The caller's flush-to-zero and rounding modes are ignored and left as they were.
+ *               Across hosts floating sums, products and averages are formed within each host, rounded,
+ *               then over the hosts in the order of their first ranks, and rounded once more: the same
+ *               on all ranks, in all runs and calls, but not the bits of a single host, which
+ *               TUTTI_ALGO=flat gives for more traffic. MAX, MIN, integers and 8-bit floats are always
+ *               as on one host.
  *   Threads     One call at a time per communicator; communicators are independent of each other.
  *   Errors      TUTTI_E_ARG, TUTTI_E_UNSUPPORTED, TUTTI_E_MEMORY: nothing happened on this rank.
  *               TUTTI_E_PEER, _TIMEOUT, _MISMATCH, _ABORTED: the communicator has failed for good
@@ -247,8 +252,9 @@ typedef struct tutti_comm_config {
  * Threads     Any; several communicators may be created at the same time by different threads.
  *             After fork() a child must not use its parent's communicators.
  * Errors      TUTTI_E_ARG, TUTTI_E_TIMEOUT (who is missing), TUTTI_E_AUTH (an id that is not rank
- *             0's), TUTTI_E_VERSION, TUTTI_E_UNSUPPORTED (ranks on several hosts: named; a device
- *             without an engine), TUTTI_E_MEMORY, TUTTI_E_SYSTEM. Nothing is left behind.
+ *             0's), TUTTI_E_VERSION, TUTTI_E_UNSUPPORTED (ranks on several hosts, which are named, without
+ *             a network or with GPUs; a device without an engine), TUTTI_E_MEMORY, TUTTI_E_SYSTEM.
+ *             Nothing is left behind.
  */
 TUTTI_API tutti_result tutti_comm_create(const tutti_comm_config *config, tutti_comm **comm_out);
 
@@ -294,10 +300,10 @@ typedef struct tutti_comm_info {
     int32_t n_ranks;
     int32_t n_hosts;
     tutti_device device;
-    const char *engine; /* "cpu"; lives as long as the library */
+    const char *engine; /* "cpu", "cuda", "hosts" (several); lives as long as the library */
     const char *name;   /* lives as long as the communicator */
     uint64_t timeout_ms;
-    uint64_t memory_bytes; /* shared memory of this rank, windows left out */
+    uint64_t memory_bytes; /* of this rank for its peers, windows left out */
     const char *details;   /* one line: instruction set, waiting, cross-memory copies ... */
 } tutti_comm_info;
 #define TUTTI_COMM_INFO_INIT TUTTI_INIT_(tutti_comm_info)
@@ -655,7 +661,7 @@ typedef struct tutti_stats {
 #define TUTTI_STATS_INIT TUTTI_INIT_(tutti_stats)
 
 /** Counters of any rank of `comm`, as last published. Any thread. On GPUs only calls and bytes, and
- *  those of other ranks are 0. */
+ *  those of other ranks are 0, as are those of ranks on other hosts. */
 TUTTI_API tutti_result tutti_comm_stats(const tutti_comm *comm, int rank, tutti_stats *stats);
 
 /* A communicator of another process of this user, read from outside without disturbing it. */

@@ -42,7 +42,8 @@ enum tt_coll {
     X(ONE_SHOT, "one_shot") /* everybody shows all its data, everybody reduces or takes all */     \
     X(TWO_SHOT, "two_shot") /* reduce one slice each, then gather the slices */                    \
     X(XMEM, "xmem")         /* slices read from and written to the peers' own memory */            \
-    X(DIRECT, "direct")     /* the same through registered windows */
+    X(DIRECT, "direct")     /* the same through registered windows */                              \
+    X(FLAT, "flat")         /* across hosts: sums in the order of a single host */
 
 enum tt_algo {
 #define TT_ALGO_ENUM_(name, text) TT_ALGO_##name,

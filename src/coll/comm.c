@@ -11,10 +11,12 @@
 #include "base/log.h"
 #include "base/sha256.h"
 #include "boot/boot.h"
+#include "coll/hier.h"
 #include "cpu/cpu_engine.h"
 #ifdef TUTTI_HAVE_CUDA
 #include "cuda/cuda_engine.h"
 #endif
+#include "net/net.h"
 #include "topo/host.h"
 
 #define MAX_SCRATCH     ((uint64_t)1 << 32)
@@ -125,29 +127,58 @@ static tutti_result alone_all_gather(void *context, const void *send, void *recv
 
 /* ---- creation, given a way to exchange ---- */
 
-static tutti_result check_hosts(tutti_comm *comm, const struct tt_exchange *x)
+/* All ranks must have a network: asked only where one is needed, for its library is loaded then. */
+static tutti_result check_network(tutti_comm *comm, const struct tt_exchange *x, const char *hosts)
+{
+    const char *missing = tt_net_missing();
+    const int32_t mine = missing[0] == 0;
+    int32_t *all = calloc((size_t)comm->n_ranks, sizeof(*all));
+    tutti_result res = all ? x->all_gather(x->context, &mine, all, sizeof(mine))
+                           : TT_FAIL(TUTTI_E_MEMORY, "no memory for %d ranks", comm->n_ranks);
+
+    for (int r = 0; res == TUTTI_OK && r < comm->n_ranks; r++)
+        if (!all[r])
+            res = TT_FAIL(TUTTI_E_UNSUPPORTED,
+                          "the ranks run on %d hosts (%s), but rank %d has no network: %s",
+                          comm->n_hosts, hosts, r, mine ? "see its own error" : missing);
+    free(all);
+    return res;
+}
+
+static tutti_result several_hosts(tutti_comm *comm, const struct tt_exchange *x,
+                                  const struct tt_host_card *cards)
+{
+    char text[160];
+
+    tt_host_text(cards, comm->host_of, comm->n_ranks, text, sizeof(text));
+    if (comm->device != TUTTI_DEVICE_CPU)
+        return TT_FAIL(TUTTI_E_UNSUPPORTED,
+                       "the ranks run on %d hosts (%s): communicators of GPUs join ranks of one "
+                       "host only",
+                       comm->n_hosts, text);
+    TT_LOG(TUTTI_LOG_INFO, comm->rank, comm->n_ranks, "communicator %s: %d hosts: %s", comm->name,
+           comm->n_hosts, text);
+    return check_network(comm, x, text);
+}
+
+static tutti_result find_hosts(tutti_comm *comm, const struct tt_exchange *x)
 {
     const size_t n = (size_t)comm->n_ranks;
     struct tt_host_card *cards = calloc(n, sizeof(*cards));
-    int *host_of = calloc(n, sizeof(*host_of));
     struct tt_host_card mine;
-    char text[256];
     tutti_result res;
 
-    res = cards && host_of ? tt_host_read(&mine)
-                           : TT_FAIL(TUTTI_E_MEMORY, "no memory for %zu host names", n);
+    comm->host_of = calloc(n, sizeof(*comm->host_of));
+    res = cards && comm->host_of ? tt_host_read(&mine)
+                                 : TT_FAIL(TUTTI_E_MEMORY, "no memory for %zu host names", n);
     if (res == TUTTI_OK)
         res = x->all_gather(x->context, &mine, cards, sizeof(mine));
     if (res == TUTTI_OK) {
-        comm->n_hosts = tt_host_group(cards, comm->n_ranks, host_of);
-        if (comm->n_hosts > 1) {
-            tt_host_text(cards, host_of, comm->n_ranks, text, sizeof(text));
-            res = TT_FAIL(TUTTI_E_UNSUPPORTED,
-                          "the ranks run on %d hosts (%s): this build joins ranks of one host only",
-                          comm->n_hosts, text);
-        }
+        comm->n_hosts = tt_host_group(cards, comm->n_ranks, comm->host_of);
+        comm->n_nearby = tt_host_nearby(cards, comm->n_ranks, comm->rank);
+        if (comm->n_hosts > 1)
+            res = several_hosts(comm, x, cards);
     }
-    free(host_of);
     free(cards);
     return res;
 }
@@ -157,6 +188,7 @@ static tutti_result agree_on_select(tutti_comm *comm, const tutti_comm_config *c
 {
     struct {
         int32_t result, unused;
+        char algorithm[sizeof(comm->algorithm)];
         struct tt_select select;
     } word = {0};
     struct tt_call call = {.coll = TT_COLL_BROADCAST,
@@ -170,11 +202,13 @@ static tutti_result agree_on_select(tutti_comm *comm, const tutti_comm_config *c
     struct tt_engine_info info = {0};
 
     comm->ops->info(comm->engine, &info);
+    memcpy(word.algorithm, comm->algorithm, sizeof(word.algorithm));
     if (comm->rank == 0) {
         const struct tt_select_place place = {.kind = comm->device == TUTTI_DEVICE_CUDA
                                                           ? TT_SELECT_GPU
-                                                      : info.xmem ? TT_SELECT_CPU_XMEM
-                                                                  : TT_SELECT_CPU,
+                                                      : comm->n_hosts > 1 ? TT_SELECT_HOSTS
+                                                      : info.xmem         ? TT_SELECT_CPU_XMEM
+                                                                          : TT_SELECT_CPU,
                                               .n_ranks = comm->n_ranks,
                                               .limits = info.launch,
                                               .tune_file = config->tune_file,
@@ -184,6 +218,9 @@ static tutti_result agree_on_select(tutti_comm *comm, const tutti_comm_config *c
     }
     TT_TRY(comm->control_ops->run(comm->control, &call));
     comm->select = word.select;
+    memcpy(comm->algorithm, word.algorithm, sizeof(comm->algorithm));
+    if (word.result == TUTTI_OK && comm->n_hosts > 1)
+        TT_TRY(tt_hier_choose(comm->control, comm->algorithm));
     if (word.result != TUTTI_OK && comm->rank != 0)
         return TT_FAIL((tutti_result)word.result, "rank 0 could not make the table of algorithms: "
                                                   "see its own error");
@@ -248,7 +285,9 @@ static tutti_result create_engines(tutti_comm *comm, struct tt_engine_config *ec
     const int on_cpu = config->device == TUTTI_DEVICE_CPU;
 
     ec->scratch_bytes = on_cpu ? config->scratch_bytes : CONTROL_SCRATCH;
-    comm->control_ops = &tt_cpu_engine;
+    ec->host_of = comm->host_of;
+    ec->n_nearby = comm->n_nearby;
+    comm->control_ops = comm->n_hosts > 1 ? &tt_hier_engine : &tt_cpu_engine;
     TT_TRY(comm->control_ops->create(ec, &comm->control));
     if (!on_cpu) {
         TT_TRY(create_gpu_engine(comm, ec, config->scratch_bytes));
@@ -284,7 +323,7 @@ tutti_result tt_comm_build(const tutti_comm_config *config, const struct tt_exch
     snprintf(comm->name, sizeof(comm->name), "%s", config->name[0] ? config->name : "world");
     snprintf(comm->algorithm, sizeof(comm->algorithm), "%s", config->algorithm);
     ec.name = comm->name;
-    res = check_hosts(comm, x);
+    res = find_hosts(comm, x);
     if (res == TUTTI_OK)
         res = create_engines(comm, &ec, config);
     if (res != TUTTI_OK) {
@@ -406,6 +445,7 @@ void tt_comm_destroy(tutti_comm *comm)
     if (comm->control)
         comm->control_ops->destroy(comm->control);
     explicit_bzero(comm->key, sizeof(comm->key));
+    free(comm->host_of);
     free(comm);
 }
 

@@ -9,6 +9,8 @@ struct tt_group; /* group.c */
 
 struct tutti_comm {
     int rank, n_ranks, n_hosts;
+    int n_nearby; /* ranks on this machine, whatever hosts they count as being on */
+    int *host_of; /* [n_ranks]: each rank's host, numbered in order of their first ranks */
     tutti_device device;
     int device_index;
     const struct tt_engine_ops *ops;

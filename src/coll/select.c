@@ -97,7 +97,7 @@ static void always(struct tt_select *select, int coll, int list, int algo)
     select->row[coll][list][0] = (struct tt_select_row){UINT64_MAX, (uint16_t)algo, {0, 0}, 0};
 }
 
-static void always_on_gpus(struct tt_select *select, int algo)
+static void always_for_all(struct tt_select *select, int algo)
 {
     for (int c = 0; c < TT_N_COLLS; c++)
         for (int list = 0; list < TT_N_TUNE_FOR; list++)
@@ -232,9 +232,14 @@ static tutti_result force_one(struct tt_select *select, enum tt_select_kind kind
     if (algo < 0)
         return TT_FAIL(TUTTI_E_ARG,
                        "no algorithm \"%s\" (config.algorithm or TUTTI_ALGO): there are one_shot, "
-                       "two_shot, xmem, direct (and auto)",
+                       "two_shot, xmem, direct (and auto; across hosts also flat)",
                        name);
-    if (algo == TT_ALGO_AUTO)
+    if (kind == TT_SELECT_HOSTS) {
+        for (int c = 0; c < TT_N_COLLS && algo == TT_ALGO_FLAT; c++)
+            always(select, c, TT_TUNE_ORDINARY, TT_ALGO_FLAT);
+        return TUTTI_OK;
+    }
+    if (algo == TT_ALGO_AUTO || algo == TT_ALGO_FLAT) /* on one host every algorithm is flat */
         return TUTTI_OK;
     if (algo == TT_ALGO_XMEM && kind == TT_SELECT_GPU)
         return TT_FAIL(TUTTI_E_UNSUPPORTED, "algorithm xmem is for host memory; on GPUs there are "
@@ -243,7 +248,7 @@ static tutti_result force_one(struct tt_select *select, enum tt_select_kind kind
         return TT_FAIL(TUTTI_E_UNSUPPORTED, "algorithm xmem was asked for, but the ranks may not "
                                             "read each other's memory (see tutti info)");
     if (kind == TT_SELECT_GPU)
-        always_on_gpus(select, algo);
+        always_for_all(select, algo);
     for (int c = 0; c < TT_N_COLLS && kind != TT_SELECT_GPU; c++) {
         if (!knows((enum tt_coll)c, (enum tt_algo)algo))
             continue;
@@ -259,12 +264,12 @@ tutti_result tt_select_make(struct tt_select *select, const struct tt_select_pla
 {
     memset(select, 0, sizeof(*select));
     snprintf(select->source, sizeof(select->source), "built in");
-    if (place->kind == TT_SELECT_GPU)
-        always_on_gpus(select, TT_ALGO_AUTO);
+    if (place->kind == TT_SELECT_GPU || place->kind == TT_SELECT_HOSTS)
+        always_for_all(select, TT_ALGO_AUTO);
     else
         built_in(select, place->n_ranks);
     select->packets_dtypes = place->limits.packets_dtypes;
-    if (place->tune_file[0])
+    if (place->tune_file[0] && place->kind != TT_SELECT_HOSTS)
         TT_TRY(load(select, place));
     if (place->force[0])
         TT_TRY(force_one(select, place->kind, place->force));

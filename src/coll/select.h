@@ -29,7 +29,8 @@ struct tt_select {
 enum tt_select_kind {
     TT_SELECT_CPU,
     TT_SELECT_CPU_XMEM /* cross-memory copies work */,
-    TT_SELECT_GPU
+    TT_SELECT_GPU,
+    TT_SELECT_HOSTS /* several hosts: only what was asked for by name matters */
 };
 
 struct tt_select_place {
