@@ -1,6 +1,7 @@
 # Tests. A new file is a new test; nothing here needs to change:
 #   tests/unit/test_X.c   unit.X    one room from inside (src/ is visible), cmocka
 #   tests/coll/test_X.c   coll.X    collectives between real processes, with tests/support/
+#   tests/hier/test_X.c   hier.X    ranks as if on several hosts, a fake network between them
 #   tests/fault/test_X.c  fault.X   what must survive: kills, stalls, timeouts; with tests/support/
 #   tests/net/test_X.c    net.X     the network between processes, over the real provider or a fake
 #   tests/cuda/test_X.c   cuda.X    the CUDA engine on a simulated GPU (tests/support/sim); run by hand
@@ -151,6 +152,42 @@ if(support_sources)
             endif()
             tutti_add_tests(${kind}.${name} ${kind}_${name} ${source} 2)
         endforeach()
+    endforeach()
+endif()
+
+# Ranks as if on several hosts (TUTTI_HOST). hier.X with a network of tests/support/net in place of
+# src/net, which delivers late and in disorder, and with some tests of collectives besides; ucx.X over
+# UCX: among ranks of this machine, and in network namespaces.
+if(support_sources)
+    set(hier_support "$<FILTER:$<TARGET_OBJECTS:tutti_test_support>,EXCLUDE,/(nets|fake_net)[^/]*$>")
+    file(GLOB net_sources CONFIGURE_DEPENDS tests/support/net/*.c)
+    file(GLOB hier_sources CONFIGURE_DEPENDS tests/hier/test_hosts_*.c tests/hier/test_run_*.c)
+    set(on_hosts groups rooted rows send_recv v_counts counts)
+    list(TRANSFORM on_hosts REPLACE "(.+)" "${PROJECT_SOURCE_DIR}/tests/coll/test_\\1.c" OUTPUT_VARIABLE
+         on_hosts_sources)
+    foreach(source ${hier_sources} ${on_hosts_sources})
+        string(REGEX REPLACE ".*/test_(.*)\\.c$" "\\1" name ${source})
+        if(name IN_LIST on_hosts)
+            set(tutti_test_environment "T_HOSTS=01101")
+        endif()
+        tutti_test_program(hier_${name} ${source} ${CMOCKA_INCLUDE_DIR})
+        target_sources(hier_${name} PRIVATE ${net_sources} ${hier_support})
+        target_link_libraries(hier_${name} PRIVATE ${CMOCKA_LIBRARY} m)
+        target_link_options(hier_${name} PRIVATE LINKER:--allow-multiple-definition)
+        if(TARGET tutti_tool)
+            add_dependencies(hier_${name} tutti_tool)
+        endif()
+        tutti_add_tests(hier.${name} hier_${name} ${source} 2)
+        unset(tutti_test_environment)
+    endforeach()
+    file(GLOB hier_sources CONFIGURE_DEPENDS tests/hier/test_hosts_*.c tests/hier/test_netns_*.c)
+    foreach(source ${hier_sources})
+        string(REGEX REPLACE ".*/test_(.*)\\.c$" "\\1" name ${source})
+        set(tutti_test_environment "T_NET=ucx")
+        tutti_test_program(ucx_${name} ${source} ${CMOCKA_INCLUDE_DIR})
+        target_link_libraries(ucx_${name} PRIVATE tutti_test_support ${CMOCKA_LIBRARY} m)
+        tutti_add_tests(ucx.${name} ucx_${name} ${source} 2)
+        unset(tutti_test_environment)
     endforeach()
 endif()
 

@@ -2,6 +2,7 @@
 #include "support/cases.h"
 
 #include "support/calls.h"
+#include "support/hosts.h"
 
 const struct t_coll_facts t_colls[T_N_COLLS] = {
 #define T_COLL_FACTS_(name, reduces, rooted, team) {#name, reduces, rooted, team},
@@ -177,7 +178,7 @@ static void make_patterns(struct t_stage *s, const struct t_case *c)
     for (int r = 0; r < s->n_ranks; r++)
         t_pattern_input(&s->inputs[r], reach, c->dtype, c->inputs, c->seed + c->round, r);
     if (t_colls[c->coll].reduces)
-        t_pattern_reduce(s->result, s->inputs, s->n_ranks, reach, c->dtype, c->op);
+        t_hosts_reduce(s->result, s->inputs, s->n_ranks, reach, c->dtype, c->op, s->is_flat);
 }
 
 static void explain(const struct t_stage *s, const struct t_case *c, const char *what, size_t i,

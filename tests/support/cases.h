@@ -86,6 +86,7 @@ struct t_stage {
     struct t_pattern *result;
     size_t *counts;     /* [4][n_ranks] */
     uint64_t *words;    /* [2][n_ranks] of calls with counts in device memory: given, received */
+    int is_flat;        /* sums in rank order though there are several hosts */
     int expect_failure; /* return a wrong result instead of failing the test */
 
     /* On a GPU: `memory` is what the host sees of device_memory, before and after a call. */

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "support/board.h"
+#include "support/hosts.h"
 
 struct team {
     const struct t_job *job;
@@ -27,6 +28,7 @@ static void run_rank(const struct t_job *job, struct t_board *board, int rank)
     t.board = board;
     t.shared = board->shared;
     t_report_to(&board->slots[rank], !job->threads);
+    t_host_enter(rank);
     if (!job->no_comm)
         T_OK(t_comm_create(&t, 1, &job->config, &t.comm));
     job->body(&t);

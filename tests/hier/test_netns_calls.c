@@ -1,0 +1,147 @@
+/* ctest: timeout=120 */
+/* Two ranks in two network namespaces: collectives over a cable between them, and without it. */
+#include "support/cases.h"
+#include "support/hosts.h"
+#include "support/netns.h"
+
+enum { ROOM = 1 << 21 };
+
+static const char *const four[] = {"10.77.0.1/24", "10.77.0.2/24"};
+static const char *const six[] = {"fd77::1/64", "fd77::2/64"};
+static const char *const none[] = {NULL, NULL};
+
+static void calls(struct t_rank *t, tutti_comm *comm)
+{
+    struct t_rng rng = {2025};
+    struct t_stage s;
+
+    t_stage_open(&s, t, comm, ROOM, 1);
+    for (int i = 0; i < 150; i++) {
+        struct t_case c = t_case_random(t_random(&rng), t->n_ranks, 1 << 18);
+
+        c.count = t_case_fit(c.coll, t->n_ranks, ROOM, tutti_dtype_bytes(c.dtype), c.count);
+        t_case_run(&s, &c);
+    }
+    t_stage_close(&s);
+}
+
+static tutti_comm *create(struct t_rank *t, uint64_t timeout_ms)
+{
+    tutti_comm_config config = TUTTI_COMM_CONFIG_INIT;
+    tutti_comm_info info = TUTTI_COMM_INFO_INIT;
+    tutti_comm *comm = NULL;
+
+    config.timeout_ms = timeout_ms;
+    T_OK(t_comm_create(t, 7, &config, &comm));
+    T_OK(tutti_comm_query(comm, &info));
+    T_CHECK(info.n_hosts == 2, "%d hosts: %s", info.n_hosts, info.details);
+    T_CONTAINS(info.details, "devices host0");
+    return comm;
+}
+
+static void over_ip4(struct t_rank *t)
+{
+    tutti_comm *comm;
+
+    t_netns_enter(t, four, none, 0);
+    comm = create(t, 0);
+    calls(t, comm);
+    tutti_comm_destroy(comm);
+}
+
+static void over_ip6(struct t_rank *t)
+{
+    tutti_comm *comm;
+
+    t_netns_enter(t, none, six, 0);
+    comm = create(t, 0);
+    calls(t, comm);
+    tutti_comm_destroy(comm);
+}
+
+/* The cable goes in the middle of calls: both sides learn it, and in time. */
+static void unplugged(struct t_rank *t)
+{
+    static float x[50000];
+    tutti_comm_state state = TUTTI_COMM_STATE_INIT;
+    tutti_result res = TUTTI_OK;
+    tutti_comm *comm;
+    uint64_t start;
+
+    t_netns_enter(t, four, none, 0);
+    comm = create(t, 4000);
+    for (int i = 0; i < 50; i++)
+        T_OK(tutti_all_reduce(comm, x, x, 50000, TUTTI_DTYPE_F32, TUTTI_OP_MAX, NULL));
+    start = t_now_ns();
+    for (int i = 0; res == TUTTI_OK; i++) {
+        if (i == 20 && t->rank == 0)
+            t_netns_link("host0", 0);
+        res = tutti_all_reduce(comm, x, x, i % 2 ? 8 : 50000, TUTTI_DTYPE_F32, TUTTI_OP_MAX, NULL);
+    }
+    T_CHECK(res == TUTTI_E_PEER || res == TUTTI_E_TIMEOUT, "%s: %s", tutti_result_name(res),
+            tutti_last_error());
+    T_CHECK(t_now_ns() - start < (uint64_t)10000000000u * t_scale(), "only after %d ms",
+            (int)((t_now_ns() - start) / 1000000));
+    T_OK(tutti_comm_status(comm, &state));
+    T_CHECK(state.peer == 1 - t->rank, "peer %d: %s", state.peer, state.text);
+    tutti_comm_destroy(comm);
+}
+
+/* One rank without: all are told which and why. */
+static void without_a_network(struct t_rank *t)
+{
+    tutti_comm *comm = NULL;
+
+    if (t->rank == 1)
+        setenv("TUTTI_NET", "off", 1);
+    T_IS(TUTTI_E_UNSUPPORTED, t_comm_create(t, 7, NULL, &comm));
+    T_CONTAINS(tutti_last_error(), "the ranks run on 2 hosts (rank 0 on host-0, rank 1 on host-1)");
+    T_CONTAINS(tutti_last_error(), "rank 1 has no network");
+    if (t->rank == 1)
+        T_CONTAINS(tutti_last_error(), "TUTTI_NET");
+}
+
+static void run(void (*body)(struct t_rank *))
+{
+    const struct t_job job = {.n_ranks = 2, .no_comm = 1, .body = body, .limit_s = 30};
+
+    t_hosts("01");
+    t_run(&job);
+    t_hosts(NULL);
+}
+
+static void collectives_over_ip4(void **state)
+{
+    (void)state;
+    run(over_ip4);
+}
+
+static void collectives_over_ip6(void **state)
+{
+    (void)state;
+    run(over_ip6);
+}
+
+static void a_cable_that_is_pulled(void **state)
+{
+    (void)state;
+    run(unplugged);
+}
+
+static void a_rank_without_a_network_is_named(void **state)
+{
+    (void)state;
+    run(without_a_network);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(collectives_over_ip4),
+        cmocka_unit_test(collectives_over_ip6),
+        cmocka_unit_test(a_cable_that_is_pulled),
+        cmocka_unit_test(a_rank_without_a_network_is_named),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
