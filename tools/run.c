@@ -21,12 +21,21 @@ static const struct cli_option option_table[] = {
     {0, "timeout", CLI_SECONDS, &options.timeout, "TIME", "end all after this long (status 124)"},
     {0, "grace", CLI_SECONDS, &options.grace, "TIME", "from SIGTERM to SIGKILL; default 3 s"},
     {0, "env", CLI_LIST, &options.env, "K=V", "set a variable for the ranks; may be repeated"},
+    {0, "hosts", CLI_TEXT, &options.hosts, "A:N,B:N",
+     "start N ranks on host A, N on B ...; the ranks of the\nfirst come first, and it must be "
+     "reachable by that name"},
+    {0, "rsh", CLI_TEXT, &options.rsh, "COMMAND",
+     "how to run a command on a host; default: TUTTI_RSH,\nelse ssh"},
+    {0, "port", CLI_NUMBER, &options.port, "PORT",
+     "where rank 0 of several hosts listens; default: random"},
+    {0, "part", CLI_TEXT, &options.part, NULL, NULL},
     {0, "no-prefix", CLI_FLAG, &options.no_prefix, NULL, "print lines as they are"},
     {0, NULL, CLI_FLAG, NULL, NULL, NULL},
 };
 
 const struct cli_command command_run = {
-    "run", "[-n N] [options] [--] PROGRAM [arguments]", "start a program as N ranks on this host",
+    "run", "[-n N | --hosts A:N,B:N] [options] [--] PROGRAM [arguments]",
+    "start a program as N ranks, on this host or on several",
     "Every rank finds TUTTI_RANK, TUTTI_N_RANKS, TUTTI_BOOT_ADDR and TUTTI_SECRET (all that\n"
     "tutti_comm_create_from_env() needs) and RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE. Ranks "
     "are\n"
@@ -39,6 +48,11 @@ const struct cli_command command_run = {
     "  tutti run -n 4 ./my_program --its-option\n"
     "  tutti run -n 2 --bind numa --env OMP_NUM_THREADS=16 -- ./server\n"
     "  tutti run -n 8 --timeout 60 ./test\n"
+    "  tutti run --hosts alpha:4,beta:4 -- ./my_program\n"
+    "\n"
+    "On several hosts this program and the ranks' must be found at the same place, and TUTTI_* "
+    "variables\n"
+    "are passed on. The secret travels through ssh, not on a command line.\n"
     "\n"
     "Exit status: that of the first rank that failed (128 + signal if one killed it), 124 at the "
     "time\n"
@@ -51,8 +65,13 @@ static void end_all(struct run *run, int status)
         run->status = status;
     if (run->kill_ns)
         return;
-    ranks_kill(&run->ranks, SIGTERM);
     run->kill_ns = ranks_now_ns() + (uint64_t)(options.grace * 1e9);
+    if (run->n_hosts) { /* the parts have as long; then they are taken for lost */
+        run_hosts_close(run);
+        run->kill_ns += 2000000000u;
+        return;
+    }
+    ranks_kill(&run->ranks, SIGTERM);
 }
 
 /* The rank whose end is the cause: of those that ended together one that was killed by a signal, for
@@ -85,10 +104,14 @@ static int reap(struct run *run)
     failed = find_cause(&run->ranks, before);
     if (failed >= 0 && run->status < 0) {
         fflush(stdout);
-        fprintf(stderr, "tutti run: rank %d (pid %d): %s%s\n", failed, (int)before[failed],
-                ranks_describe(run->ranks.status[failed], text, sizeof(text)),
-                n_left ? "; ending the others" : "");
-        if (n_left)
+        ranks_describe(run->ranks.status[failed], text, sizeof(text));
+        if (run->n_hosts)
+            fprintf(stderr, "tutti run: host %s: %s%s\n", run->hosts[failed].name, text,
+                    n_left ? "; ending the others" : "");
+        else
+            fprintf(stderr, "tutti run: rank %d (pid %d): %s%s\n", run->first + failed,
+                    (int)before[failed], text, n_left ? "; ending the others" : "");
+        if (n_left && run->n_total == run->ranks.n && !run->n_hosts)
             story_tell(&run->ranks, failed);
         end_all(run, ranks_exit_status(run->ranks.status[failed]));
     }
@@ -105,9 +128,11 @@ static void handle_signals(struct run *run)
 
         if (number == SIGCHLD)
             continue;
-        if (info.ssi_code != SI_KERNEL) /* what the terminal sends reaches the ranks by itself */
+        if (run->n_hosts)
+            run_hosts_close(run);
+        else if (info.ssi_code != SI_KERNEL) /* the terminal's reach the ranks by themselves */
             ranks_kill(&run->ranks, number);
-        if (number == SIGUSR1 || number == SIGUSR2)
+        if ((number == SIGUSR1 || number == SIGUSR2) && !run->n_hosts)
             continue;
         if (run->status < 0)
             run->status = 128 + number;
@@ -125,7 +150,8 @@ static void check_limits(struct run *run)
     if (run->limit_ns && now > run->limit_ns) {
         run->limit_ns = 0;
         fprintf(stderr, "tutti run: not done after %g s; ending all ranks\n", options.timeout);
-        story_tell(&run->ranks, -1);
+        if (!run->n_hosts)
+            story_tell(&run->ranks, -1);
         end_all(run, 124);
     }
     if (run->kill_ns && now > run->kill_ns) {
@@ -162,7 +188,7 @@ static void end_orphans(void)
 
 static void loop(struct run *run)
 {
-    const nfds_t n_polls = 2 * (nfds_t)run->ranks.n + 1;
+    const nfds_t n_polls = 2 * (nfds_t)run->ranks.n + 2;
     struct pollfd *polls = cli_alloc(n_polls * sizeof(*polls));
     uint64_t quiet_ns = 0; /* when all had ended */
 
@@ -172,9 +198,13 @@ static void loop(struct run *run)
 
         polls[n_polls - 1].fd = run->signals;
         polls[n_polls - 1].events = POLLIN;
+        polls[n_polls - 2].fd = run->kill_ns ? -1 : run->control;
+        polls[n_polls - 2].events = POLLIN;
         poll(polls, n_polls, run->kill_ns || run->limit_ns || quiet_ns ? 50 : 1000);
         lines_read(run->lines, polls);
         handle_signals(run);
+        if (run->control >= 0 && !run->kill_ns && run_part_has_ended(run))
+            end_all(run, 143);
         n_left = reap(run);
         if (n_left) {
             check_limits(run);
@@ -204,11 +234,20 @@ static int prepare(struct run *run)
         if (!strchr(options.env.items[i], '='))
             return cli_error("--env %s: expected NAME=VALUE", options.env.items[i]);
     place_read(&run->place);
+    if (options.hosts) {
+        const int status = run_hosts_parse(run);
+
+        if (status)
+            return status;
+        options.n = run->n_hosts; /* what is started here: a part on each */
+    }
     if (options.n == 0)
         options.n = place_fit(&run->place);
     if (options.n < 1 || options.n > 4096)
         return cli_error("-n %d: 1 to 4096 ranks", options.n);
-    if (run_make_secret(run) != 0)
+    if (!options.hosts)
+        run->n_total = options.n;
+    if (options.part ? run_part_prepare(run) : run_make_secret(run))
         return 2;
     sigemptyset(&mask);
     for (size_t i = 0; i < 7; i++)
@@ -228,6 +267,7 @@ int command_run_run(int argc, char **argv)
     options.grace = 3;
     run.options = &options;
     run.status = -1;
+    run.control = -1;
     run.program = cli_alloc((size_t)(argc + 1) * sizeof(*run.program));
     status = cli_parse(&command_run, argc, argv, 1, run.program);
     if (status != CLI_GO)
@@ -240,16 +280,22 @@ int command_run_run(int argc, char **argv)
     run.ranks.n = options.n;
     run.ranks.pids = cli_alloc((size_t)options.n * sizeof(*run.ranks.pids));
     run.ranks.status = cli_alloc((size_t)options.n * sizeof(*run.ranks.status));
-    run.lines = lines_new(options.n, !options.no_prefix);
+    run.lines = lines_new(options.n, !options.no_prefix && !run.n_hosts);
+    if (!run.n_hosts)
+        lines_number(run.lines, run.first, run.n_total);
     if (options.timeout > 0)
         run.limit_ns = ranks_now_ns() + (uint64_t)(options.timeout * 1e9);
-    if (run_start(&run) != 0)
-        end_all(&run, 2);
+    status = run.n_hosts ? run_hosts_start(&run) : run_start(&run);
+    if (status)
+        end_all(&run, status);
     loop(&run);
+    run_hosts_close(&run);
     end_orphans();
     lines_finish(run.lines);
     place_free(&run.place);
     ranks_free(&run.ranks);
     free(run.program);
+    free(run.hosts);
+    free(run.host_list);
     return run.status < 0 ? 0 : run.status;
 }

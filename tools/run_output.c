@@ -19,6 +19,7 @@ struct stream {
 struct lines {
     int n_ranks;
     int with_prefix;
+    int first; /* the number of the first */
     int width;
     int colour[2];
     struct stream *streams; /* [n_ranks][2] */
@@ -38,6 +39,14 @@ struct lines *lines_new(int n_ranks, int with_prefix)
     for (int i = 0; i < 2 * n_ranks; i++)
         lines->streams[i].fd = -1;
     return lines;
+}
+
+void lines_number(struct lines *lines, int first, int n_total)
+{
+    char digits[16];
+
+    lines->first = first;
+    lines->width = snprintf(digits, sizeof(digits), "%d", n_total - 1);
 }
 
 int lines_open(struct lines *lines, int rank, int ends_out[2])
@@ -72,7 +81,7 @@ int lines_poll_set(const struct lines *lines, struct pollfd *polls)
 static void put_line(const struct lines *lines, int index, const char *text, size_t length)
 {
     FILE *out = index & 1 ? stderr : stdout;
-    const int rank = index / 2;
+    const int rank = lines->first + index / 2;
 
     if (lines->with_prefix && lines->colour[index & 1])
         fprintf(out, "\033[3%dm[%*d]\033[0m ", 1 + rank % 6, lines->width, rank);

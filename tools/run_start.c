@@ -41,17 +41,17 @@ static void exec_rank(struct run *run, int rank, int out, int err)
         place_of_rank(&run->place, run->bind, rank, n, &set);
         sched_setaffinity(0, sizeof(set), &set);
     }
-    set_number("TUTTI_RANK", rank);
-    set_number("TUTTI_N_RANKS", n);
+    set_number("TUTTI_RANK", run->first + rank);
+    set_number("TUTTI_N_RANKS", run->n_total);
     setenv("TUTTI_BOOT_ADDR", run->address, 1);
     setenv("TUTTI_SECRET", run->secret, 1);
-    set_number("RANK", rank);
-    set_number("WORLD_SIZE", n);
+    set_number("RANK", run->first + rank);
+    set_number("WORLD_SIZE", run->n_total);
     set_number("LOCAL_RANK", rank);
     set_number("LOCAL_WORLD_SIZE", n);
     for (size_t i = 0; i < run->options->env.n; i++)
         putenv((char *)(uintptr_t)run->options->env.items[i]);
-    if (rank != 0) { /* standard input is rank 0's */
+    if (rank != 0 || run->control >= 0) { /* standard input is rank 0's */
         const int null = open("/dev/null", O_RDONLY);
 
         if (null >= 0)
