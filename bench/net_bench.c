@@ -27,7 +27,7 @@
 
 #define MIB        ((size_t)1 << 20)
 #define MOST       (4 * MIB)
-#define FLAG_AT    MOST
+#define FLAG_AT    (MOST + 64) /* behind what the socket receives */
 #define N_SIZES    5
 #define MOST_TIMES 1000
 
