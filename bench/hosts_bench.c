@@ -122,6 +122,21 @@ static void put(struct bench *b, size_t bytes)
         check(tt_net_progress(b->net), "progress");
 }
 
+/* Both at once, as in a collective. */
+static void exchange(struct bench *b, size_t bytes)
+{
+    const int peer = b->rank == 0 ? b->n_ranks - 1 : 0;
+    const _Atomic uint64_t *flag = (_Atomic uint64_t *)(void *)b->arena;
+    const uint64_t round = ++b->round;
+
+    if (b->rank != 0 && b->rank != b->n_ranks - 1)
+        return;
+    check(tt_net_put(b->net, peer, b->send, bytes, b->region, 4096), "put");
+    check(tt_net_signal(b->net, peer, b->region, 0, round), "signal");
+    while (tt_load_acquire(flag) < round || tt_net_sent(b->net, peer) < tt_net_posted(b->net, peer))
+        check(tt_net_progress(b->net), "progress");
+}
+
 /* ---- measuring ---- */
 
 static int by_value(const void *a, const void *b)
@@ -146,21 +161,23 @@ static double batch(struct bench *b, call_fn call, size_t bytes)
 
 static void measure(struct bench *b, size_t bytes)
 {
-    static const call_fn calls[] = {put,        all_reduce, reduce_scatter,
-                                    all_gather, broadcast,  barrier};
-    double us[6][N_BATCHES];
+    static const call_fn calls[] = {put,        exchange,  all_reduce, reduce_scatter,
+                                    all_gather, broadcast, barrier};
+    enum { N_CALLS = sizeof(calls) / sizeof(calls[0]) };
+    double us[N_CALLS][N_BATCHES];
 
     for (int i = 0; i < N_BATCHES; i++)
-        for (int c = 0; c < 6; c++)
+        for (int c = 0; c < N_CALLS; c++)
             us[c][i] = batch(b, calls[c], bytes);
-    for (int c = 0; c < 6; c++)
+    for (int c = 0; c < N_CALLS; c++)
         qsort(us[c], N_BATCHES, sizeof(double), by_value);
     if (b->rank != 0)
         return;
     printf("%10zu", bytes);
-    for (int c = 0; c < 6; c++)
+    for (int c = 0; c < N_CALLS; c++)
         printf(" %12.1f", us[c][0]);
-    printf("   all_reduce %.2f of a put\n", us[1][0] / us[0][0]);
+    printf("   all_reduce %.2f of a put, %.2f of an exchange\n", us[2][0] / us[0][0],
+           us[2][0] / us[1][0]);
     fflush(stdout);
 }
 
@@ -186,9 +203,9 @@ int main(int argc, char **argv)
         exit(1);
     open_net(&b);
     if (b.rank == 0)
-        printf("%d ranks, %s\n%10s %12s %12s %12s %12s %12s %12s  us\n", b.n_ranks, info.details,
-               "bytes", "put+signal", "all_reduce", "red_scatter", "all_gather", "broadcast",
-               "barrier");
+        printf("%d ranks, %s\n%10s %12s %12s %12s %12s %12s %12s %12s  us\n", b.n_ranks,
+               info.details, "bytes", "put+signal", "exchange", "all_reduce", "red_scatter",
+               "all_gather", "broadcast", "barrier");
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
         measure(&b, sizes[i]);
     check(tutti_barrier(b.comm, NULL), "barrier");

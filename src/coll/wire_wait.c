@@ -216,10 +216,8 @@ tutti_result tt_wire_idle(struct tt_wire *w, struct tt_wire_idle *idle)
 {
     uint64_t now;
 
-    if (idle->rounds++ < (w->polls ? POLLS : 4)) {
-        tt_pause();
+    if (idle->rounds++ < (w->polls ? POLLS : 4)) /* the network's progress is pause enough */
         return TUTTI_OK;
-    }
     now = tt_now_ns();
     if (idle->since_ns == 0)
         idle->since_ns = idle->last_ns = now;
@@ -273,17 +271,17 @@ tutti_result tt_wire_finish(struct tt_wire *w)
     while (w->n_open > 0 && res == TUTTI_OK) {
         int moved = 0;
 
-        res = tt_net_progress(w->net);
-        if (res == TUTTI_OK)
-            res = tt_wire_advance(w, &moved);
+        res = tt_wire_advance(w, &moved); /* what can be sent goes before anybody looks around */
+        if (moved)
+            idle = (struct tt_wire_idle){0};
+        else if (res == TUTTI_OK)
+            res = tt_wire_idle(w, &idle);
+        if (res == TUTTI_OK && w->n_open > 0)
+            res = tt_net_progress(w->net);
         if (res == TUTTI_E_SYSTEM)
             res = unreachable(w, res);
         if (res == TUTTI_E_PEER)
             res = lost(w);
-        if (moved)
-            idle = (struct tt_wire_idle){0};
-        else if (res == TUTTI_OK && w->n_open > 0)
-            res = tt_wire_idle(w, &idle);
     }
     w->n_messages = w->n_open = 0;
     return res;

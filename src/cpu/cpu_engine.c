@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <unistd.h>
 
 #include "base/env.h"
 #include "cpu/cpu.h"
@@ -83,6 +84,7 @@ static int popcount(const unsigned char *bits, size_t n)
 static int crowded(const struct card *cards, int n, int n_nearby)
 {
     unsigned char all[MAX_CPUS / 8] = {0};
+    int n_cpus;
 
     for (int r = 0; r < n; r++) {
         if (cards[r].quota && cards[r].quota < (uint32_t)n)
@@ -94,7 +96,11 @@ static int crowded(const struct card *cards, int n, int n_nearby)
                 memcmp(cards[r].cpus, cards[q].cpus, sizeof(all)) == 0)
                 return 1;
     }
-    return popcount(all, sizeof(all)) < (n_nearby > n ? n_nearby : n);
+    n_cpus = popcount(all, sizeof(all));
+    if (n_cpus < n)
+        return 1;
+    /* Where the others of this machine run is not known, but all cores are theirs too. */
+    return n_cpus < n_nearby && n_cpus >= (int)sysconf(_SC_NPROCESSORS_ONLN);
 }
 
 static tutti_result exchange(const struct tt_exchange *x, const void *send, void *recv,
