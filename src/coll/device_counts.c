@@ -4,6 +4,7 @@
  */
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/error.h"
 #include "coll/comm.h"
@@ -97,15 +98,41 @@ static tutti_result gather_rows(struct counted *k, struct tt_call *call)
     return TUTTI_OK;
 }
 
+/* Across hosts blocks with gaps between them are brought together first. */
+static tutti_result reduce_packed(struct counted *k, struct tt_call *call)
+{
+    const size_t size = tt_dtype_bytes(call->dtype);
+    size_t at = 0, total = 0;
+    unsigned char *packed;
+    tutti_result res;
+
+    for (size_t r = 0; r < k->n; r++)
+        total += k->sent[r];
+    packed = malloc(total * size + 1);
+    if (!packed)
+        return TT_FAIL(TUTTI_E_MEMORY, "no memory for %zu elements to be reduced", total);
+    for (size_t r = 0; r < k->n; r++) {
+        memcpy(packed + at * size, (const unsigned char *)call->send + k->sent_at[r] * size,
+               k->sent[r] * size);
+        at += k->sent[r];
+    }
+    call->send = packed;
+    res = tt_coll_run(k->comm, call);
+    free(packed);
+    return res;
+}
+
 static tutti_result reduce(struct counted *k, struct tt_call *call)
 {
     for (size_t r = 0; r < k->n; r++)
         k->sent[r] = k->counts->counts[r] * k->counts->unit;
     call->counts = k->sent;
-    if (k->counts->send_stride > 0) {
-        place(k, k->counts->send_stride, k->sent, k->sent_at);
-        call->send_displs = k->sent_at;
-    }
+    if (k->counts->send_stride == 0)
+        return tt_coll_run(k->comm, call);
+    place(k, k->counts->send_stride, k->sent, k->sent_at);
+    if (k->comm->n_hosts > 1)
+        return reduce_packed(k, call);
+    call->send_displs = k->sent_at;
     return tt_coll_run(k->comm, call);
 }
 
