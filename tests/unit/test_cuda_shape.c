@@ -55,7 +55,8 @@ static void areas_do_not_overlap(void **state)
             assert_true(l.bytes >= l.sentinel + 2 * l.sentinel_half);
             assert_int_equal(l.bytes, scratches[s]);
             assert_int_equal((l.packets | l.staging | l.p2p | l.sentinel) % 256, 0);
-            assert_int_equal((l.packet_slot | l.staging_slot | l.sentinel_half | l.one_shot_part) % 256, 0);
+            assert_int_equal(
+                (l.packet_slot | l.staging_slot | l.sentinel_half | l.one_shot_part) % 256, 0);
             assert_int_equal(l.p2p_slot % ((uint64_t)16 * TT_CUDA_P2P_LANES * TT_CUDA_P2P_RING), 0);
             for (int packets = 0; packets < 2; packets++) {
                 assert_true(tt_cuda_one_shot_bytes(&l, n, packets) >= 16);
