@@ -212,7 +212,7 @@ tutti_result tt_cuda_reduce(struct tt_engine *e, const struct tt_call *call)
     struct tt_cuda_reduce_args args;
     struct tt_cuda_shape shape;
     enum tt_algo wanted;
-    uint64_t longest;
+    uint64_t longest, most;
     int in_windows = 1;
 
     if (call->device_counts)
@@ -232,9 +232,10 @@ tutti_result tt_cuda_reduce(struct tt_engine *e, const struct tt_call *call)
         tt_cuda_take_width(&e->limits, wanted, in_windows ? call->window_width : call->width,
                            &shape);
     }
-    args.chunk = chunk_bytes(longest, tt_cuda_two_shot_chunk(&e->limits.layout, n, packets));
-    if (longest <= 2 * tt_cuda_two_shot_chunk(&e->limits.layout, n, packets))
-        args.chunk = chunk_bytes(longest, longest); /* no second chunk to keep apart */
+    most = tt_cuda_two_shot_chunk(&e->limits.layout, n, packets);
+    if (longest > 0 && longest <= 2 * most) /* no second chunk to keep apart */
+        most = longest;
+    args.chunk = chunk_bytes(longest, most);
     args.aligned = is_aligned(&args, n, in_windows && shape.algo == TT_ALGO_DIRECT);
     args.stride =
         args.aligned && longest % 16 == 0 && longest * (uint64_t)n == args.bytes ? longest : 0;

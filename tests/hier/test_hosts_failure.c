@@ -68,7 +68,7 @@ static void name_the_late(struct t_rank *t)
     const tutti_result res = call_for_ever(t);
 
     if (t->rank != scene_of(t)->victim)
-        expect(t, TUTTI_E_TIMEOUT, res, scene_of(t)->victim, 3500);
+        expect(t, TUTTI_E_TIMEOUT, res, scene_of(t)->victim, 6500);
 }
 
 static void set_scene(const struct t_job *job, struct t_board *board)
@@ -98,7 +98,7 @@ static void stop_one(const struct t_job *job, struct t_board *board, const pid_t
     const struct scene *scene = await_calls(job, board);
 
     kill(pids[scene->victim], SIGSTOP);
-    t_sleep_us(5000000);
+    t_sleep_us(8000000);
     kill(pids[scene->victim], SIGKILL);
 }
 
@@ -113,7 +113,7 @@ static void play(const char *layout, int victim, int kind, int is_kill)
                         .parent = is_kill ? kill_one : stop_one};
 
     job.config.size = sizeof(job.config);
-    job.config.timeout_ms = is_kill ? 20000 : 1500;
+    job.config.timeout_ms = is_kill ? 20000 : 3000; /* creation, too, on few cores */
     t_hosts(layout);
     t_run(&job);
     t_hosts(NULL);
@@ -159,7 +159,7 @@ static void wait_and_abort(struct t_rank *t)
     if (t->rank == t->n_ranks - 1)
         t_sleep_us(400000);
     res = tutti_barrier(t->comm, NULL);
-    expect(t, TUTTI_E_ABORTED, res, -1, t->rank == t->n_ranks - 1 ? 1000 : 150);
+    expect(t, TUTTI_E_ABORTED, res, -1, t->rank == t->n_ranks - 1 ? 1000 : 300);
     if (t->rank == 0)
         pthread_join(thread, NULL);
 }
