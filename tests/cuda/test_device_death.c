@@ -203,7 +203,7 @@ static const struct way {
     {"direct", LONG, 1},
 };
 
-enum { TIMEOUT_MS = 400 };
+#define TIMEOUT_MS (600u * t_scale())
 
 static void end_by_deadline(struct t_rank *t, tutti_comm *comm, const struct t_device *device,
                             void *p, size_t count, const char *what)
