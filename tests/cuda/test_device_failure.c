@@ -7,7 +7,7 @@
 
 #include "support/cases.h"
 
-enum { SCRATCH = 1 << 20, COUNT = 1000, LONG = 30000, ROOM = 1 << 20 };
+enum { SCRATCH = 2 << 20, COUNT = 1000, LONG = 30000, ROOM = 1 << 20 };
 #define TIMEOUT_MS (600u * t_scale())
 
 /* What the ranks that are there call. */
