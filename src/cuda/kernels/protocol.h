@@ -161,6 +161,13 @@ TT_FN void tt_meet_peers(struct tt_launch *l, enum tt_cuda_flag kind)
     tt_sync_block();
 }
 
+TT_FN struct tt_vec tt_idle_vec(void)
+{
+    const struct tt_vec idle = {{TT_IDLE, TT_IDLE, TT_IDLE, TT_IDLE}};
+
+    return idle;
+}
+
 TT_FN void tt_finish_block(const struct tt_launch *l, int block, uint32_t next)
 {
     ((struct tt_cuda_block *)l->arena)[block].epoch = l->epoch;
@@ -172,13 +179,12 @@ TT_FN void tt_finish_block(const struct tt_launch *l, int block, uint32_t next)
 TT_FN void tt_clean(struct tt_launch *l)
 {
     const uint32_t before = l->part == 0 ? TT_CUDA_PARTS - 1 : l->part - 1;
-    const struct tt_vec idle = {{TT_IDLE, TT_IDLE, TT_IDLE, TT_IDLE}};
     unsigned char *at = l->arena + l->base->one_shot + before * l->base->one_shot_part;
 
     TT_ROLLED
     for (uint32_t i = (uint32_t)(TT_BLOCK * TT_THREADS + TT_THREAD); i < l->dirty;
          i += (uint32_t)(TT_BLOCKS * TT_THREADS))
-        tt_store_shared16(at + (uint64_t)i * 16, idle);
+        tt_store_shared16(at + (uint64_t)i * 16, tt_idle_vec());
     l->dirty = 0;
 }
 
