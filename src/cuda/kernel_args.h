@@ -103,7 +103,8 @@ struct tt_cuda_base {
 };
 
 /* What one-shot and two-shot can hold. One-shot: the most bytes of `send`. Two-shot: the most bytes
- * of `chunk`: two chunks are under way, each with a slot of every source and one of every owner. */
+ * of `chunk`: two chunks are under way, each with a slot of every source and one of every owner (of two
+ * ranks, the only peer is either). */
 static inline uint64_t tt_cuda_one_shot_bytes(const struct tt_cuda_layout *layout, int n_ranks,
                                               int packets)
 {
@@ -114,7 +115,9 @@ static inline uint64_t tt_cuda_one_shot_bytes(const struct tt_cuda_layout *layou
 static inline uint64_t tt_cuda_two_shot_chunk(const struct tt_cuda_layout *layout, int n_ranks,
                                               int packets)
 {
-    return (packets ? layout->packet_slot / 8 : layout->sentinel_half / (4 * (uint64_t)n_ranks)) &
+    const uint64_t n = (uint64_t)n_ranks, slots = n == 2 ? 1 : n; /* tt_slots() */
+
+    return (packets ? n * layout->packet_slot / (8 * slots) : layout->sentinel_half / (4 * slots)) &
            ~(uint64_t)127;
 }
 
