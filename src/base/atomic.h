@@ -28,6 +28,16 @@ static inline void tt_store_relaxed(_Atomic uint64_t *p, uint64_t v)
     atomic_store_explicit(p, v, memory_order_relaxed);
 }
 
+/* Ask for the line at p, to write to it. Returns at once; an address that cannot be had does nothing. */
+static inline void tt_fetch_to_write(const void *p)
+{
+#if defined(__x86_64__)
+    __asm__ volatile("prefetchw %0" : : "m"(*(const char *)p)); /* where there is none, a nop */
+#else
+    __builtin_prefetch(p, 1, 3);
+#endif
+}
+
 static inline void tt_pause(void)
 {
 #if defined(__x86_64__)

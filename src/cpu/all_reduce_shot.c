@@ -15,7 +15,7 @@
 
 #define STAGGER_FROM 256u /* bytes from which ranks begin to reduce at different places */
 #define FETCH_MOST   512u
-#define DEMOTE_BYTES 1024u /* up to here pushing lines out of the own cache saves time */
+#define DEMOTE_BYTES 256u /* up to here pushing lines out of the own cache saves time */
 
 /* With one peer the reduction's own loads come soon enough. */
 static inline size_t fetch_of(const struct tt_engine *e, size_t bytes)
@@ -73,6 +73,7 @@ static inline tutti_result one_shot_piece(struct tt_lane *ln, const struct tt_ca
         reduce_all(ln, call, send, recv, 0, middle, ahead);
     }
     tt_time_add(ln, &e->mine->stats.reduce_ns);
+    tt_lane_ready(ln, 0, bytes);
     return TUTTI_OK;
 }
 
@@ -188,6 +189,7 @@ static tutti_result two_shot_piece(struct tt_lane *ln, const struct tt_call *cal
     put_slices(ln, p, size);
     if (!early)
         tt_lane_arrive_plain(ln, call->count);
+    tt_fetch_to_write(&ln->mine->produced);
     res = tt_lane_meet_plain(ln, call->count, 0);
     if (res != TUTTI_OK)
         return res;
@@ -197,7 +199,9 @@ static tutti_result two_shot_piece(struct tt_lane *ln, const struct tt_call *cal
     reduce_slice(ln, call, p, size);
     if (!early)
         tt_post(ln->e, &ln->mine->produced, ln->produced);
-    return fetch_results(ln, p, size);
+    TT_TRY(fetch_results(ln, p, size));
+    tt_lane_ready(ln, 0, 0);
+    return TUTTI_OK;
 }
 
 tutti_result tt_all_reduce_two_shot(struct tt_lane *ln, const struct tt_call *call,

@@ -16,7 +16,7 @@
 #include "cpu/stall.h"
 
 #define TT_CHUNK       (256u << 10) /* what an algorithm handles at a time: a part of a core's L2 cache */
-#define TT_TIMED_BYTES 8192u        /* smaller calls are timed one in TT_TIMED_EVERY */
+#define TT_TIMED_BYTES (256u << 10) /* smaller calls are timed one in TT_TIMED_EVERY */
 #define TT_TIMED_EVERY 16u
 
 /* What one rank sends to and receives from each peer in a call, cut into chunks by the movers. */
@@ -265,6 +265,7 @@ static inline void tt_lane_arrive(struct tt_lane *ln, const struct tt_ticket *t)
     tt_store_relaxed(&a->send, t->send);
     tt_store_relaxed(&a->recv, t->recv);
     tt_store_relaxed(&a->longest, t->longest);
+    tt_fetch_to_write(&ln->mine->produced);
     tt_post(ln->e, &a->epoch, ln->epoch);
 }
 
@@ -302,6 +303,23 @@ static inline tutti_result tt_lane_meet_plain(struct tt_lane *ln, uint64_t count
     }
     tt_time_add(ln, &e->mine->stats.wait_ns);
     return any ? TUTTI_IN_PROGRESS : TUTTI_OK;
+}
+
+/* At the end of a meeting: ask for the lines that the next one will write first, back from the peers who
+ * have read them, so that its stores do not wait for that. All peers have arrived here, so they are
+ * through with both. Nobody waits for the lines; more than TT_READY_MOST would hold up what follows. */
+#define TT_READY_MOST ((size_t)1024)
+
+static inline void tt_lane_ready(const struct tt_lane *ln, size_t at, size_t bytes)
+{
+    const uint64_t next = (ln->epoch + 1) & 1;
+    const unsigned char *half = ln->halves[next][ln->e->rank];
+
+    tt_fetch_to_write(&ln->mine->arrival[next]);
+    if (bytes > TT_READY_MOST)
+        bytes = TT_READY_MOST;
+    for (size_t line = at; line < at + bytes; line += 64)
+        tt_fetch_to_write(half + line);
 }
 
 /* ---- algorithms, one file each ----

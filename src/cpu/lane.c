@@ -75,6 +75,7 @@ tutti_result tt_lane_barrier(struct tt_lane *ln)
         TT_TRY(tt_await(e, r, &tt_lane_of(ln, r)->produced, ln->produced));
     }
     tt_time_add(ln, &e->mine->stats.sync_ns);
+    tt_lane_ready(ln, 0, 0);
     return TUTTI_OK;
 }
 
@@ -82,5 +83,7 @@ tutti_result tt_cpu_barrier(struct tt_lane *ln)
 {
     tt_lane_begin(ln, 0);
     tt_lane_arrive_plain(ln, 0);
-    return tt_lane_meet_plain(ln, 0, 0);
+    TT_TRY(tt_lane_meet_plain(ln, 0, 0));
+    tt_lane_ready(ln, 0, 0);
+    return TUTTI_OK;
 }

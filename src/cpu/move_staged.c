@@ -78,6 +78,21 @@ static void put_out(struct tt_lane *ln, const struct stage *st)
     tt_time_add(ln, &e->mine->stats.copy_ns);
 }
 
+/* The lines that put_out() will write next. */
+static void make_ready(const struct tt_lane *ln, const struct stage *st)
+{
+    const struct tt_engine *e = ln->e;
+
+    for (int d = 1; d < e->n_ranks; d++) {
+        const int r = tt_after(e, d);
+        const size_t n = part_of(st, ln->blocks[r].out_bytes);
+
+        tt_lane_ready(ln, st->same ? 0 : (size_t)r * st->piece, n);
+        if (st->same)
+            break;
+    }
+}
+
 /* What this rank sends to itself. */
 static void keep_own(struct tt_lane *ln, const struct stage *st)
 {
@@ -249,6 +264,7 @@ tutti_result tt_move_staged(struct tt_lane *ln, const struct tt_call *call, stru
             take_in(ln, &st);
         if (st.at == 0 && !reducing)
             keep_own(ln, &st);
+        make_ready(ln, &st);
         st.at += st.piece;
     } while (st.at < m.longest);
     return TUTTI_OK;

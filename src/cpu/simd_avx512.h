@@ -45,11 +45,6 @@ V_INLINE void v_fetch(const void *p)
     _mm_prefetch(p, _MM_HINT_T0);
 }
 
-V_INLINE void v_fetch_to_write(const void *p)
-{
-    __asm__ volatile("prefetchw %0" : : "m"(*(const char *)p));
-}
-
 V_INLINE vf32 v_nan_to_f32(vf32 v, uint32_t bits)
 {
     __m512 other = _mm512_castsi512_ps(_mm512_set1_epi32((int)bits));

@@ -51,11 +51,6 @@ V_INLINE void v_fetch(const void *p)
     __builtin_prefetch(p, 0, 3);
 }
 
-V_INLINE void v_fetch_to_write(const void *p)
-{
-    __builtin_prefetch(p, 1, 3);
-}
-
 V_INLINE vf32 v_nan_to_f32(vf32 v, uint32_t bits)
 {
     return (vf32)vbslq_u32(vceqq_f32((float32x4_t)v, (float32x4_t)v), (uint32x4_t)v,
