@@ -11,6 +11,7 @@ typedef struct CUgraph_st *gpu_graph;
 typedef struct CUgraphExec_st *gpu_graph_exec;
 
 #define GPU_STREAM_NON_BLOCKING   1u
+#define GPU_NOT_READY             600
 #define GPU_CAPTURE_THREAD_LOCAL  1
 #define GPU_ATTRIBUTE_L2_BYTES    38
 #define GPU_ATTRIBUTE_MULTIPLIERS 16 /* streaming multiprocessors */
@@ -37,6 +38,7 @@ typedef struct CUgraphExec_st *gpu_graph_exec;
     X(cuStreamCreate, "", (tutti_stream * stream, unsigned int flags))                             \
     X(cuStreamDestroy, "_v2", (tutti_stream stream))                                               \
     X(cuStreamSynchronize, "", (tutti_stream stream))                                              \
+    X(cuStreamQuery, "", (tutti_stream stream))                                                    \
     X(cuEventCreate, "", (gpu_event * event, unsigned int flags))                                  \
     X(cuEventDestroy, "_v2", (gpu_event event))                                                    \
     X(cuEventRecord, "", (gpu_event event, tutti_stream stream))                                   \

@@ -22,6 +22,7 @@
 #define ROUND_FROM            ((size_t)4 << 20) /* smaller inputs are in L2 in real programs, too */
 #define CHECK_TWICE_TO        ((size_t)64 << 20)
 #define CHECK_TRIALS_TWICE_TO ((size_t)4 << 20)
+#define PEER_SECONDS          20 /* for whatever is under way: ours have a deadline of their own */
 
 static size_t round_up(size_t bytes)
 {
@@ -88,16 +89,35 @@ static int issue(const struct gpu_cell *cell, int v, int n)
     return 0;
 }
 
+/* NCCL's calls have been seen to wait for ever. */
+static int await_peer(const struct gpu_cell *cell, int v)
+{
+    const struct gpu_rank *rank = cell->rank;
+    const uint64_t end = ranks_now_ns() + PEER_SECONDS * UINT64_C(1000000000);
+    int result;
+
+    while ((result = rank->driver->cuStreamQuery(rank->stream)) == GPU_NOT_READY) {
+        char text[64];
+
+        if (ranks_now_ns() < end)
+            continue;
+        snprintf(text, sizeof(text), "nothing came back within %d s", PEER_SECONDS);
+        return failed(cell, v, text);
+    }
+    return gpu_check(rank, "cuStreamQuery", result);
+}
+
 /* Wait for the GPU, and see whether the calls came to a good end. */
 static int finish(const struct gpu_cell *cell, int v)
 {
     const struct gpu_rank *rank = cell->rank;
     tutti_comm_state state = TUTTI_COMM_STATE_INIT;
 
+    if (!rank->variants[v].comm)
+        return await_peer(cell, v);
     if (GPU(rank, cuStreamSynchronize, rank->stream) != 0)
         return -1;
-    if (rank->variants[v].comm && tutti_comm_status(rank->variants[v].comm, &state) == TUTTI_OK &&
-        state.result != TUTTI_OK)
+    if (tutti_comm_status(rank->variants[v].comm, &state) == TUTTI_OK && state.result != TUTTI_OK)
         return failed(cell, v, state.text);
     return 0;
 }
