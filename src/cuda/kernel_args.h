@@ -25,7 +25,7 @@
  *   packets    [2 halves][n_ranks][packet_slot]             written by the peers, flags in the data
  *   one_shot   [3 parts][one_shot_part]                     written by the peers, all ones when idle
  *   sentinel   [2 halves][sentinel_half]                    the same, of two-shot
- *   staging    [n_ranks][staging_slot]                      written by the peers, guarded by flags
+ *   staging    [n_ranks - 1][staging_slot]              written by the peers, guarded by flags
  *   P2P        uint64_t [TT_N_P2P_WORDS][TT_CUDA_P2P_LANES][TT_CUDA_MAX_RANKS]
  *   COUNTS     packets [2 halves][TT_CUDA_MAX_RANKS]        written by the peers, flags in the data
  *   p2p        [n_ranks][p2p_slot]                          written by the peers, guarded by P2P

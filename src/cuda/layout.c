@@ -26,7 +26,8 @@ static uint64_t slot(uint64_t bytes, uint64_t n)
 
 tutti_result tt_cuda_layout(int n_ranks, uint64_t scratch_bytes, struct tt_cuda_layout *layout)
 {
-    const uint64_t n = (uint64_t)n_ranks, control = down(TT_CUDA_CONTROL_BYTES + PAGE - 1, PAGE);
+    const uint64_t n = (uint64_t)n_ranks, peers = n > 1 ? n - 1 : 1;
+    const uint64_t control = down(TT_CUDA_CONTROL_BYTES + PAGE - 1, PAGE);
     const uint64_t least = control + n * LEAST_A_RANK;
     uint64_t room;
 
@@ -39,8 +40,8 @@ tutti_result tt_cuda_layout(int n_ranks, uint64_t scratch_bytes, struct tt_cuda_
     layout->packets = control;
     layout->packet_slot = slot(room / 32 * PACKETS, 2 * n);
     layout->staging = layout->packets + 2 * n * layout->packet_slot;
-    layout->staging_slot = slot(room / 32 * STAGING, n);
-    layout->p2p = layout->staging + n * layout->staging_slot;
+    layout->staging_slot = slot(room / 32 * STAGING, peers);
+    layout->p2p = layout->staging + peers * layout->staging_slot;
     layout->p2p_slot =
         down(slot(room / 32 * P2P, n), (uint64_t)16 * TT_CUDA_P2P_LANES * TT_CUDA_P2P_RING);
     layout->one_shot = down(layout->p2p + n * layout->p2p_slot + 255, 256);
