@@ -183,7 +183,7 @@ void tt_net_look(struct tt_net *net)
 tutti_result tt_net_progress(struct tt_net *net)
 {
     TT_TRY(tt_net_check(net));
-    net->ops->progress(net->provider);
+    net->n_moves += net->ops->progress(net->provider) != 0;
     for (int i = 0; i < net->n_used; i++) {
         if (net->used[i]->n_sent != net->used[i]->n_posted)
             tt_net_pump(net->used[i]);
@@ -193,6 +193,11 @@ tutti_result tt_net_progress(struct tt_net *net)
         tt_now_ns() >= net->next_watch_ns)
         tt_net_look(net);
     return tt_net_check(net);
+}
+
+uint64_t tt_net_moves(const struct tt_net *net)
+{
+    return net->n_moves;
 }
 
 void tt_net_sleep(struct tt_net *net, uint64_t until_ns)

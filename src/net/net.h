@@ -74,6 +74,10 @@ uint64_t tt_net_sent(const struct tt_net *net, int peer);
  * TUTTI_E_PEER (naming host and rank) as soon as a peer that was ever used is known to be lost. */
 tutti_result tt_net_progress(struct tt_net *net);
 
+/* Rises whenever progress finds something to do, for one's own part or for a peer's: who polls beside other
+ * work goes to sleep when it does not. */
+uint64_t tt_net_moves(const struct tt_net *net);
+
 /* Sleep until something may have arrived or `until_ns`, whichever is first; for waits that are long. */
 void tt_net_sleep(struct tt_net *net, uint64_t until_ns);
 

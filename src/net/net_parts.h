@@ -110,6 +110,7 @@ struct tt_net {
     struct tt_watch *watch;
     uint64_t next_watch_ns;
     unsigned n_progress;
+    uint64_t n_moves;
     int is_shaking_hands;
     struct tt_net_place place;
     char details[600];

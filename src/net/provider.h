@@ -105,7 +105,7 @@ struct tt_net_provider {
     enum tt_provider_status (*flush)(struct tt_provider_endpoint *endpoint,
                                      struct tt_provider_request *request);
 
-    void (*progress)(struct tt_provider *provider);
+    int (*progress)(struct tt_provider *provider); /* 0: there was nothing to do */
     /* For sleeping: a descriptor that becomes readable, after arm() has said 0 ("nothing to do now"). */
     int (*fd)(struct tt_provider *provider);
     int (*arm)(struct tt_provider *provider);

@@ -409,10 +409,10 @@ static enum tt_provider_status flush(struct tt_provider_endpoint *e,
 
 /* ---- progress and sleep ---- */
 
-static void progress(struct tt_provider *p)
+/* A system call over TCP, so not until there is no more. */
+static int progress(struct tt_provider *p)
 {
-    p->ucx->ucp_worker_progress(
-        p->worker); /* a system call over TCP, so not until there is no more */
+    return p->ucx->ucp_worker_progress(p->worker) != 0;
 }
 
 static int worker_fd(struct tt_provider *p)

@@ -422,13 +422,14 @@ static void complete(struct tt_provider_endpoint *e)
     }
 }
 
-static void progress(struct tt_provider *p)
+static int progress(struct tt_provider *p)
 {
     pthread_mutex_lock(&lock);
     deliver_to(p);
     pthread_mutex_unlock(&lock);
     for (struct tt_provider_endpoint *e = p->endpoints; e; e = e->next)
         complete(e);
+    return 1; /* whoever polls, goes on */
 }
 
 static int wake_fd(struct tt_provider *p)

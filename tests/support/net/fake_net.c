@@ -63,7 +63,7 @@ struct tt_net {
     struct inbox *mine;
     struct peer *peers;
     struct tt_net_region *regions[MOST_REGIONS];
-    uint64_t seed, next_look_ns;
+    uint64_t seed, next_look_ns, n_moves;
     tutti_result failed;
     char text[128];
 };
@@ -202,6 +202,7 @@ static int pump(struct tt_net *net, struct peer *p)
     store(ring, head, &piece, sizeof(piece));
     store(ring, head + sizeof(piece), op->src, piece.bytes);
     atomic_store(&ring->head, head + sizeof(piece) + piece.bytes);
+    net->n_moves++;
     op->src += piece.bytes;
     op->record.at += piece.bytes;
     op->record.bytes -= piece.bytes;
@@ -262,6 +263,11 @@ uint64_t tt_net_posted(const struct tt_net *net, int peer)
     return net->peers[peer].posted;
 }
 
+uint64_t tt_net_moves(const struct tt_net *net)
+{
+    return net->n_moves;
+}
+
 uint64_t tt_net_sent(const struct tt_net *net, int peer)
 {
     return net->peers[peer].sent;
@@ -304,10 +310,12 @@ static void receive(struct tt_net *net, struct peer *p, int sender)
         struct record record;
         unsigned char *to;
 
+        net->n_moves += p->n_flying > 0;
         while (p->n_flying > 0 && dice(net, 4))
             land(p, (int)dice(net, (uint64_t)p->n_flying));
         if (atomic_load(&ring->head) == tail || p->n_flying > MOST_FLYING - 4)
             return;
+        net->n_moves++;
         load(ring, tail, &record, sizeof(record));
         to = net->regions[record.region]->base + record.at;
         if (record.is_signal && p->n_flying > 0 && !net->signal_early)
