@@ -74,6 +74,8 @@ struct tt_engine_ops {
                                     tutti_window **window_out);
     tutti_result (*window_deregister)(struct tt_engine *engine, tutti_window *window);
     tutti_window *(*window_find)(struct tt_engine *engine, const void *ptr, size_t bytes);
+    /* Where rank's part of a window begins, as mapped here; NULL: it is not. */
+    void *(*window_at)(struct tt_engine *engine, const tutti_window *window, int rank);
 };
 
 #endif

@@ -351,6 +351,20 @@ static tutti_window *engine_window_find(struct tt_engine *e, const void *ptr, si
     return e->ops->window_find(e->local_engine, ptr, bytes);
 }
 
+static void *engine_window_at(struct tt_engine *e, const tutti_window *window, int rank)
+{
+    if (e->host_of[rank] != e->host)
+        return NULL;
+    return e->ops->window_at(e->local_engine, window, e->local_of[rank]);
+}
+
+enum tt_presence tt_hier_presence(struct tt_engine *e, int rank)
+{
+    if (e->host_of[rank] != e->host)
+        return TT_IS_THERE;
+    return tt_cpu_presence(e->local_engine, e->local_of[rank]);
+}
+
 const struct tt_engine_ops tt_hier_engine = {
     .size = sizeof(struct tt_engine_ops),
     .name = "hosts",
@@ -367,4 +381,5 @@ const struct tt_engine_ops tt_hier_engine = {
     .window_register = engine_window_register,
     .window_deregister = engine_window_deregister,
     .window_find = engine_window_find,
+    .window_at = engine_window_at,
 };

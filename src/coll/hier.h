@@ -11,4 +11,7 @@ extern const struct tt_engine_ops tt_hier_engine;
  * steps within a host. */
 tutti_result tt_hier_choose(struct tt_engine *e, const char *algorithm);
 
+/* Is that rank still there? Of other hosts' it is not known here. Any thread. */
+enum tt_presence tt_hier_presence(struct tt_engine *e, int rank);
+
 #endif

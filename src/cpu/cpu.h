@@ -387,6 +387,7 @@ tutti_result tt_cpu_window_register(struct tt_engine *e, void *ptr, size_t bytes
                                     tutti_window **window_out);
 tutti_result tt_cpu_window_deregister(struct tt_engine *e, tutti_window *window);
 tutti_window *tt_cpu_window_find(struct tt_engine *e, const void *ptr, size_t bytes);
+void *tt_cpu_window_base(struct tt_engine *e, const tutti_window *window, int rank);
 void tt_cpu_windows_free(struct tt_engine *e);
 
 /* Window and offset in 64 bits, and back to an address in this process. */

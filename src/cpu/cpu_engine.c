@@ -362,4 +362,5 @@ const struct tt_engine_ops tt_cpu_engine = {
     .window_register = tt_cpu_window_register,
     .window_deregister = tt_cpu_window_deregister,
     .window_find = tt_cpu_window_find,
+    .window_at = tt_cpu_window_base,
 };

@@ -43,6 +43,12 @@ tutti_window *tt_cpu_window_find(struct tt_engine *e, const void *ptr, size_t by
     return NULL;
 }
 
+void *tt_cpu_window_base(struct tt_engine *e, const tutti_window *window, int rank)
+{
+    (void)e;
+    return window->base[rank];
+}
+
 /* What the ranks tell each other about a registration. */
 struct offer {
     uint64_t bytes;

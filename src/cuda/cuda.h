@@ -98,6 +98,7 @@ tutti_result tt_cuda_window_register(struct tt_engine *engine, void *ptr, size_t
                                      tutti_window **window_out);
 tutti_result tt_cuda_window_deregister(struct tt_engine *engine, tutti_window *window);
 tutti_window *tt_cuda_window_find(struct tt_engine *engine, const void *ptr, size_t bytes);
+void *tt_cuda_window_base(struct tt_engine *engine, const tutti_window *window, int rank);
 void tt_cuda_windows_free(struct tt_engine *engine);
 
 /* Windows of memory pools, which the caller of the library cannot deregister. Retire: at the same time

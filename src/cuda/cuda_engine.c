@@ -278,6 +278,7 @@ const struct tt_engine_ops tt_cuda_engine = {
     .window_register = tt_cuda_window_register,
     .window_deregister = tt_cuda_window_deregister,
     .window_find = tt_cuda_window_find,
+    .window_at = tt_cuda_window_base,
 };
 
 /* ---- for `tutti info` ---- */

@@ -103,6 +103,12 @@ unsigned char *tt_cuda_window_at(const tutti_window *window, const void *ptr, in
     return window->share.at[rank] + ((uintptr_t)ptr - window->mine);
 }
 
+void *tt_cuda_window_base(struct tt_engine *e, const tutti_window *window, int rank)
+{
+    (void)e;
+    return window->share.at[rank];
+}
+
 /* ---- the list and its hash ---- */
 
 static uintptr_t last_granule(uintptr_t at, size_t bytes)
