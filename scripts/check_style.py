@@ -105,8 +105,8 @@ def main():
         if path.suffix not in CODE:
             continue
         problems += [f"{where}:{number}: {why}" for number, why in check_code(where, text)]
-        # Log lines and debuggers show the base name alone.
-        if not where.startswith("tests/install/"):
+        # Log lines and debuggers show the base name alone. (Public headers are always <tutti/...>.)
+        if not where.startswith(("tests/install/", "include/")):
             if path.name in homes:
                 problems.append(f"{where}:1: the name is taken by {homes[path.name]}")
             homes.setdefault(path.name, where)

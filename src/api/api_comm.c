@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "boot/boot.h"
+#include "coll/channel.h"
 #include "coll/comm.h"
 #include "cpu/cpu_engine.h"
 
@@ -143,6 +144,8 @@ tutti_result tutti_comm_status(const tutti_comm *comm, tutti_comm_state *state)
     NEED(comm);
     NEED(state);
     tt_comm_state(comm, &own);
+    if (own.result != TUTTI_OK)
+        tt_channels_end_kernels(comm);
     return give(state, &own, sizeof(own), "state");
 }
 

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/sha256.h"
 #include "boot/boot.h"
+#include "coll/channel.h"
 #include "coll/hier.h"
 #include "cpu/cpu_engine.h"
 #ifdef TUTTI_HAVE_CUDA
@@ -440,10 +441,12 @@ void tt_comm_destroy(tutti_comm *comm)
     if (!comm)
         return;
     tt_group_free(comm->group);
+    tt_channels_stop(comm);
     if (comm->engine && comm->engine != comm->control)
         comm->ops->destroy(comm->engine);
     if (comm->control)
         comm->control_ops->destroy(comm->control);
+    tt_channels_free(comm);
     explicit_bzero(comm->key, sizeof(comm->key));
     free(comm->host_of);
     free(comm);
@@ -454,6 +457,7 @@ void tt_comm_abort(tutti_comm *comm)
     comm->ops->abort(comm->engine);
     if (comm->control != comm->engine)
         comm->control_ops->abort(comm->control);
+    tt_channels_abort(comm);
 }
 
 /* A peer's abort may be known to the control engine before one of our kernels has seen it. That a peer has

@@ -27,7 +27,8 @@ struct tutti_comm {
     char details[448]; /* the engine's, and which table */
     unsigned char key[32];
     uint32_t n_splits;
-    struct tt_group *group; /* between group_begin and group_end, else NULL */
+    struct tt_group *group;                 /* between group_begin and group_end, else NULL */
+    struct tutti_channel_set *channel_sets; /* channel_set.c */
 };
 
 /* A config with nothing left to default: explicit, else environment, else built in. */

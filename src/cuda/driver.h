@@ -21,6 +21,7 @@ typedef struct CUstream_st *CUstream;
 typedef struct CUfunc_st *CUfunction;
 typedef struct CUkern_st *CUkernel;
 typedef struct CUlib_st *CUlibrary;
+typedef struct CUevent_st *CUevent;
 
 /* NVIDIA's enums: all of four bytes. Their values are in TT_CUDA_CONSTANTS. */
 typedef int CUresult;
@@ -102,6 +103,7 @@ typedef struct CUlaunchConfig_st {
     X(CUDA_ERROR_INVALID_CONTEXT, 201)                                                             \
     X(CUDA_ERROR_NO_BINARY_FOR_GPU, 209)                                                           \
     X(CUDA_ERROR_NOT_FOUND, 500)                                                                   \
+    X(CUDA_ERROR_NOT_READY, 600)                                                                   \
     X(CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED, 704)                                                 \
     X(CUDA_ERROR_PEER_ACCESS_UNSUPPORTED, 217)                                                     \
     X(CUDA_ERROR_NOT_PERMITTED, 800)                                                               \
@@ -115,6 +117,7 @@ typedef struct CUlaunchConfig_st {
     X(CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, 9)                                                      \
     X(CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE, 10)                                         \
     X(CU_STREAM_NON_BLOCKING, 1)                                                                   \
+    X(CU_EVENT_DISABLE_TIMING, 2)                                                                  \
     X(CU_STREAM_CAPTURE_STATUS_NONE, 0)                                                            \
     X(CU_STREAM_CAPTURE_MODE_RELAXED, 2)                                                           \
     X(CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, 6)                                    \
@@ -172,6 +175,10 @@ enum tt_cuda_constant {
     X(cuStreamSynchronize, (CUstream stream))                                                      \
     X(cuStreamIsCapturing, (CUstream stream, CUstreamCaptureStatus * status))                      \
     X(cuThreadExchangeStreamCaptureMode, (CUstreamCaptureMode * mode))                             \
+    X(cuEventCreate, (CUevent * event, unsigned int flags))                                        \
+    X(cuEventRecord, (CUevent event, CUstream stream))                                             \
+    X(cuEventQuery, (CUevent event))                                                               \
+    X(cuEventDestroy_v2, (CUevent event))                                                          \
     X(cuMemAlloc_v2, (CUdeviceptr * ptr, size_t bytes))                                            \
     X(cuMemFree_v2, (CUdeviceptr ptr))                                                             \
     X(cuMemHostAlloc, (void **ptr, size_t bytes, unsigned int flags))                              \

@@ -22,6 +22,7 @@ int main(void)
     X(CUfunction)                                                                                  \
     X(CUkernel)                                                                                    \
     X(CUlibrary)                                                                                   \
+    X(CUevent)                                                                                     \
     X(CUresult)                                                                                    \
     X(CUdevice_attribute)                                                                          \
     X(CUfunction_attribute)                                                                        \
@@ -53,6 +54,7 @@ int main(void)
 #define CUfunction                       our_CUfunction
 #define CUkernel                         our_CUkernel
 #define CUlibrary                        our_CUlibrary
+#define CUevent                          our_CUevent
 #define CUresult                         our_CUresult
 #define CUdevice_attribute               our_CUdevice_attribute
 #define CUfunction_attribute             our_CUfunction_attribute
@@ -95,6 +97,7 @@ int main(void)
 #undef CUfunction
 #undef CUkernel
 #undef CUlibrary
+#undef CUevent
 #undef CUresult
 #undef CUdevice_attribute
 #undef CUfunction_attribute
