@@ -257,7 +257,7 @@ void tt_net_flush(struct tt_net_endpoint *e, uint64_t until_ns)
 {
     int is_asked = 0;
 
-    while (e->n_flushed != e->n_posted && e->life == TT_NET_HERE) {
+    while (e->to && e->n_flushed != e->n_posted && e->life == TT_NET_HERE) {
         if (e->n_sent == e->n_posted && !is_asked) {
             e->flush = TT_NET_UNFLUSHED;
             is_asked = 1;
