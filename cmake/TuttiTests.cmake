@@ -223,6 +223,11 @@ if(support_sources)
     target_sources(cuda_move_kernels PRIVATE tests/support/sim/sim_fibres.c
                    tests/support/sim/sim_stores.c tests/support/sim/sim_switch.c)
     target_compile_options(cuda_move_kernels PRIVATE -fno-strict-aliasing)
+    # Runs kernels of its own, over the network that delivers in disorder.
+    target_sources(cuda_device_channels PRIVATE tests/support/sim/sim_fibres.c
+                   tests/support/sim/sim_stores.c tests/support/sim/sim_switch.c ${net_sources})
+    target_compile_options(cuda_device_channels PRIVATE -fno-strict-aliasing)
+    target_link_options(cuda_device_channels PRIVATE LINKER:--allow-multiple-definition)
 endif()
 
 # Each fuzz target is built twice: with replay_main.c, which feeds it the corpus (any compiler, part

@@ -23,7 +23,7 @@ const char *tt_channel_op_name(uint32_t op)
 }
 
 /* The first failure counts: its text, then the word that makes everybody look. Kernels are told, and the
- * networks tell the other ranks. */
+ * networks tell the other ranks: of a death they know by themselves, and who it was. */
 tutti_result tt_channel_fail(tutti_channel_set *s, tutti_result result, const char *text)
 {
     int is_first;
@@ -37,7 +37,7 @@ tutti_result tt_channel_fail(tutti_channel_set *s, tutti_result result, const ch
         __atomic_store_n(&s->report->abort, 1, __ATOMIC_RELEASE);
     }
     pthread_mutex_unlock(&s->lock);
-    for (int i = 0; is_first && i < s->n_started; i++)
+    for (int i = 0; is_first && result != TUTTI_E_PEER && i < s->n_started; i++)
         tt_net_abort(s->ports[i].net);
     return tt_channel_check(s);
 }

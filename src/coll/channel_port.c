@@ -127,17 +127,17 @@ static int deliver(struct tt_port *p)
 
 static int work(struct tt_port *p)
 {
-    int moved, now;
+    int moved = 0, now;
 
-    TT_TRY(tt_net_progress(p->net));
-    moved = tt_net_moves(p->net) != p->net_moves;
-    p->net_moves = tt_net_moves(p->net);
     for (int q = 0; q < TT_PORT_QUEUES; q++) {
         TT_TRY(now = tt_port_take_triggers(p, &p->queues[q]));
         moved |= now;
     }
     TT_TRY(now = tt_port_move_records(p));
     moved |= now;
+    TT_TRY(tt_net_progress(p->net));
+    moved |= tt_net_moves(p->net) != p->net_moves;
+    p->net_moves = tt_net_moves(p->net);
     if (atomic_load_explicit(&p->is_closing, memory_order_relaxed) && !atomic_load(&p->is_closed))
         moved |= deliver(p);
     return moved;

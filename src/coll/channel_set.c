@@ -367,7 +367,9 @@ tutti_result tt_channel_set_destroy(tutti_channel_set *s)
         free(all);
         return TT_FAIL(TUTTI_E_ARG, "the set of channels at %p is none", (void *)s);
     }
-    result = tt_ports_deliver(s);
+    result = tt_channel_set_status(s);
+    if (result == TUTTI_OK)
+        result = tt_ports_deliver(s);
     snprintf(text, sizeof(text), "%s", result == TUTTI_OK ? "" : tt_error_text());
     /* Nobody puts into this rank's memory any more, and all that was put is there. */
     mine = (int32_t)result;
