@@ -65,3 +65,26 @@ function(tutti_cuda_images out)
     set_source_files_properties(${folder}/cuda_images.c PROPERTIES OBJECT_DEPENDS "${images}")
     set(${out} ${folder}/cuda_images.c PARENT_SCOPE)
 endfunction()
+
+# Programs with kernels of their own, <folder>/*.cu, where there is an nvcc. With the CUDA runtime, which the
+# library itself does without.
+function(tutti_cuda_programs folder library)
+    file(GLOB sources CONFIGURE_DEPENDS ${folder}/*.cu)
+    if(NOT tutti_have_nvcc OR TUTTI_SANITIZE)
+        return()
+    endif()
+    foreach(source ${sources})
+        get_filename_component(name ${source} NAME_WE)
+        set(program ${PROJECT_BINARY_DIR}/${folder}/${name})
+        file(GLOB headers CONFIGURE_DEPENDS include/tutti/*.h)
+        add_custom_command(
+            OUTPUT ${program}
+            COMMAND ${CMAKE_COMMAND} -E make_directory ${PROJECT_BINARY_DIR}/${folder}
+            COMMAND ${TUTTI_NVCC} -std=c++17 -O3 -Werror all-warnings
+                    -gencode arch=compute_90,code=sm_90 -I${PROJECT_SOURCE_DIR}/include
+                    -o ${program} ${source} $<TARGET_FILE:${library}> -lm -ldl -lpthread
+            DEPENDS ${source} ${headers} ${library}
+            COMMENT "Building GPU program ${name}" VERBATIM)
+        add_custom_target(${name} ALL DEPENDS ${program})
+    endforeach()
+endfunction()

@@ -28,7 +28,8 @@
  *             has arrived. Before a group puts, what its threads wrote there is ordered by a barrier.
  * Threads     A group of n_threads threads makes one call, each with its index `thread`; (0, 1) is one thread
  *             alone. Calls without these are made by one thread. Any threads may put, flush and add on one
- *             channel at a time; only one at a time may signal or put with a signal.
+ *             channel at a time; only one thread or group at a time may signal, put with a signal or put
+ *             packets, and a group has a barrier between two of these on the same channel.
  * Waits       End after the communicator's timeout at the latest. Every call returns TUTTI_OK or a negative
  *             tutti_result; on the host the text is in tutti_last_error(), of a kernel's failure in
  *             tutti_channel_set_status(). After the first failure a set is lost for good, its communicator is

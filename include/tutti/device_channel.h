@@ -33,6 +33,7 @@ TUTTI_CHANNEL_FN uint64_t tutti_dev_acquire(const uint64_t *p)
 #endif
 }
 
+/* Without an order on GPUs, where that costs something. */
 TUTTI_CHANNEL_FN uint64_t tutti_dev_load(const uint64_t *p)
 {
 #ifdef __CUDA_ARCH__
@@ -41,7 +42,7 @@ TUTTI_CHANNEL_FN uint64_t tutti_dev_load(const uint64_t *p)
     asm volatile("ld.relaxed.sys.u64 %0, [%1];" : "=l"(value) : "l"(p) : "memory");
     return value;
 #else
-    return __atomic_load_n(p, __ATOMIC_RELAXED);
+    return __atomic_load_n(p, __ATOMIC_ACQUIRE);
 #endif
 }
 
@@ -264,8 +265,8 @@ TUTTI_CHANNEL_FN int tutti_dev_is_last(const tutti_channel *c, uint32_t n_thread
     if (n_threads == 1)
         return 1;
     tutti_dev_fence();
-    if ((tutti_dev_add(&c->state->arrived, 1) + 1) % n_threads != 0)
-        return 0; /* threads that are quick may be here for the next time already */
+    if (tutti_dev_add(&c->state->arrived, 1) + 1 != n_threads)
+        return 0;
     (void)tutti_dev_add(&c->state->arrived, (uint64_t)0 - n_threads);
     tutti_dev_fence();
     return 1;

@@ -513,14 +513,15 @@ static void must_fail(const char *variable, const char *value, const struct plan
 {
     struct t_job job = t_cuda_job(2, talk_body);
     static char text[8192];
-    int failed;
+    int is_noticed = 0;
 
     job.arg = (void *)(uintptr_t)plan;
     setenv(variable, value, 1);
-    failed = t_run_quietly(&job, text, sizeof(text));
+    for (int i = 0; !is_noticed && i < 5; i++) /* what is late may be in time by chance */
+        is_noticed = t_run_quietly(&job, text, sizeof(text)) &&
+                     (strstr(text, "are wrong") || strstr(text, "means no place"));
     unsetenv(variable);
-    assert_true(failed);
-    assert_true(strstr(text, "are wrong") || strstr(text, "means no place"));
+    assert_true(is_noticed);
 }
 
 static void order_that_is_lost_is_noticed(void **state)
@@ -544,6 +545,7 @@ int main(void)
         cmocka_unit_test(order_that_is_lost_is_noticed),
     };
 
+    setenv("T_SIM_LATE_COPIES", "1", 1); /* copies are not there before their event is */
     if (!t_is_simulated())
         t_skip("these kernels are compiled for the simulated GPU: TUTTI_CUDA_LIBRARY");
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,4 @@
-/* ctest: timeout=120 */
+/* ctest: timeout=120 tsan */
 /* Channels of host memory: to ranks of this host by loads and stores, of others through proxies; every byte
  * that a signal announces, packets, sums, flushes. */
 #include <tutti/device.h>
@@ -271,6 +271,9 @@ static void flush_body(struct t_rank *t)
 static void what_is_flushed_is_there(void **state)
 {
     (void)state;
+#ifdef __SANITIZE_THREAD__
+    t_skip("ThreadSanitizer does not see how ranks meet");
+#endif
     run("01", 2, flush_body);
     run("011", 3, flush_body);
 }
@@ -336,18 +339,22 @@ static void a_signal_before_its_data_is_noticed(void **state)
 {
     const struct t_job job = {.n_ranks = 2, .body = long_body};
     static char text[8192];
-    int failed;
+    int is_noticed = 0;
 
     (void)state;
+#ifdef __SANITIZE_THREAD__
+    t_skip("what is broken on purpose is a race");
+#endif
     if (getenv("T_NET") != NULL)
         t_skip("only the network of tests/support/net can be broken");
     setenv("T_NET", "signal_early", 1);
     t_hosts("01");
-    failed = t_run_quietly(&job, text, sizeof(text));
+    for (int i = 0; !is_noticed && i < 5; i++) /* what is late may be in time by chance */
+        is_noticed = t_run_quietly(&job, text, sizeof(text)) &&
+                     (strstr(text, "is wrong") || strstr(text, "means no place"));
     t_hosts(NULL);
     unsetenv("T_NET");
-    assert_true(failed);
-    assert_true(strstr(text, "is wrong") || strstr(text, "means no place"));
+    assert_true(is_noticed);
 }
 
 int main(int argc, char **argv)

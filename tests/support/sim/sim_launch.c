@@ -35,10 +35,14 @@ struct CUstream_st {
     int device;
     CUgraph graph; /* being captured, else NULL */
     int is_invalid, mode;
+    struct node *late_first, *late_last; /* copies that have not run yet: T_SIM_LATE_COPIES */
+    uint64_t n_late, n_run;
 };
 
 struct CUevent_st {
     uint64_t ns;
+    CUstream stream; /* that has late copies, else NULL ... */
+    uint64_t n_late; /* ... so many before the event */
 };
 typedef struct CUevent_st *CUevent;
 
@@ -114,7 +118,37 @@ static void run_node(const struct node *node)
     }
 }
 
-/* Run it, or keep a copy in the graph. */
+/* Late copies, up to the n'th of the stream. */
+static void run_late(CUstream stream, uint64_t n)
+{
+    while (!is_default(stream) && stream->n_run < n) {
+        struct node *node = stream->late_first;
+
+        stream->late_first = node->next;
+        run_node(node);
+        free(node);
+        stream->n_run++;
+    }
+}
+
+static int run_later(CUstream stream, const struct node *node)
+{
+    struct node *kept = malloc(sizeof(*kept));
+
+    if (kept == NULL)
+        return 0;
+    *kept = *node;
+    kept->next = NULL;
+    if (stream->late_first != NULL)
+        stream->late_last->next = kept;
+    else
+        stream->late_first = kept;
+    stream->late_last = kept;
+    stream->n_late++;
+    return 1;
+}
+
+/* Run it, now or later, or keep a copy in the graph. */
 static CUresult submit(CUstream stream, const struct node *node)
 {
     struct node *kept;
@@ -126,6 +160,11 @@ static CUresult submit(CUstream stream, const struct node *node)
     if (!is_default(stream) && stream->is_invalid)
         return SIM_ERROR_CAPTURE_INVALIDATED;
     if (is_default(stream) || stream->graph == NULL) {
+        if (!is_default(stream) && node->kind == COPY && getenv("T_SIM_LATE_COPIES") != NULL &&
+            run_later(stream, node))
+            return CUDA_SUCCESS;
+        if (!is_default(stream))
+            run_late(stream, stream->n_late);
         run_node(node);
         return CUDA_SUCCESS;
     }
@@ -287,6 +326,7 @@ CUresult cuStreamDestroy_v2(CUstream stream)
 {
     if (is_default(stream))
         return CUDA_ERROR_INVALID_VALUE;
+    run_late(stream, stream->n_late);
     free(stream);
     sim_count_object(-1);
     return CUDA_SUCCESS;
@@ -300,6 +340,8 @@ CUresult cuStreamSynchronize(CUstream stream)
         stream->is_invalid = 1;
         return SIM_ERROR_CAPTURE_UNSUPPORTED;
     }
+    if (!is_default(stream))
+        run_late(stream, stream->n_late);
     return sim_device(&device);
 }
 
@@ -443,7 +485,8 @@ CUresult cuEventCreate(CUevent *event, unsigned int flags)
 SIM_API CUresult cuEventRecord(CUevent event, CUstream stream);
 CUresult cuEventRecord(CUevent event, CUstream stream)
 {
-    (void)stream;
+    event->stream = is_default(stream) ? NULL : stream;
+    event->n_late = event->stream != NULL ? stream->n_late : 0;
     event->ns = tt_sim_now_ns();
     return CUDA_SUCCESS;
 }
@@ -451,14 +494,22 @@ CUresult cuEventRecord(CUevent event, CUstream stream)
 SIM_API CUresult cuEventSynchronize(CUevent event);
 CUresult cuEventSynchronize(CUevent event)
 {
-    (void)event;
+    if (event->stream != NULL)
+        run_late(event->stream, event->n_late);
     return CUDA_SUCCESS;
 }
 
+/* Late copies run when they have been asked for a few times. */
 SIM_API CUresult cuEventQuery(CUevent event);
 CUresult cuEventQuery(CUevent event)
 {
-    (void)event;
+    static unsigned n_asked;
+
+    if (event->stream == NULL || event->stream->n_run >= event->n_late)
+        return CUDA_SUCCESS;
+    if (__atomic_add_fetch(&n_asked, 1, __ATOMIC_RELAXED) * 2654435761u >> 30 != 0)
+        return SIM_ERROR_NOT_READY;
+    run_late(event->stream, event->n_late);
     return CUDA_SUCCESS;
 }
 
@@ -466,8 +517,9 @@ SIM_API CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned int 
 CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned int flags)
 {
     (void)stream;
-    (void)event;
     (void)flags;
+    if (event->stream != NULL)
+        run_late(event->stream, event->n_late);
     return CUDA_SUCCESS;
 }
 
