@@ -24,7 +24,7 @@
  * Conventions. Functions return tutti_result: 0 is success, 1 in progress, negative a failure whose
  * text is in tutti_last_error(). Outputs come last, end in `_out`, and are set on success only.
  * Counts are in elements, `bytes` in bytes, times in the unit that the name ends with. No function
- * calls exit or abort, installs a signal handler or starts a thread.
+ * calls exit or abort, installs a signal handler or, but for the channels of <tutti/device.h>, starts a thread.
  *
  * Unless its comment says otherwise, every collective obeys these rules:
  *   Order       All ranks call the same collectives in the same order with matching arguments; a
