@@ -71,9 +71,10 @@ typedef struct tutti_channel_config {
  *             peers share a host. On a communicator of GPUs it is memory of this rank's GPU. Puts from peers
  *             may change it until the set is destroyed.
  * Kind        To a peer whose memory can be mapped: a memory channel; else a port channel.
- * Threads     Where there are port channels, n_proxies threads are started, with all signals blocked, on the
- *             cores of the calling thread. Idle they sleep (under 2 % of a core; up to 4 ms to wake up where
- *             a kernel or the network has something for them, at once where host code has).
+ * Threads     Where there are port channels, n_proxies threads are started, with all signals blocked, on
+ *             those of the calling thread's cores that are near its GPU, if it has one. Idle they sleep
+ *             (under 2 % of a core; up to 4 ms to wake up where a kernel or the network has something for
+ *             them, at once where host code has).
  * GPUs        Bytes for port channels travel through pinned host memory, by the driver's copies on a stream
  *             of the proxy's own. Packets and signals need no copies.
  * Errors      TUTTI_E_ARG, TUTTI_E_MISMATCH (ranks disagree), TUTTI_E_UNSUPPORTED (no network, and it is

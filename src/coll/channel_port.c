@@ -10,16 +10,17 @@
 #include "base/env.h"
 #include "base/sha256.h"
 #include "coll/channel_parts.h"
+#include "topo/cores.h"
 #ifdef TUTTI_HAVE_CUDA
 #include "cuda/channel_memory.h"
 #endif
 
-#define LOOK_NS     UINT64_C(1000000) /* between looks at who is there */
-#define RING_ALL    ((uint64_t)64 << 20)
-#define RING_LEAST  ((uint64_t)512 << 10)
-#define RING_MOST   ((uint64_t)4 << 20)
-#define PAGE        UINT64_C(4096)
-#define EXCHANGE_NS UINT64_C(1000000)
+#define LOOK_NS    UINT64_C(1000000) /* between looks at who is there */
+#define RING_ALL   ((uint64_t)64 << 20)
+#define RING_LEAST ((uint64_t)512 << 10)
+#define RING_MOST  ((uint64_t)4 << 20)
+#define PAGE       UINT64_C(4096)
+#define LINGER_US  50000
 
 /* ---- how many, and what lies where ---- */
 
@@ -264,12 +265,33 @@ static void set_queues(struct tt_port *p)
     }
 }
 
+/* Near the GPU that writes the queue; else wherever the caller may run. */
+static int cores_for(const tutti_channel_set *s, cpu_set_t *cores)
+{
+#ifdef TUTTI_HAVE_CUDA
+    char place[32];
+
+    if (s->device) {
+        tt_cuda_channel_place(s->device, place, sizeof(place));
+        return tt_cores_near(place, cores);
+    }
+#endif
+    (void)s;
+    (void)cores;
+    return 0;
+}
+
 static tutti_result start(struct tt_port *p)
 {
     char name[16];
-    const struct tt_proxy_config config = {.name = name, .poll = poll_port, .context = p};
+    cpu_set_t cores;
+    struct tt_proxy_config config = {.name = name, .poll = poll_port, .context = p};
 
     snprintf(name, sizeof(name), "tutti-port-%d", p->index);
+    if (cores_for(p->set, &cores)) {
+        config.cpus = (const unsigned long *)(const void *)&cores;
+        config.cpus_bytes = sizeof(cores);
+    }
     TT_TRY(tt_proxy_start(&config, &p->proxy));
     return TUTTI_OK;
 }
@@ -350,8 +372,12 @@ tutti_result tt_ports_deliver(tutti_channel_set *s)
     return TUTTI_OK;
 }
 
+/* After a failure the networks go on for a moment, or the others would hear that this rank is gone before they
+ * hear why. */
 void tt_ports_stop(tutti_channel_set *s)
 {
+    if (s->n_started > 0 && atomic_load(&s->failed) != TUTTI_OK)
+        usleep(LINGER_US);
     for (uint32_t i = 0; s->ports && i < s->n_proxies; i++) {
         tt_proxy_stop(s->ports[i].proxy);
         s->ports[i].proxy = NULL;

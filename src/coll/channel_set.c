@@ -231,7 +231,7 @@ static tutti_result set_up(tutti_channel_set *s, const tutti_channel_config *c, 
     s->n_channels = c->n_channels;
     s->n_slots = c->n_slots;
     s->packet_bytes = c->packet_bytes;
-    s->by_port_only = (c->flags & TUTTI_CHANNELS_BY_PORT) != 0;
+    s->by_port_only = (c->flags & TUTTI_CHANNELS_BY_PORT) != 0 || !s->comm->ops->window_at;
     if (!any_ports(s))
         s->n_proxies = 0;
     wish.result = (int32_t)choose_ways(s);

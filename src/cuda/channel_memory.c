@@ -31,6 +31,12 @@ void tt_cuda_channel_close(struct tt_cuda_device *device)
     tt_cuda_device_close(device);
 }
 
+void tt_cuda_channel_place(const struct tt_cuda_device *device, char *out, size_t bytes)
+{
+    if (tt_cuda_driver()->cuDeviceGetPCIBusId(out, (int)bytes, device->handle) != CUDA_SUCCESS)
+        out[0] = 0;
+}
+
 /* ---- memory ---- */
 
 tutti_result tt_cuda_pin(const struct tt_cuda_device *device, size_t bytes, void **host_out,

@@ -150,6 +150,7 @@ enum tt_cuda_constant {
     X(cuDeviceGet, (CUdevice * device, int ordinal))                                               \
     X(cuDeviceGetName, (char *name, int bytes, CUdevice device))                                   \
     X(cuDeviceGetUuid_v2, (CUuuid * uuid, CUdevice device))                                        \
+    X(cuDeviceGetPCIBusId, (char *id, int bytes, CUdevice device))                                 \
     X(cuDeviceGetAttribute, (int *value, CUdevice_attribute attribute, CUdevice device))           \
     X(cuDeviceCanAccessPeer, (int *can, CUdevice device, CUdevice peer))                           \
     X(cuDevicePrimaryCtxRetain, (CUcontext * context, CUdevice device))                            \

@@ -25,7 +25,9 @@ struct kernel_args {
 
 static uint64_t word_of(uint64_t seed, int from, int to, int block, uint64_t round, uint64_t i)
 {
-    return t_hash(t_hash(seed, (uint64_t)(from * 100 + to * 10 + block)), round << 20 | i);
+    const uint64_t way = (uint64_t)from * 100 + (uint64_t)to * 10 + (uint64_t)block;
+
+    return t_hash(t_hash(seed, way), round << 20 | i);
 }
 
 /* Where the messages of one rank for another lie: to send, and received. */

@@ -225,13 +225,13 @@ static void sums_body(struct t_rank *t)
     for (uint64_t k = 0; k < 100; k++)
         for (int c = 0; t->rank != 0 && c < CHANNELS; c++)
             T_OK(tutti_channel_atomic_add(&p.ch[0][c], 8 * (k % 2),
-                                          t_hash(k, (uint64_t)(t->rank * 10 + c))));
+                                          t_hash(k, (uint64_t)t->rank * 10 + (uint64_t)c)));
     for (int c = 0; t->rank != 0 && c < CHANNELS; c++)
         T_OK(tutti_channel_signal(&p.ch[0][c])); /* after the sums */
     for (int r = 1; r < t->n_ranks; r++)
         for (int c = 0; c < CHANNELS; c++) {
             for (uint64_t k = 0; k < 100; k++)
-                want += k % 2 ? 0 : t_hash(k, (uint64_t)(r * 10 + c));
+                want += k % 2 ? 0 : t_hash(k, (uint64_t)r * 10 + (uint64_t)c);
             if (t->rank == 0)
                 T_OK(tutti_channel_wait(&p.ch[r][c], 1));
         }

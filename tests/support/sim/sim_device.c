@@ -165,6 +165,12 @@ CUresult cuDeviceGetUuid_v2(CUuuid *uuid, CUdevice device)
     return check_device(device);
 }
 
+CUresult cuDeviceGetPCIBusId(char *id, int bytes, CUdevice device)
+{
+    snprintf(id, (size_t)bytes, "0000:F%X:00.0", (unsigned)device & 15);
+    return check_device(device);
+}
+
 CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice device)
 {
     switch (attribute) {
