@@ -28,7 +28,8 @@ static int go_round(const tutti_channel *left, const tutti_channel *right, uint6
 
         if (tutti_channel_put_with_signal(right, to, from, BYTES, 0, 1) != TUTTI_OK)
             return failed("put");
-        if (tutti_channel_wait(left, k) != TUTTI_OK || tutti_channel_signal(left) != TUTTI_OK)
+        if (tutti_channel_wait(left, k) != TUTTI_OK || tutti_channel_flush(right) != TUTTI_OK ||
+            tutti_channel_signal(left) != TUTTI_OK)
             return failed("receive");
         if (tutti_channel_wait(right, k) != TUTTI_OK)
             return failed("answer");
