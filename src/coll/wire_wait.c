@@ -269,7 +269,7 @@ tutti_result tt_wire_finish(struct tt_wire *w)
     tutti_result res = TUTTI_OK;
 
     while (w->n_open > 0 && res == TUTTI_OK) {
-        int moved = 0;
+        int moved = w->turn && w->turn(w->turn_context);
 
         res = tt_wire_advance(w, &moved); /* what can be sent goes before anybody looks around */
         if (moved)
