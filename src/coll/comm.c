@@ -12,6 +12,9 @@
 #include "base/sha256.h"
 #include "boot/boot.h"
 #include "coll/hier.h"
+#ifdef TUTTI_HAVE_CUDA
+#include "coll/hier_gpu.h"
+#endif
 #include "cpu/cpu_engine.h"
 #ifdef TUTTI_HAVE_CUDA
 #include "cuda/cuda_engine.h"
@@ -72,9 +75,10 @@ static tutti_result device_check(const tutti_comm_config *c)
             "this build has no engine for device %d, only for the CPU (%d) and CUDA (%d)",
             (int)c->device, TUTTI_DEVICE_CPU, TUTTI_DEVICE_CUDA);
 #ifdef TUTTI_HAVE_CUDA
-    if (c->n_ranks > TT_CUDA_MAX_RANKS)
-        return TT_FAIL(TUTTI_E_ARG, "n_ranks is %d; a communicator of GPUs has at most %d",
-                       c->n_ranks, TT_CUDA_MAX_RANKS);
+    if (c->n_ranks > TT_HIER_GPU_MAX_RANKS)
+        return TT_FAIL(TUTTI_E_ARG,
+                       "n_ranks is %d; a communicator of GPUs has at most %d, and %d on a host",
+                       c->n_ranks, TT_HIER_GPU_MAX_RANKS, TT_CUDA_MAX_RANKS);
     return TUTTI_OK;
 #else
     return TT_FAIL(TUTTI_E_UNSUPPORTED,
@@ -151,11 +155,6 @@ static tutti_result several_hosts(tutti_comm *comm, const struct tt_exchange *x,
     char text[160];
 
     tt_host_text(cards, comm->host_of, comm->n_ranks, text, sizeof(text));
-    if (comm->device != TUTTI_DEVICE_CPU)
-        return TT_FAIL(TUTTI_E_UNSUPPORTED,
-                       "the ranks run on %d hosts (%s): communicators of GPUs join ranks of one "
-                       "host only",
-                       comm->n_hosts, text);
     TT_LOG(TUTTI_LOG_INFO, comm->rank, comm->n_ranks, "communicator %s: %d hosts: %s", comm->name,
            comm->n_hosts, text);
     return check_network(comm, x, text);
@@ -204,11 +203,11 @@ static tutti_result agree_on_select(tutti_comm *comm, const tutti_comm_config *c
     comm->ops->info(comm->engine, &info);
     memcpy(word.algorithm, comm->algorithm, sizeof(word.algorithm));
     if (comm->rank == 0) {
-        const struct tt_select_place place = {.kind = comm->device == TUTTI_DEVICE_CUDA
+        const struct tt_select_place place = {.kind = comm->n_hosts > 1 ? TT_SELECT_HOSTS
+                                                      : comm->device == TUTTI_DEVICE_CUDA
                                                           ? TT_SELECT_GPU
-                                                      : comm->n_hosts > 1 ? TT_SELECT_HOSTS
-                                                      : info.xmem         ? TT_SELECT_CPU_XMEM
-                                                                          : TT_SELECT_CPU,
+                                                      : info.xmem ? TT_SELECT_CPU_XMEM
+                                                                  : TT_SELECT_CPU,
                                               .n_ranks = comm->n_ranks,
                                               .limits = info.launch,
                                               .tune_file = config->tune_file,
@@ -265,7 +264,11 @@ static tutti_result create_gpu_engine(tutti_comm *comm, struct tt_engine_config 
     ec->exchange = &x;
     ec->key = key;
     ec->presence = presence;
-    comm->ops = &tt_cuda_engine;
+    ec->control = comm->control;
+    comm->ops = comm->n_hosts > 1 ? &tt_hier_gpu_engine : &tt_cuda_engine;
+    if (comm->n_hosts == 1 && comm->n_ranks > TT_CUDA_MAX_RANKS)
+        return TT_FAIL(TUTTI_E_ARG, "%d GPU ranks on one host; there may be %d", comm->n_ranks,
+                       TT_CUDA_MAX_RANKS);
     return comm->ops->create(ec, &comm->engine);
 }
 #else

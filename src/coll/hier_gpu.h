@@ -1,0 +1,15 @@
+/* The engine of a communicator of GPUs on several hosts: the CUDA engine among those of a host, and between
+ * hosts the engine for host memory, driven by a thread. docs/design/hierarchical.md: "GPUs" */
+#ifndef TT_COLL_HIER_GPU_H
+#define TT_COLL_HIER_GPU_H
+
+#include "base/engine.h"
+
+#define TT_HIER_GPU_MAX_RANKS 100 /* on all hosts together */
+
+extern const struct tt_engine_ops tt_hier_gpu_engine;
+
+/* The CUDA engine among the ranks of this host. */
+struct tt_engine *tt_hier_gpu_local(struct tt_engine *e);
+
+#endif

@@ -1,0 +1,91 @@
+/* Inside the engine for GPUs on several hosts. */
+#ifndef TT_COLL_HIER_GPU_PARTS_H
+#define TT_COLL_HIER_GPU_PARTS_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/error.h"
+#include "base/proxy.h"
+#include "boot/boot.h"
+#include "coll/hier.h"
+#include "coll/hier_gpu.h"
+#include "cuda/cuda_engine.h"
+#include "cuda/stage.h"
+
+/* How the proxy carries out a call's chunks. */
+enum tt_gpu_kind {
+    TT_GPU_WHOLE,    /* the collective itself, among all ranks */
+    TT_GPU_RAIL,     /* partial results to their reduction, along the rail */
+    TT_GPU_MESSAGES, /* sends and receives, each at its own pace */
+};
+
+/* What the proxy knows of a launch. One of a graph is kept as long as the communicator, since it may come
+ * again; any other is gone when it has been carried out. */
+struct tt_gpu_record {
+    struct tt_gpu_record *next, **link;
+    int is_captured;
+    enum tt_gpu_kind kind;
+    struct tt_call call; /* without buffers and counts */
+    uint64_t slice, n_chunks, window;
+    int n_out, n_in;
+    struct tt_gpu_part {
+        uint64_t bytes;
+        int rank; /* whose block it is, or who sends or receives it */
+        tutti_dtype dtype;
+    } part[]; /* out first, then in */
+};
+
+struct tt_engine {
+    int rank, n_ranks;
+    uint64_t timeout_ns;
+    struct tt_hier_place place;
+    struct tt_exchange exchange; /* of all ranks, on the caller's thread */
+    struct tt_engine *control;   /* for host memory, on the caller's thread */
+    struct tt_engine *cuda;      /* among the ranks of this host */
+    struct tt_engine *data;      /* for host memory, on the proxy's thread */
+    struct tt_cuda_stage *stage;
+    uint64_t slot_bytes;
+    struct tt_proxy *proxy;
+    _Atomic int is_stopping, is_busy; /* busy: in the midst of a call */
+    int is_over;                      /* the proxy's: it has failed */
+    uint64_t looked_ns;               /* the proxy's: when it last looked around */
+
+    pthread_mutex_t lock; /* of the list */
+    struct tt_gpu_record *records;
+
+    size_t *counts, *proxy_counts;  /* [n_ranks]: the caller's, the proxy's */
+    struct tt_hier_stream *streams; /* the proxy's: [TT_CUDA_STAGE_BLOCKS] */
+    char details[448];
+};
+
+/* ---- hier_gpu_call.c: from a call to launches ---- */
+
+tutti_result tt_hier_gpu_run(struct tt_engine *e, const struct tt_call *call);
+tutti_result tt_hier_gpu_p2p(struct tt_engine *e, struct tt_p2p ops[], size_t n_ops);
+
+/* ---- hier_gpu_stage.c: a launch, and what is kept of it ---- */
+
+/* A launch under preparation: blocks that go out, then those that come in. */
+struct tt_gpu_plan {
+    enum tt_gpu_kind kind;
+    const struct tt_call *call;
+    uint64_t longest; /* bytes of any rank's longest block */
+    int most;         /* blocks of any rank, one way */
+    int n_out, n_in;
+    struct tt_cuda_stage_block blocks[TT_CUDA_STAGE_BLOCKS];
+    struct tt_gpu_part parts[TT_CUDA_STAGE_BLOCKS];
+};
+void tt_gpu_plan_out(struct tt_gpu_plan *plan, const void *at, uint64_t bytes, int rank);
+void tt_gpu_plan_in(struct tt_gpu_plan *plan, void *at, uint64_t bytes, int rank);
+tutti_result tt_gpu_plan_launch(struct tt_engine *e, struct tt_gpu_plan *plan);
+
+void tt_gpu_record_drop(struct tt_engine *e, struct tt_gpu_record *record);
+
+/* ---- hier_gpu_proxy.c ---- */
+
+int tt_hier_gpu_poll(void *engine);
+/* What has failed, with its text, wherever it was seen first. */
+tutti_result tt_hier_gpu_failed(const struct tt_engine *e);
+
+#endif

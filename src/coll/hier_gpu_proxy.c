@@ -1,0 +1,224 @@
+/* The proxy of a GPU on several hosts: finds calls whose kernels run, and carries their chunks out on host
+ * memory. It makes no call of the driver, which could wait for the kernels that wait for it. */
+#include <sched.h>
+#include <stdio.h>
+
+#include "base/atomic.h"
+#include "base/clock.h"
+#include "coll/hier_gpu_parts.h"
+
+#define POLLS   100
+#define LOOK_NS UINT64_C(500000) /* from one look at the others to the next */
+
+/* ---- failing: here, on the GPU and on all other ranks ---- */
+
+static void give_up(struct tt_engine *e, tutti_result why)
+{
+    (void)tt_hier_fail(e->data, why, -1, tt_error_text());
+    tt_cuda_end(e->cuda, why);
+    e->is_over = 1;
+}
+
+tutti_result tt_hier_gpu_failed(const struct tt_engine *e)
+{
+    int peer;
+
+    TT_TRY(tt_hier_failed(e->data));
+    return tt_cuda_failed(e->cuda, &peer);
+}
+
+/* What kernels report, or a wait for peers on this host, is everybody's business. */
+static tutti_result look(struct tt_engine *e)
+{
+    const uint64_t now = tt_now_ns();
+    char text[256];
+    tutti_result res;
+    int peer;
+
+    if (now - e->looked_ns < LOOK_NS)
+        return TUTTI_OK;
+    e->looked_ns = now;
+    TT_TRY(tt_hier_watch(e->data));
+    res = tt_cuda_failed(e->cuda, &peer);
+    if (res == TUTTI_OK)
+        return TUTTI_OK;
+    snprintf(text, sizeof(text), "%s", tt_error_text());
+    return tt_hier_fail(e->data, res, peer, text);
+}
+
+/* ---- chunks ---- */
+
+static tutti_result await_chunk(struct tt_engine *e)
+{
+    const uint64_t since = tt_now_ns();
+
+    for (;;) {
+        for (int i = 0; i < POLLS; i++) {
+            if (tt_cuda_stage_is_put(e->stage))
+                return TUTTI_OK;
+            tt_pause();
+        }
+        TT_TRY(look(e));
+        if (atomic_load(&e->is_stopping))
+            return TT_FAIL(TUTTI_E_ABORTED, "rank %d has ended its communicator in a call",
+                           e->rank);
+        if (tt_now_ns() - since > e->timeout_ns)
+            return TT_FAIL(TUTTI_E_TIMEOUT,
+                           "the GPU of rank %d has begun a call, but brought no data within "
+                           "%llu ms: is it stopped in a debugger, or shared with others?",
+                           e->rank, (unsigned long long)(e->timeout_ns / 1000000));
+        sched_yield();
+    }
+}
+
+/* A chunk of a call in host memory: a slice of every block, one after another. */
+struct chunk {
+    const struct tt_gpu_record *record;
+    uint64_t from;
+    unsigned char *out, *in;
+};
+
+static size_t slice_of(const struct chunk *c, int i)
+{
+    const struct tt_gpu_record *r = c->record;
+    const uint64_t left = r->part[i].bytes > c->from ? r->part[i].bytes - c->from : 0;
+
+    return (size_t)(left < r->slice ? left : r->slice);
+}
+
+/* Bytes of each rank's blocks among n of them. */
+static void sum_by_rank(const struct tt_engine *e, const struct chunk *c, int first, int n,
+                        size_t sizes[])
+{
+    for (int r = 0; r < e->n_ranks; r++)
+        sizes[r] = 0;
+    for (int i = first; i < first + n; i++)
+        sizes[c->record->part[i].rank] += slice_of(c, i);
+}
+
+static tutti_result run_whole(struct tt_engine *e, const struct chunk *c)
+{
+    const struct tt_gpu_record *r = c->record;
+    const size_t size = tt_dtype_bytes(r->call.dtype);
+    size_t *counts = e->proxy_counts;
+    struct tt_call call = r->call;
+
+    call.send = c->out;
+    call.recv = c->in;
+    call.stream = NULL;
+    call.thread = 0;
+    switch (call.coll) {
+    case TT_COLL_REDUCE_SCATTER:
+        sum_by_rank(e, c, 0, r->n_out, counts);
+        for (int i = 0; i < e->n_ranks; i++)
+            counts[i] /= size;
+        call.counts = counts;
+        break;
+    case TT_COLL_ALL_GATHER:
+        sum_by_rank(e, c, r->n_out, r->n_in, counts);
+        call.dtype = TUTTI_DTYPE_U8;
+        call.counts = counts;
+        break;
+    case TT_COLL_BARRIER: break;
+    default: call.count = slice_of(c, 0) / size; /* of all blocks, whichever way */
+    }
+    return tt_hier_engine.run(e->data, &call);
+}
+
+static tutti_result run_chunk(struct tt_engine *e, const struct chunk *c)
+{
+    const struct tt_gpu_record *r = c->record;
+    struct tt_call call;
+
+    if (r->kind == TT_GPU_WHOLE)
+        return run_whole(e, c);
+    call = tt_call_even(r->call.coll, r->call.dtype, c->out, c->in,
+                        slice_of(c, 0) / tt_dtype_bytes(r->call.dtype));
+    call.op = r->call.op;
+    return tt_hier_reduce_rail(e->data, &call);
+}
+
+/* From the end of the last chunk on the caller may destroy the communicator, so then this is not busy. */
+static tutti_result run_chunks(struct tt_engine *e, const struct tt_gpu_record *r)
+{
+    for (uint64_t i = 0; i < r->n_chunks; i++) {
+        struct chunk c = {.record = r, .from = i * r->slice};
+
+        TT_TRY(await_chunk(e));
+        c.out = tt_cuda_stage_out(e->stage);
+        c.in = tt_cuda_stage_in(e->stage);
+        TT_TRY(run_chunk(e, &c));
+        if (i + 1 == r->n_chunks)
+            atomic_store(&e->is_busy, 0);
+        tt_cuda_stage_done(e->stage);
+    }
+    return TUTTI_OK;
+}
+
+/* ---- messages ---- */
+
+/* How far the GPU is, and to tell it how far the network is. */
+static int take_turn(void *context)
+{
+    struct tt_engine *e = context;
+    struct tt_hier_stream *s = e->streams;
+    int moved = 0;
+
+    for (int i = 0; s[i].window; i++) {
+        const uint64_t gpu = tt_cuda_stage_moved(e->stage, i);
+        const uint64_t limit = s[i].is_send ? gpu : gpu + s[i].window_bytes;
+
+        tt_cuda_stage_tell(e->stage, i, s[i].moved);
+        moved |= limit != s[i].limit;
+        s[i].limit = limit;
+    }
+    return moved;
+}
+
+static tutti_result run_messages(struct tt_engine *e, const struct tt_gpu_record *r)
+{
+    const int n = r->n_out + r->n_in;
+
+    for (int i = 0; i < n; i++)
+        e->streams[i] = (struct tt_hier_stream){
+            .peer = r->part[i].rank,
+            .is_send = i < r->n_out,
+            .dtype = r->part[i].dtype,
+            .bytes = r->part[i].bytes,
+            .window_bytes = r->window,
+            .window = tt_cuda_stage_window_at(e->stage, r->n_out, i, r->window)};
+    e->streams[n].window = NULL;
+    TT_TRY(tt_hier_run_streams(e->data, e->streams, (size_t)n, take_turn, e));
+    for (int i = 0; i < n; i++)
+        tt_cuda_stage_settle(e->stage, i, r->part[i].bytes);
+    atomic_store(&e->is_busy, 0);
+    tt_cuda_stage_done(e->stage);
+    return TUTTI_OK;
+}
+
+/* ---- the thread ---- */
+
+int tt_hier_gpu_poll(void *engine)
+{
+    struct tt_engine *e = engine;
+    struct tt_gpu_record *record;
+    tutti_result res;
+
+    if (e->is_over || atomic_load(&e->is_stopping))
+        return 0;
+    record = tt_cuda_stage_next(e->stage);
+    if (!record) {
+        res = look(e);
+        if (res != TUTTI_OK)
+            give_up(e, res);
+        return 0;
+    }
+    atomic_store(&e->is_busy, 1);
+    res = record->kind == TT_GPU_MESSAGES ? run_messages(e, record) : run_chunks(e, record);
+    if (res != TUTTI_OK)
+        give_up(e, res);
+    else if (!record->is_captured)
+        tt_gpu_record_drop(e, record);
+    atomic_store(&e->is_busy, 0);
+    return 1;
+}

@@ -1,0 +1,106 @@
+/* A launch between this GPU and the other hosts, and what the proxy is to know of it. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "coll/hier_gpu_parts.h"
+
+void tt_gpu_plan_out(struct tt_gpu_plan *plan, const void *at, uint64_t bytes, int rank)
+{
+    const int i = plan->n_out++;
+
+    plan->blocks[i] =
+        (struct tt_cuda_stage_block){.at = (unsigned char *)(uintptr_t)at, .bytes = bytes};
+    plan->parts[i] = (struct tt_gpu_part){bytes, rank, plan->call->dtype};
+}
+
+void tt_gpu_plan_in(struct tt_gpu_plan *plan, void *at, uint64_t bytes, int rank)
+{
+    const int i = plan->n_out + plan->n_in++;
+
+    plan->blocks[i] = (struct tt_cuda_stage_block){.at = at, .bytes = bytes};
+    plan->parts[i] = (struct tt_gpu_part){bytes, rank, plan->call->dtype};
+}
+
+/* ---- records ---- */
+
+static tutti_result keep(struct tt_engine *e, const struct tt_gpu_plan *plan,
+                         struct tt_gpu_record **record_out)
+{
+    const size_t n = (size_t)plan->n_out + (size_t)plan->n_in;
+    struct tt_gpu_record *r;
+    int is_captured;
+
+    TT_TRY(tt_cuda_is_captured(e->cuda, plan->call->stream, &is_captured));
+    r = calloc(1, sizeof(*r) + n * sizeof(r->part[0]));
+    if (!r)
+        return TT_FAIL(TUTTI_E_MEMORY, "no memory for a call with %zu blocks", n);
+    r->is_captured = is_captured;
+    r->kind = plan->kind;
+    r->call = tt_call_even(plan->call->coll, plan->call->dtype, NULL, NULL, 0);
+    r->call.op = plan->call->op;
+    r->call.root = plan->call->root;
+    r->call.algo = plan->call->algo;
+    r->n_out = plan->n_out;
+    r->n_in = plan->n_in;
+    memcpy(r->part, plan->parts, n * sizeof(r->part[0]));
+    pthread_mutex_lock(&e->lock);
+    r->next = e->records;
+    r->link = &e->records;
+    if (r->next)
+        r->next->link = &r->next;
+    e->records = r;
+    pthread_mutex_unlock(&e->lock);
+    *record_out = r;
+    return TUTTI_OK;
+}
+
+void tt_gpu_record_drop(struct tt_engine *e, struct tt_gpu_record *r)
+{
+    pthread_mutex_lock(&e->lock);
+    *r->link = r->next;
+    if (r->next)
+        r->next->link = r->link;
+    pthread_mutex_unlock(&e->lock);
+    free(r);
+}
+
+/* ---- launches ---- */
+
+/* The same slices on all ranks: `most` and `longest` are what all know. Nothing to move is a chunk as
+ * well, for the ranks are to meet. */
+static void cut(const struct tt_engine *e, const struct tt_gpu_plan *plan, struct tt_gpu_record *r)
+{
+    const uint64_t most = plan->most > 1 ? (uint64_t)plan->most : 1;
+
+    if (plan->kind == TT_GPU_MESSAGES) {
+        r->window = tt_cuda_stage_window(e->stage, plan->n_out, plan->n_in);
+        return;
+    }
+    r->slice = e->slot_bytes / most & ~(uint64_t)63;
+    r->n_chunks = plan->longest / r->slice + (plan->longest % r->slice != 0);
+    r->n_chunks = r->n_chunks ? r->n_chunks : 1;
+}
+
+tutti_result tt_gpu_plan_launch(struct tt_engine *e, struct tt_gpu_plan *plan)
+{
+    struct tt_gpu_record *r = NULL;
+    struct tt_cuda_stage_call call;
+    tutti_result res;
+
+    TT_TRY(keep(e, plan, &r));
+    cut(e, plan, r);
+    call = (struct tt_cuda_stage_call){.record = r,
+                                       .coll = plan->call->coll,
+                                       .n_out = plan->n_out,
+                                       .n_in = plan->n_in,
+                                       .blocks = plan->blocks,
+                                       .slice = r->slice,
+                                       .n_chunks = r->n_chunks,
+                                       .window = r->window,
+                                       .stream = plan->call->stream};
+    tt_proxy_kick(e->proxy);
+    res = tt_cuda_stage_launch(e->stage, &call);
+    if (res != TUTTI_OK)
+        tt_gpu_record_drop(e, r);
+    return res;
+}
