@@ -112,8 +112,11 @@ tutti_result tt_hier_failed(const struct tt_engine *e)
 
 tutti_result tt_hier_fail(struct tt_engine *e, tutti_result why, int peer, const char *text)
 {
+    char plain[160];
+
+    tt_hier_reason(text, plain, sizeof(plain));
     if (tt_cpu_failed(e->local_engine) == TUTTI_OK)
-        (void)tt_cpu_fail(e->local_engine, why, peer, text);
+        (void)tt_cpu_fail(e->local_engine, why, peer, plain);
     return tt_hier_give_up(e, why);
 }
 

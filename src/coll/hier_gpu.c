@@ -14,6 +14,7 @@
 #define SMALLEST_SLOT (UINT64_C(16) << 10)
 #define LARGEST_SLOT  (UINT64_C(1) << 20)
 #define DATA_SCRATCH  4u /* of the engine for host memory, in slots */
+#define MORE_NS       UINT64_C(1000000000)
 
 /* ---- agreeing with all ranks ---- */
 
@@ -75,15 +76,20 @@ static tutti_result create_cuda(struct tt_engine *e, const struct tt_engine_conf
     return tt_cuda_engine.create(&own, &e->cuda);
 }
 
+/* Who waits for a GPU of its own host is the first to give up, and to say who is missing. So that it can
+ * say so, every rank has talked to some of every rail. */
 static tutti_result create_data(struct tt_engine *e, const struct tt_engine_config *config)
 {
+    const struct tt_call barrier = {.coll = TT_COLL_BARRIER, .dtype = TUTTI_DTYPE_U8};
     struct tt_engine_config own = *config;
     unsigned char key[32];
 
     derive(config, "tutti data between hosts", 0, key);
     own.scratch_bytes = DATA_SCRATCH * e->slot_bytes;
     own.key = key;
-    return tt_hier_engine.create(&own, &e->data);
+    own.timeout_ns += own.timeout_ns / 4 < MORE_NS ? own.timeout_ns / 4 : MORE_NS;
+    TT_TRY(tt_hier_engine.create(&own, &e->data));
+    return tt_hier_engine.run(e->data, &barrier);
 }
 
 /* Rank 0's scratch_bytes are everybody's. A message's window in a slot's share must hold a packet. */
@@ -105,9 +111,10 @@ static tutti_result make_workspace(struct tt_engine *e)
     const size_t n = (size_t)e->n_ranks;
 
     e->counts = calloc(n, sizeof(*e->counts));
-    e->proxy_counts = calloc(n, sizeof(*e->proxy_counts));
+    e->proxy_counts = calloc(4 * n, sizeof(*e->proxy_counts));
+    e->words = calloc((1 + n) * n, sizeof(*e->words));
     e->streams = calloc(TT_CUDA_STAGE_BLOCKS + 1, sizeof(*e->streams));
-    if (!e->counts || !e->proxy_counts || !e->streams)
+    if (!e->counts || !e->proxy_counts || !e->words || !e->streams)
         return TT_FAIL(TUTTI_E_MEMORY, "no memory for calls among %zu ranks", n);
     return TUTTI_OK;
 }
@@ -158,6 +165,7 @@ static void engine_destroy(struct tt_engine *e)
     pthread_mutex_destroy(&e->lock);
     free(e->counts);
     free(e->proxy_counts);
+    free(e->words);
     free(e->streams);
     free(e);
 }

@@ -4,8 +4,9 @@
 #define TT_COLL_HIER_GPU_H
 
 #include "base/engine.h"
+#include "cuda/kernel_args.h"
 
-#define TT_HIER_GPU_MAX_RANKS 100 /* on all hosts together */
+#define TT_HIER_GPU_MAX_RANKS TT_CUDA_STAGE_RANKS /* on all hosts together */
 
 extern const struct tt_engine_ops tt_hier_gpu_engine;
 

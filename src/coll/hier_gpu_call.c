@@ -278,14 +278,10 @@ static uint64_t larger_side(const struct tt_engine *e, const struct tt_call *cal
     }
 }
 
-tutti_result tt_hier_gpu_run(struct tt_engine *e, const struct tt_call *call)
+static tutti_result dispatch(struct tt_engine *e, const struct tt_call *call)
 {
-    TT_TRY(tt_hier_gpu_failed(e));
     if (call->device_counts)
-        return TT_FAIL(TUTTI_E_UNSUPPORTED,
-                       "counts in GPU memory on a communicator of %d hosts: read them on the host "
-                       "and make the call without _device, or split the communicator by hosts",
-                       e->place.n_hosts);
+        return tt_hier_gpu_counted(e, call);
     tt_cuda_note(e->cuda, call, larger_side(e, call));
     switch (call->coll) {
     case TT_COLL_ALL_REDUCE: return all_reduce(e, call);
@@ -294,6 +290,16 @@ tutti_result tt_hier_gpu_run(struct tt_engine *e, const struct tt_call *call)
     case TT_COLL_ALL_TO_ALL: return call->send_counts ? all_to_allv(e, call) : move(e, call);
     default: return move(e, call);
     }
+}
+
+tutti_result tt_hier_gpu_run(struct tt_engine *e, const struct tt_call *call)
+{
+    tutti_result res;
+
+    TT_TRY(tt_hier_gpu_failed(e));
+    res = dispatch(e, call);
+    /* If it has failed since: the proxy knows why. */
+    return res == TUTTI_OK || tt_hier_failed(e->data) == TUTTI_OK ? res : tt_hier_failed(e->data);
 }
 
 /* ---- sends and receives ---- */

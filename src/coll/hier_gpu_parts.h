@@ -16,6 +16,7 @@
 /* How the proxy carries out a call's chunks. */
 enum tt_gpu_kind {
     TT_GPU_WHOLE,    /* the collective itself, among all ranks */
+    TT_GPU_COUNTED,  /* the same, of blocks that follow from counts in GPU memory */
     TT_GPU_RAIL,     /* partial results to their reduction, along the rail */
     TT_GPU_MESSAGES, /* sends and receives, each at its own pace */
 };
@@ -28,10 +29,12 @@ struct tt_gpu_record {
     enum tt_gpu_kind kind;
     struct tt_call call; /* without buffers and counts */
     uint64_t slice, n_chunks, window;
+    tutti_device_counts counts; /* COUNTED */
+    int n_parts;                /* COUNTED: tensors of each rank */
     int n_out, n_in;
     struct tt_gpu_part {
-        uint64_t bytes;
-        int rank; /* whose block it is, or who sends or receives it */
+        uint64_t bytes; /* COUNTED: of a count of 1 */
+        int rank;       /* whose block it is, or who sends or receives it */
         tutti_dtype dtype;
     } part[]; /* out first, then in */
 };
@@ -49,11 +52,12 @@ struct tt_engine {
     struct tt_proxy *proxy;
     _Atomic int is_stopping, is_busy; /* busy: in the midst of a call */
     int is_over;                      /* the proxy's: it has failed */
-    uint64_t looked_ns;               /* the proxy's: when it last looked around */
+    uint64_t looked_ns, lived_ns;     /* the proxy's: when it last looked around, and who lives */
 
     pthread_mutex_t lock; /* of the list */
     struct tt_gpu_record *records;
 
+    uint64_t *words;                /* the proxy's: [1 + n_ranks][n_ranks] counts of GPUs */
     size_t *counts, *proxy_counts;  /* [n_ranks]: the caller's, the proxy's */
     struct tt_hier_stream *streams; /* the proxy's: [TT_CUDA_STAGE_BLOCKS] */
     char details[448];
@@ -81,6 +85,17 @@ void tt_gpu_plan_in(struct tt_gpu_plan *plan, void *at, uint64_t bytes, int rank
 tutti_result tt_gpu_plan_launch(struct tt_engine *e, struct tt_gpu_plan *plan);
 
 void tt_gpu_record_drop(struct tt_engine *e, struct tt_gpu_record *record);
+
+/* Slices of blocks of up to `longest` bytes, `most` of them in a slot: the same on all ranks, if they know
+ * the same. */
+void tt_gpu_cut(const struct tt_engine *e, uint64_t longest, int most, uint64_t *slice_out,
+                uint64_t *n_chunks_out);
+
+/* ---- hier_gpu_counts.c: counts in GPU memory ---- */
+
+tutti_result tt_hier_gpu_counted(struct tt_engine *e, const struct tt_call *call);
+/* On the proxy: tell all ranks, and answer the GPU. */
+tutti_result tt_hier_gpu_plan_counts(struct tt_engine *e, const struct tt_gpu_record *record);
 
 /* ---- hier_gpu_proxy.c ---- */
 

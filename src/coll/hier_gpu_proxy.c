@@ -8,13 +8,18 @@
 #include "coll/hier_gpu_parts.h"
 
 #define POLLS   100
-#define LOOK_NS UINT64_C(500000) /* from one look at the others to the next */
+#define LOOK_NS UINT64_C(500000) /* from one look at what others say to the next */
+#define LIVE_NS                                                                                    \
+    UINT64_C(20000000) /* from one look whether they live, which is two system calls each */
 
 /* ---- failing: here, on the GPU and on all other ranks ---- */
 
 static void give_up(struct tt_engine *e, tutti_result why)
 {
-    (void)tt_hier_fail(e->data, why, -1, tt_error_text());
+    char text[256];
+
+    snprintf(text, sizeof(text), "%s", tt_error_text());
+    (void)tt_hier_fail(e->data, why, -1, text);
     tt_cuda_end(e->cuda, why);
     e->is_over = 1;
 }
@@ -27,7 +32,24 @@ tutti_result tt_hier_gpu_failed(const struct tt_engine *e)
     return tt_cuda_failed(e->cuda, &peer);
 }
 
-/* What kernels report, or a wait for peers on this host, is everybody's business. */
+/* A kernel cannot see that the rank it waits for has died. */
+static tutti_result look_for_dead(struct tt_engine *e)
+{
+    const struct tt_hier_place *p = &e->place;
+    char text[64];
+
+    for (int i = 0; i < p->n_local; i++) {
+        const int rank = p->members[p->first[p->host] + i];
+
+        if (i == p->local || tt_hier_presence(e->data, i) != TT_HAS_DIED)
+            continue;
+        snprintf(text, sizeof(text), "rank %d died", rank);
+        return tt_hier_fail(e->data, TUTTI_E_PEER, rank, text);
+    }
+    return TUTTI_OK;
+}
+
+/* What kernels report is everybody's business. */
 static tutti_result look(struct tt_engine *e)
 {
     const uint64_t now = tt_now_ns();
@@ -39,6 +61,10 @@ static tutti_result look(struct tt_engine *e)
         return TUTTI_OK;
     e->looked_ns = now;
     TT_TRY(tt_hier_watch(e->data));
+    if (now - e->lived_ns >= LIVE_NS) {
+        e->lived_ns = now;
+        TT_TRY(look_for_dead(e));
+    }
     res = tt_cuda_failed(e->cuda, &peer);
     if (res == TUTTI_OK)
         return TUTTI_OK;
@@ -74,16 +100,17 @@ static tutti_result await_chunk(struct tt_engine *e)
 /* A chunk of a call in host memory: a slice of every block, one after another. */
 struct chunk {
     const struct tt_gpu_record *record;
-    uint64_t from;
+    const struct tt_cuda_stage_plan *plan; /* what follows from counts in GPU memory, or NULL */
+    uint64_t from, slice;
     unsigned char *out, *in;
 };
 
 static size_t slice_of(const struct chunk *c, int i)
 {
-    const struct tt_gpu_record *r = c->record;
-    const uint64_t left = r->part[i].bytes > c->from ? r->part[i].bytes - c->from : 0;
+    const uint64_t all = c->plan ? c->plan->block[i].bytes : c->record->part[i].bytes;
+    const uint64_t left = all > c->from ? all - c->from : 0;
 
-    return (size_t)(left < r->slice ? left : r->slice);
+    return (size_t)(left < c->slice ? left : c->slice);
 }
 
 /* Bytes of each rank's blocks among n of them. */
@@ -94,6 +121,29 @@ static void sum_by_rank(const struct tt_engine *e, const struct chunk *c, int fi
         sizes[r] = 0;
     for (int i = first; i < first + n; i++)
         sizes[c->record->part[i].rank] += slice_of(c, i);
+}
+
+/* Blocks of any size between all ranks, one after another. */
+static void lay_out(const struct tt_engine *e, const struct chunk *c, struct tt_call *call)
+{
+    const struct tt_gpu_record *r = c->record;
+    const size_t n = (size_t)e->n_ranks;
+    size_t *rows = e->proxy_counts;
+
+    call->dtype = TUTTI_DTYPE_U8;
+    for (int way = 0; way < 2; way++) {
+        size_t *sizes = rows + (size_t)2 * (size_t)way * n, *begins = sizes + n, at = 0;
+
+        sum_by_rank(e, c, way ? r->n_out : 0, way ? r->n_in : r->n_out, sizes);
+        for (size_t k = 0; k < n; k++) {
+            begins[k] = at;
+            at += sizes[k];
+        }
+    }
+    call->send_counts = rows;
+    call->send_displs = rows + n;
+    call->recv_counts = rows + 2 * n;
+    call->recv_displs = rows + 3 * n;
 }
 
 static tutti_result run_whole(struct tt_engine *e, const struct chunk *c)
@@ -120,6 +170,11 @@ static tutti_result run_whole(struct tt_engine *e, const struct chunk *c)
         call.counts = counts;
         break;
     case TT_COLL_BARRIER: break;
+    case TT_COLL_ALL_TO_ALL:
+        if (c->plan) {
+            lay_out(e, c, &call);
+            break;
+        }                                        /* fall through */
     default: call.count = slice_of(c, 0) / size; /* of all blocks, whichever way */
     }
     return tt_hier_engine.run(e->data, &call);
@@ -130,7 +185,7 @@ static tutti_result run_chunk(struct tt_engine *e, const struct chunk *c)
     const struct tt_gpu_record *r = c->record;
     struct tt_call call;
 
-    if (r->kind == TT_GPU_WHOLE)
+    if (r->kind != TT_GPU_RAIL)
         return run_whole(e, c);
     call = tt_call_even(r->call.coll, r->call.dtype, c->out, c->in,
                         slice_of(c, 0) / tt_dtype_bytes(r->call.dtype));
@@ -141,14 +196,22 @@ static tutti_result run_chunk(struct tt_engine *e, const struct chunk *c)
 /* From the end of the last chunk on the caller may destroy the communicator, so then this is not busy. */
 static tutti_result run_chunks(struct tt_engine *e, const struct tt_gpu_record *r)
 {
-    for (uint64_t i = 0; i < r->n_chunks; i++) {
-        struct chunk c = {.record = r, .from = i * r->slice};
+    struct chunk c = {.record = r, .slice = r->slice};
+    uint64_t n = r->n_chunks;
 
+    if (r->kind == TT_GPU_COUNTED) {
+        TT_TRY(tt_hier_gpu_plan_counts(e, r));
+        c.plan = tt_cuda_stage_plan(e->stage);
+        c.slice = c.plan->slice;
+        n = c.plan->n_chunks;
+    }
+    for (uint64_t i = 0; i < n; i++) {
         TT_TRY(await_chunk(e));
+        c.from = i * c.slice;
         c.out = tt_cuda_stage_out(e->stage);
         c.in = tt_cuda_stage_in(e->stage);
         TT_TRY(run_chunk(e, &c));
-        if (i + 1 == r->n_chunks)
+        if (i + 1 == n)
             atomic_store(&e->is_busy, 0);
         tt_cuda_stage_done(e->stage);
     }

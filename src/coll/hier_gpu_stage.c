@@ -66,19 +66,15 @@ void tt_gpu_record_drop(struct tt_engine *e, struct tt_gpu_record *r)
 
 /* ---- launches ---- */
 
-/* The same slices on all ranks: `most` and `longest` are what all know. Nothing to move is a chunk as
- * well, for the ranks are to meet. */
-static void cut(const struct tt_engine *e, const struct tt_gpu_plan *plan, struct tt_gpu_record *r)
+/* Nothing to move is a chunk as well, for the ranks are to meet. */
+void tt_gpu_cut(const struct tt_engine *e, uint64_t longest, int most, uint64_t *slice_out,
+                uint64_t *n_chunks_out)
 {
-    const uint64_t most = plan->most > 1 ? (uint64_t)plan->most : 1;
+    const uint64_t slice = e->slot_bytes / (most > 1 ? (uint64_t)most : 1) & ~(uint64_t)63;
+    const uint64_t n = longest / slice + (longest % slice != 0);
 
-    if (plan->kind == TT_GPU_MESSAGES) {
-        r->window = tt_cuda_stage_window(e->stage, plan->n_out, plan->n_in);
-        return;
-    }
-    r->slice = e->slot_bytes / most & ~(uint64_t)63;
-    r->n_chunks = plan->longest / r->slice + (plan->longest % r->slice != 0);
-    r->n_chunks = r->n_chunks ? r->n_chunks : 1;
+    *slice_out = slice;
+    *n_chunks_out = n ? n : 1;
 }
 
 tutti_result tt_gpu_plan_launch(struct tt_engine *e, struct tt_gpu_plan *plan)
@@ -88,8 +84,12 @@ tutti_result tt_gpu_plan_launch(struct tt_engine *e, struct tt_gpu_plan *plan)
     tutti_result res;
 
     TT_TRY(keep(e, plan, &r));
-    cut(e, plan, r);
+    tt_gpu_cut(e, plan->longest, plan->most, &r->slice, &r->n_chunks);
+    r->window = tt_cuda_stage_window(e->stage, plan->n_out, plan->n_in);
     call = (struct tt_cuda_stage_call){.record = r,
+                                       .way = plan->kind == TT_GPU_MESSAGES  ? TT_STAGE_MESSAGES
+                                              : plan->kind == TT_GPU_COUNTED ? TT_STAGE_COUNTED
+                                                                             : TT_STAGE_CHUNKS,
                                        .coll = plan->call->coll,
                                        .n_out = plan->n_out,
                                        .n_in = plan->n_in,
@@ -97,7 +97,17 @@ tutti_result tt_gpu_plan_launch(struct tt_engine *e, struct tt_gpu_plan *plan)
                                        .slice = r->slice,
                                        .n_chunks = r->n_chunks,
                                        .window = r->window,
+                                       .n_received = e->n_ranks,
                                        .stream = plan->call->stream};
+    if (plan->kind == TT_GPU_COUNTED) {
+        const tutti_device_counts *counts = plan->call->device_counts;
+
+        r->counts = *counts;
+        r->n_parts = plan->call->parts ? (int)plan->call->n_parts : 1;
+        call.given = counts->counts;
+        call.received = counts->received;
+        call.n_given = plan->call->coll == TT_COLL_ALL_GATHER ? 1 : e->n_ranks;
+    }
     tt_proxy_kick(e->proxy);
     res = tt_cuda_stage_launch(e->stage, &call);
     if (res != TUTTI_OK)

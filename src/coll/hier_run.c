@@ -10,7 +10,7 @@
 /* ---- failing: on all ranks of this host, and on all that this rank has talked to ---- */
 
 /* "communicator world: rank 5 (pid 7) died; this rank 4 was in ..." without both ends */
-static void reason(const char *text, char *out, size_t bytes)
+void tt_hier_reason(const char *text, char *out, size_t bytes)
 {
     const char *begin = strncmp(text, "communicator ", 13) == 0 ? strstr(text, ": ") : NULL;
     const char *end = strstr(text, "; this rank");
@@ -25,13 +25,13 @@ tutti_result tt_hier_give_up(struct tt_engine *e, tutti_result why)
     tutti_comm_state state = {.size = sizeof(state)};
     char text[160];
 
-    reason(tt_error_text(), text, sizeof(text));
+    tt_hier_reason(tt_error_text(), text, sizeof(text));
     if (tt_cpu_failed(e->local_engine) == TUTTI_OK)
         (void)tt_cpu_fail(e->local_engine, why, tt_wire_culprit(e->wire), text);
     if (!e->has_told) {
         e->has_told = 1;
         e->ops->state(e->local_engine, &state);
-        reason(state.text, text, sizeof(text));
+        tt_hier_reason(state.text, text, sizeof(text));
         tt_wire_tell(e->wire, state.result, state.peer, text);
     }
     return tt_cpu_failed(e->local_engine);

@@ -164,7 +164,11 @@ static void describe(const struct tt_cuda_stage *s, const struct tt_cuda_stage_c
                                 TT_CUDA_MAX_BLOCKS * sizeof(struct tt_cuda_stage_counters));
     args->record = (uint64_t)(uintptr_t)call->record;
     args->slice = call->slice;
-    args->n_chunks = call->n_chunks ? call->n_chunks : 1;
+    args->n_chunks = call->n_chunks;
+    args->given = call->given;
+    args->received = call->received;
+    args->n_given = call->n_given;
+    args->n_received = call->received ? call->n_received : 0;
     args->window = call->window;
     args->n_out = call->n_out;
     args->n_in = call->n_in;
@@ -178,9 +182,12 @@ tutti_result tt_cuda_stage_launch(struct tt_cuda_stage *s, const struct tt_cuda_
     int n_threads = TT_CUDA_MAX_THREADS, n;
 
     describe(s, call, &args);
-    if (call->n_chunks)
-        return tt_cuda_launch(e, TT_CUDA_KERNEL_tt_stage, widen(e, &args, &n_threads), n_threads,
-                              &args, sizeof(args), call->stream);
+    if (call->way != TT_STAGE_MESSAGES)
+        return tt_cuda_launch(e,
+                              call->way == TT_STAGE_COUNTED ? TT_CUDA_KERNEL_tt_stage_counted
+                                                            : TT_CUDA_KERNEL_tt_stage,
+                              widen(e, &args, &n_threads), n_threads, &args, sizeof(args),
+                              call->stream);
     n = smaller(smaller(call->n_out + call->n_in, MAX_BLOCKS), e->limits.max_blocks);
     args.out_blocks = args.in_blocks = n = n > 0 ? n : 1;
     return tt_cuda_launch(e, TT_CUDA_KERNEL_tt_stage_messages, n,
@@ -226,6 +233,21 @@ void *tt_cuda_stage_next(struct tt_cuda_stage *s)
     s->out_blocks = (int)(shape >> 16 & 0xffff);
     s->in_blocks = (int)(shape & 0xffff);
     return (void *)(uintptr_t)load(&w->record);
+}
+
+uint64_t tt_cuda_stage_count(const struct tt_cuda_stage *s, int i)
+{
+    return load(&s->words->counts[i]);
+}
+
+struct tt_cuda_stage_plan *tt_cuda_stage_plan(struct tt_cuda_stage *s)
+{
+    return &s->words->plan;
+}
+
+void tt_cuda_stage_planned(struct tt_cuda_stage *s)
+{
+    __atomic_store_n(&s->words->planned, s->launches, __ATOMIC_RELEASE);
 }
 
 int tt_cuda_stage_is_put(const struct tt_cuda_stage *s)

@@ -21,15 +21,20 @@ uint64_t tt_cuda_stage_memory(const struct tt_cuda_stage *stage);
 /* A call: blocks that go out, then blocks that come in. */
 struct tt_cuda_stage_call {
     void *record; /* what the proxy finds */
+    enum tt_cuda_stage_way { TT_STAGE_CHUNKS, TT_STAGE_COUNTED, TT_STAGE_MESSAGES } way;
     enum tt_coll coll;
     int n_out, n_in; /* together at most TT_CUDA_STAGE_BLOCKS */
     const struct tt_cuda_stage_block *blocks;
-    uint64_t slice, n_chunks; /* of every block; messages: not used */
+    uint64_t slice, n_chunks; /* chunks: of every block */
     uint64_t window;          /* messages: of each, tt_cuda_stage_window() */
+    const uint64_t *given;    /* counted: [n_given] counts in GPU memory */
+    uint64_t *received;       /* NULL, or [n_received], where the proxy's answer goes */
+    int n_given, n_received;
     tutti_stream stream;
 };
 
-/* Put on the stream: in chunks, or (n_chunks 0) each block as a message of its own. */
+/* Put on the stream: in chunks; in chunks of blocks that follow from counts in GPU memory (`bytes` are
+ * the most that they may have); or each block as a message of its own. */
 tutti_result tt_cuda_stage_launch(struct tt_cuda_stage *stage,
                                   const struct tt_cuda_stage_call *call);
 /* Bytes of each message's window if there are so many of them each way; 0: too many. */
@@ -50,6 +55,10 @@ tutti_result tt_cuda_is_captured(struct tt_engine *engine, tutti_stream stream, 
 
 /* The record of a call whose kernel has begun, once; else NULL. */
 void *tt_cuda_stage_next(struct tt_cuda_stage *stage);
+/* Counted: what the GPU has given, and where to leave what follows from it; then to say that it is there. */
+uint64_t tt_cuda_stage_count(const struct tt_cuda_stage *stage, int i);
+struct tt_cuda_stage_plan *tt_cuda_stage_plan(struct tt_cuda_stage *stage);
+void tt_cuda_stage_planned(struct tt_cuda_stage *stage);
 /* 1 if the next chunk of that call lies in its slot, and there is room for its result. */
 int tt_cuda_stage_is_put(const struct tt_cuda_stage *stage);
 /* The slots of that chunk. */

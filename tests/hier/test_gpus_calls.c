@@ -53,7 +53,7 @@ static void every_call(struct t_rank *t)
                 c.coll = (enum t_coll)coll;
                 c.dtype = (tutti_dtype)dtype;
                 c.op = (tutti_op)op;
-                if (!t_is_counted(c.coll) && t_hash(seed, 3) % t_times(4, 1) == 0)
+                if (t_hash(seed, 3) % t_times(4, 1) == 0)
                     t_case_run(&s, &c);
             }
     close_stage(&s, t, &device);
