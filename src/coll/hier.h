@@ -32,6 +32,14 @@ enum tt_presence tt_hier_presence(struct tt_engine *e, int local);
 /* The second half of an all_reduce: send is this host's partial result of a part that the rail has in
  * common, recv becomes the reduction over the hosts. Of ranks below n_rails of their host. */
 tutti_result tt_hier_reduce_rail(struct tt_engine *e, const struct tt_call *call);
+/* What an all_gather does between hosts: bytes[r] of every rank, places[r] where those go that come to
+ * this rank, which are the ones whose number on their host modulo n_local is its own. */
+tutti_result tt_hier_run_cross(struct tt_engine *e, const void *mine, const size_t bytes[],
+                               void *const places[]);
+/* What a broadcast does between hosts. Of the ranks that stand for a host: root itself for its own. */
+tutti_result tt_hier_run_entries(struct tt_engine *e, const struct tt_call *call);
+int tt_hier_entry(const struct tt_engine *e, int root, int host);
+
 /* The i'th of `parts` equal parts of a vector, in elements of `size` bytes; lines are not split. */
 struct tt_hier_part {
     size_t first, n;

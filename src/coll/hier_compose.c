@@ -3,6 +3,12 @@
 
 #include "coll/hier_parts.h"
 
+enum {
+    RAIL = 0x7a11,
+    CROSS = 0xc055,
+    ENTRIES = 0xe417
+}; /* parts of calls, in `check` of messages */
+
 struct tt_hier_place tt_hier_place(const struct tt_engine *e)
 {
     return (struct tt_hier_place){.n_hosts = e->n_hosts,
@@ -32,21 +38,59 @@ enum tt_presence tt_hier_presence(struct tt_engine *e, int local)
 
 /* ---- calls ---- */
 
+/* Messages say what kind of call they belong to, and by `check` which one: those that only some ranks
+ * make have numbers of their own, or none. */
+static tutti_result begin(struct tt_engine *e, const struct tt_call *call, uint32_t check)
+{
+    TT_TRY(tt_cpu_failed(e->local_engine));
+    e->kind = (uint32_t)(tt_cpu_what(call) & TT_WIRE_KIND_MASK);
+    e->check = check;
+    e->n_messages = 0;
+    return TUTTI_OK;
+}
+
+static tutti_result end(struct tt_engine *e, tutti_result res)
+{
+    return res == TUTTI_OK ? TUTTI_OK : tt_hier_give_up(e, res);
+}
+
 tutti_result tt_hier_reduce_rail(struct tt_engine *e, const struct tt_call *call)
 {
-    const uint32_t rail = UINT32_C(0x7a11);
-    tutti_result res = tt_cpu_failed(e->local_engine);
+    const uint32_t number = tt_hier_mix(RAIL, ++e->rail_sequence);
+    tutti_result res = begin(e, call, tt_hier_mix(number, call->count));
     uint64_t fp;
 
     if (res == TUTTI_OK) {
-        e->kind = (uint32_t)(tt_cpu_what(call) & TT_WIRE_KIND_MASK);
-        e->check = tt_hier_mix(tt_hier_mix(rail, ++e->rail_sequence), call->count);
-        e->n_messages = 0;
         fp = tt_fp_enter();
         res = tt_hier_along_rail(e, call);
         tt_fp_leave(fp);
     }
-    return res == TUTTI_OK ? TUTTI_OK : tt_hier_give_up(e, res);
+    return end(e, res);
+}
+
+tutti_result tt_hier_run_cross(struct tt_engine *e, const void *mine, const size_t bytes[],
+                               void *const places[])
+{
+    const struct tt_call call = tt_call_even(TT_COLL_ALL_GATHER, TUTTI_DTYPE_U8, NULL, NULL, 0);
+    const uint32_t number = tt_hier_mix(CROSS, ++e->sequence);
+    tutti_result res =
+        begin(e, &call, tt_hier_mix(number, tt_cpu_counts_hash(bytes, (size_t)e->n_ranks)));
+
+    if (res == TUTTI_OK) {
+        tt_hier_cross(e, mine, bytes, places);
+        res = tt_hier_exchange(e);
+    }
+    return end(e, res);
+}
+
+tutti_result tt_hier_run_entries(struct tt_engine *e, const struct tt_call *call)
+{
+    const uint32_t root = tt_hier_mix(ENTRIES, (uint64_t)call->root);
+    tutti_result res = begin(e, call, tt_hier_mix(root, call->count));
+
+    if (res == TUTTI_OK)
+        res = tt_hier_broadcast_hosts(e, call);
+    return end(e, res);
 }
 
 struct turn {

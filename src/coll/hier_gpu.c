@@ -110,11 +110,13 @@ static tutti_result make_workspace(struct tt_engine *e)
 {
     const size_t n = (size_t)e->n_ranks;
 
-    e->counts = calloc(n, sizeof(*e->counts));
+    e->counts = calloc(4 * n, sizeof(*e->counts));
+    e->blocks = calloc(n, sizeof(*e->blocks));
+    e->places = calloc(n, sizeof(*e->places));
     e->proxy_counts = calloc(4 * n, sizeof(*e->proxy_counts));
     e->words = calloc((1 + n) * n, sizeof(*e->words));
     e->streams = calloc(TT_CUDA_STAGE_BLOCKS + 1, sizeof(*e->streams));
-    if (!e->counts || !e->proxy_counts || !e->words || !e->streams)
+    if (!e->counts || !e->blocks || !e->places || !e->proxy_counts || !e->words || !e->streams)
         return TT_FAIL(TUTTI_E_MEMORY, "no memory for calls among %zu ranks", n);
     return TUTTI_OK;
 }
@@ -164,6 +166,8 @@ static void engine_destroy(struct tt_engine *e)
         tt_gpu_record_drop(e, e->records);
     pthread_mutex_destroy(&e->lock);
     free(e->counts);
+    free(e->blocks);
+    free(e->places);
     free(e->proxy_counts);
     free(e->words);
     free(e->streams);

@@ -18,6 +18,8 @@ enum tt_gpu_kind {
     TT_GPU_WHOLE,    /* the collective itself, among all ranks */
     TT_GPU_COUNTED,  /* the same, of blocks that follow from counts in GPU memory */
     TT_GPU_RAIL,     /* partial results to their reduction, along the rail */
+    TT_GPU_CROSS,    /* every rank's block once to each other host */
+    TT_GPU_ENTRIES,  /* a broadcast's data to one rank of each host */
     TT_GPU_MESSAGES, /* sends and receives, each at its own pace */
 };
 
@@ -32,6 +34,7 @@ struct tt_gpu_record {
     tutti_device_counts counts; /* COUNTED */
     int n_parts;                /* COUNTED: tensors of each rank */
     int n_out, n_in;
+    uint64_t *sizes; /* CROSS: [n_ranks], of all ranks' blocks; behind the parts */
     struct tt_gpu_part {
         uint64_t bytes; /* COUNTED: of a count of 1 */
         int rank;       /* whose block it is, or who sends or receives it */
@@ -57,13 +60,25 @@ struct tt_engine {
     pthread_mutex_t lock; /* of the list */
     struct tt_gpu_record *records;
 
+    void **places;                  /* the proxy's: [n_ranks] */
     uint64_t *words;                /* the proxy's: [1 + n_ranks][n_ranks] counts of GPUs */
-    size_t *counts, *proxy_counts;  /* [n_ranks]: the caller's, the proxy's */
+    size_t *counts, *proxy_counts;  /* [4][n_ranks]: the caller's, the proxy's */
+    void **blocks;                  /* the caller's: [n_ranks] */
     struct tt_hier_stream *streams; /* the proxy's: [TT_CUDA_STAGE_BLOCKS] */
     char details[448];
 };
 
-/* ---- hier_gpu_call.c: from a call to launches ---- */
+/* ---- hier_gpu_call.c, hier_gpu_reduce.c, hier_gpu_move.c: from a call to launches ---- */
+
+/* Up to which size fewer launches are better than fewer bytes: of an all_reduce every rank's whole partial
+ * result crosses instead of a part for each; of moves everything takes the way of the host's memory. */
+#define TT_GPU_SMALL (UINT64_C(32) << 10)
+
+tutti_result tt_hier_gpu_all_reduce(struct tt_engine *e, const struct tt_call *call);
+tutti_result tt_hier_gpu_reduce_scatter(struct tt_engine *e, const struct tt_call *call);
+tutti_result tt_hier_gpu_all_gather(struct tt_engine *e, const struct tt_call *call);
+tutti_result tt_hier_gpu_all_to_allv(struct tt_engine *e, const struct tt_call *call);
+tutti_result tt_hier_gpu_move(struct tt_engine *e, const struct tt_call *call); /* all others */
 
 tutti_result tt_hier_gpu_run(struct tt_engine *e, const struct tt_call *call);
 tutti_result tt_hier_gpu_p2p(struct tt_engine *e, struct tt_p2p ops[], size_t n_ops);
@@ -74,15 +89,28 @@ tutti_result tt_hier_gpu_p2p(struct tt_engine *e, struct tt_p2p ops[], size_t n_
 struct tt_gpu_plan {
     enum tt_gpu_kind kind;
     const struct tt_call *call;
-    uint64_t longest; /* bytes of any rank's longest block */
-    int most;         /* blocks of any rank, one way */
+    uint64_t longest;                    /* bytes of any rank's longest block */
+    uint64_t sizes[TT_CUDA_STAGE_RANKS]; /* CROSS: of every rank's */
+    int most;                            /* blocks of any rank, one way */
     int n_out, n_in;
     struct tt_cuda_stage_block blocks[TT_CUDA_STAGE_BLOCKS];
     struct tt_gpu_part parts[TT_CUDA_STAGE_BLOCKS];
 };
+struct tt_gpu_plan *tt_gpu_plan_begin(struct tt_gpu_plan *plan, enum tt_gpu_kind kind,
+                                      const struct tt_call *call);
 void tt_gpu_plan_out(struct tt_gpu_plan *plan, const void *at, uint64_t bytes, int rank);
 void tt_gpu_plan_in(struct tt_gpu_plan *plan, void *at, uint64_t bytes, int rank);
 tutti_result tt_gpu_plan_launch(struct tt_engine *e, struct tt_gpu_plan *plan);
+
+/* A step by the GPUs of this host alone. */
+tutti_result tt_hier_gpu_within(struct tt_engine *e, struct tt_call *call);
+
+unsigned char *tt_gpu_at(const void *base, uint64_t offset); /* NULL: of none */
+/* Bytes of rank r's block, where all ranks know them; the longest of all, times `unit`, and how many are
+ * not empty. */
+uint64_t tt_gpu_block_of(const struct tt_call *call, int r);
+void tt_gpu_measure(const struct tt_engine *e, struct tt_gpu_plan *plan, const struct tt_call *call,
+                    uint64_t unit);
 
 void tt_gpu_record_drop(struct tt_engine *e, struct tt_gpu_record *record);
 

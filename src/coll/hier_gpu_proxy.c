@@ -180,17 +180,39 @@ static tutti_result run_whole(struct tt_engine *e, const struct chunk *c)
     return tt_hier_engine.run(e->data, &call);
 }
 
+/* All ranks' blocks are listed, so that all know the sizes; those that do not come here have no place. */
+static tutti_result run_cross(struct tt_engine *e, const struct chunk *c)
+{
+    const struct tt_gpu_record *r = c->record;
+    unsigned char *in = c->in;
+
+    for (int i = r->n_out; i < r->n_out + r->n_in; i++) {
+        e->places[r->part[i].rank] = in;
+        in += slice_of(c, i);
+    }
+    for (int q = 0; q < e->n_ranks; q++) {
+        const uint64_t left = r->sizes[q] > c->from ? r->sizes[q] - c->from : 0;
+
+        e->proxy_counts[q] = (size_t)(left < c->slice ? left : c->slice);
+    }
+    return tt_hier_run_cross(e->data, c->out, e->proxy_counts, e->places);
+}
+
 static tutti_result run_chunk(struct tt_engine *e, const struct chunk *c)
 {
     const struct tt_gpu_record *r = c->record;
     struct tt_call call;
 
-    if (r->kind != TT_GPU_RAIL)
+    if (r->kind == TT_GPU_CROSS)
+        return run_cross(e, c);
+    if (r->kind == TT_GPU_WHOLE || r->kind == TT_GPU_COUNTED)
         return run_whole(e, c);
     call = tt_call_even(r->call.coll, r->call.dtype, c->out, c->in,
                         slice_of(c, 0) / tt_dtype_bytes(r->call.dtype));
     call.op = r->call.op;
-    return tt_hier_reduce_rail(e->data, &call);
+    call.root = r->call.root;
+    return r->kind == TT_GPU_RAIL ? tt_hier_reduce_rail(e->data, &call)
+                                  : tt_hier_run_entries(e->data, &call);
 }
 
 /* From the end of the last chunk on the caller may destroy the communicator, so then this is not busy. */

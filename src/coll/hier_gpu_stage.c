@@ -4,6 +4,41 @@
 
 #include "coll/hier_gpu_parts.h"
 
+/* ---- plans ---- */
+
+struct tt_gpu_plan *tt_gpu_plan_begin(struct tt_gpu_plan *plan, enum tt_gpu_kind kind,
+                                      const struct tt_call *call)
+{
+    plan->kind = kind;
+    plan->call = call;
+    plan->longest = 0;
+    plan->most = 1;
+    plan->n_out = plan->n_in = 0;
+    return plan;
+}
+
+unsigned char *tt_gpu_at(const void *base, uint64_t offset)
+{
+    return base ? (unsigned char *)(uintptr_t)base + offset : NULL;
+}
+
+uint64_t tt_gpu_block_of(const struct tt_call *call, int r)
+{
+    return (call->counts ? call->counts[r] : call->count) * tt_dtype_bytes(call->dtype);
+}
+
+void tt_gpu_measure(const struct tt_engine *e, struct tt_gpu_plan *plan, const struct tt_call *call,
+                    uint64_t unit)
+{
+    plan->most = 0;
+    for (int r = 0; r < e->n_ranks; r++) {
+        const uint64_t bytes = tt_gpu_block_of(call, r) * unit;
+
+        plan->longest = bytes > plan->longest ? bytes : plan->longest;
+        plan->most += bytes > 0;
+    }
+}
+
 void tt_gpu_plan_out(struct tt_gpu_plan *plan, const void *at, uint64_t bytes, int rank)
 {
     const int i = plan->n_out++;
@@ -31,7 +66,7 @@ static tutti_result keep(struct tt_engine *e, const struct tt_gpu_plan *plan,
     int is_captured;
 
     TT_TRY(tt_cuda_is_captured(e->cuda, plan->call->stream, &is_captured));
-    r = calloc(1, sizeof(*r) + n * sizeof(r->part[0]));
+    r = calloc(1, sizeof(*r) + n * sizeof(r->part[0]) + (size_t)e->n_ranks * sizeof(r->sizes[0]));
     if (!r)
         return TT_FAIL(TUTTI_E_MEMORY, "no memory for a call with %zu blocks", n);
     r->is_captured = is_captured;
@@ -43,6 +78,9 @@ static tutti_result keep(struct tt_engine *e, const struct tt_gpu_plan *plan,
     r->n_out = plan->n_out;
     r->n_in = plan->n_in;
     memcpy(r->part, plan->parts, n * sizeof(r->part[0]));
+    r->sizes = (uint64_t *)(void *)(r->part + n);
+    if (plan->kind == TT_GPU_CROSS)
+        memcpy(r->sizes, plan->sizes, (size_t)e->n_ranks * sizeof(r->sizes[0]));
     pthread_mutex_lock(&e->lock);
     r->next = e->records;
     r->link = &e->records;
@@ -113,4 +151,10 @@ tutti_result tt_gpu_plan_launch(struct tt_engine *e, struct tt_gpu_plan *plan)
     if (res != TUTTI_OK)
         tt_gpu_record_drop(e, r);
     return res;
+}
+
+tutti_result tt_hier_gpu_within(struct tt_engine *e, struct tt_call *call)
+{
+    call->thread = TT_CALL_UNCOUNTED;
+    return tt_cuda_engine.run(e->cuda, call);
 }

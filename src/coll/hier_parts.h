@@ -127,6 +127,12 @@ tutti_result tt_hier_scatter(struct tt_engine *e, const struct tt_call *call);
 tutti_result tt_hier_gather_blocks(struct tt_engine *e, const void *mine, const size_t bytes[],
                                    void *const places[]);
 
+/* The part of that between hosts, prepared: places[r] of the ranks whose blocks come to this one. */
+void tt_hier_cross(struct tt_engine *e, const void *mine, const size_t bytes[],
+                   void *const places[]);
+/* The part of a broadcast between hosts: among the ranks that tt_hier_entry() names. */
+tutti_result tt_hier_broadcast_hosts(struct tt_engine *e, const struct tt_call *call);
+
 /* A block from every rank to every other: bytes, and offsets from `out` and `in`. */
 struct tt_hier_moves {
     const size_t *out_bytes, *out_at;

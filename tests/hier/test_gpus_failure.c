@@ -147,7 +147,8 @@ static void aborted(struct t_rank *t)
         t_device_sync(&device);
         T_CHECK(atomic_load(at_ns) == 0 ||
                     t_now_ns() - atomic_load(at_ns) < UINT64_C(100000000) * t_scale(),
-                "the abort took %llu ms", (unsigned long long)(t_now_ns() - atomic_load(at_ns)) / 1000000);
+                "the abort took %llu ms",
+                (unsigned long long)(t_now_ns() - atomic_load(at_ns)) / 1000000);
         check_failed(a.comm, &device, p, TUTTI_E_ABORTED, -1);
     }
     t_meet(t);
