@@ -182,6 +182,15 @@ static tutti_result find_hosts(tutti_comm *comm, const struct tt_exchange *x)
     return res;
 }
 
+static tutti_result choose_across_hosts(tutti_comm *comm)
+{
+#ifdef TUTTI_HAVE_CUDA
+    if (comm->device == TUTTI_DEVICE_CUDA)
+        return tt_hier_gpu_choose(comm->engine, comm->algorithm);
+#endif
+    return tt_hier_choose(comm->control, comm->algorithm);
+}
+
 /* Rank 0's table, or rank 0's reason for having none, becomes everybody's. */
 static tutti_result agree_on_select(tutti_comm *comm, const tutti_comm_config *config)
 {
@@ -219,7 +228,7 @@ static tutti_result agree_on_select(tutti_comm *comm, const tutti_comm_config *c
     comm->select = word.select;
     memcpy(comm->algorithm, word.algorithm, sizeof(comm->algorithm));
     if (word.result == TUTTI_OK && comm->n_hosts > 1)
-        TT_TRY(tt_hier_choose(comm->control, comm->algorithm));
+        TT_TRY(choose_across_hosts(comm));
     if (word.result != TUTTI_OK && comm->rank != 0)
         return TT_FAIL((tutti_result)word.result, "rank 0 could not make the table of algorithms: "
                                                   "see its own error");

@@ -7,6 +7,7 @@
 
 #include "base/sha256.h"
 #include "coll/hier_gpu_parts.h"
+#include "coll/select.h"
 
 /* A slot of the stage holds a 64th of the scratch, 16 KiB to 1 MiB: a MiB is far more than what the time
  * of a message costs, and eight of them are little memory to pin. */
@@ -200,6 +201,19 @@ static tutti_result engine_create(const struct tt_engine_config *config,
 struct tt_engine *tt_hier_gpu_local(struct tt_engine *e)
 {
     return e->cuda;
+}
+
+tutti_result tt_hier_gpu_choose(struct tt_engine *e, const char *algorithm)
+{
+    const int algo = algorithm[0] ? tt_algo_from_name(algorithm) : TT_ALGO_AUTO;
+
+    if (algo < 0 || algo == TT_ALGO_XMEM)
+        return TT_FAIL(TUTTI_E_UNSUPPORTED,
+                       "algorithm %s is for host memory; on GPUs of several hosts there are "
+                       "one_shot, two_shot and direct within a host, and flat",
+                       algorithm);
+    e->algo = algo == TT_ALGO_FLAT ? TT_ALGO_AUTO : (enum tt_algo)algo;
+    return TUTTI_OK;
 }
 
 /* ---- ending, looking inside ---- */

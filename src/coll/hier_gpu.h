@@ -13,4 +13,8 @@ extern const struct tt_engine_ops tt_hier_gpu_engine;
 /* The CUDA engine among the ranks of this host. */
 struct tt_engine *tt_hier_gpu_local(struct tt_engine *e);
 
+/* The algorithm that was asked for by name ("": none), the same on all ranks: that of the steps within a
+ * host. */
+tutti_result tt_hier_gpu_choose(struct tt_engine *e, const char *algorithm);
+
 #endif

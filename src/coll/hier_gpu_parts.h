@@ -50,6 +50,7 @@ struct tt_engine {
     struct tt_engine *control;   /* for host memory, on the caller's thread */
     struct tt_engine *cuda;      /* among the ranks of this host */
     struct tt_engine *data;      /* for host memory, on the proxy's thread */
+    enum tt_algo algo;           /* of steps within the host */
     struct tt_cuda_stage *stage;
     uint64_t slot_bytes;
     struct tt_proxy *proxy;

@@ -156,5 +156,6 @@ tutti_result tt_gpu_plan_launch(struct tt_engine *e, struct tt_gpu_plan *plan)
 tutti_result tt_hier_gpu_within(struct tt_engine *e, struct tt_call *call)
 {
     call->thread = TT_CALL_UNCOUNTED;
+    call->algo = call->window_algo = e->algo;
     return tt_cuda_engine.run(e->cuda, call);
 }

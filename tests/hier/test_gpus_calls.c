@@ -134,6 +134,25 @@ static void flat_gives_the_bits_of_one_host(void **state)
     unsetenv("TUTTI_ALGO");
 }
 
+/* A name of an algorithm is that of the steps within a host. */
+static void forced_algorithms_are_taken(void **state)
+{
+    const struct t_job job = t_cuda_job(2, flat_calls);
+    static char text[8192];
+    int failed;
+
+    (void)state;
+    setenv("TUTTI_ALGO", "two_shot", 1);
+    run(every_call, "0011");
+    setenv("TUTTI_ALGO", "xmem", 1);
+    t_hosts("01");
+    failed = t_run_quietly(&job, text, sizeof(text));
+    t_hosts(NULL);
+    unsetenv("TUTTI_ALGO");
+    assert_true(failed);
+    T_CONTAINS(text, "algorithm xmem is for host memory");
+}
+
 /* A part of one host has the plain engine for GPUs; one of several hosts this one. */
 static void splits(struct t_rank *t)
 {
@@ -175,6 +194,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(every_collective_dtype_and_operation),
         cmocka_unit_test(longer_than_the_stage),
         cmocka_unit_test(flat_gives_the_bits_of_one_host),
+        cmocka_unit_test(forced_algorithms_are_taken),
         cmocka_unit_test(parts_take_the_engine_that_fits),
     };
 
