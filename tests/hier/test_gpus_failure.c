@@ -168,9 +168,10 @@ static void an_abort_ends_calls_on_all_hosts(void **state)
 
 /* --- death --- */
 
-/* Rank 1 is killed; another communicator, of the others, works before and after. */
+/* The last rank but one is killed; another communicator, of the others, works before and after. */
 static void killed(struct t_rank *t)
 {
+    const int dead = t->n_ranks - 2;
     tutti_comm_config config = t_cuda_config(t);
     struct t_device device;
     tutti_comm *comm, *rest;
@@ -182,20 +183,20 @@ static void killed(struct t_rank *t)
     t_device_open(&device, t);
     p = t_device_alloc(BYTES);
     T_OK(t_comm_create(t, 2, &config, &comm));
-    T_OK(tutti_comm_split(comm, t->rank == 1 ? -1 : 0, 0, &rest));
+    T_OK(tutti_comm_split(comm, t->rank == dead ? -1 : 0, 0, &rest));
     T_OK(sum(comm, &device, p, COUNT));
     t_device_sync(&device);
-    if (t->n_ranks > 2 && t->rank != 1)
+    if (t->rank != dead)
         check_good(t, rest, &device, t->n_ranks - 1);
     t_meet(t);
     begin = t_now_ns();
-    if (t->rank == 1) {
+    if (t->rank == dead) {
         t_sleep_us(50000);
         kill(getpid(), SIGKILL);
     }
     may_fail(sum(comm, &device, p, LONG), TUTTI_E_PEER);
     t_device_sync(&device);
-    check_failed(comm, &device, p, TUTTI_E_PEER, 1);
+    check_failed(comm, &device, p, TUTTI_E_PEER, dead);
     T_CHECK(t_now_ns() - begin < UINT64_C(2000000000) * t_scale(), "noticed after %llu ms",
             (unsigned long long)(t_now_ns() - begin) / 1000000);
     check_good(t, rest, &device, t->n_ranks - 1);
@@ -210,7 +211,8 @@ static void a_rank_that_is_killed_is_named_on_all_hosts(void **state)
 {
     (void)state;
     run(killed, "010", 1 << 1);
-    run(killed, "0110", 1 << 1); /* somebody waits for it on its own host */
+    run(killed, "0110", 1 << 2);
+    run(killed, "1011", 1 << 2); /* it has never talked to another host */
 }
 
 /* --- calls that do not match --- */
