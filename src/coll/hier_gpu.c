@@ -230,10 +230,14 @@ static void engine_state(const struct tt_engine *e, tutti_comm_state *state)
 
     tt_cuda_engine.state(e->cuda, &cuda);
     tt_hier_engine.state(e->data, state);
-    if (state->result == TUTTI_OK)
+    if (atomic_load(&e->has_refused)) {
+        state->result = e->refusal;
+        state->peer = e->refusal_peer;
+        snprintf(state->text, sizeof(state->text), "%s", e->refusal_text);
+    } else if (state->result == TUTTI_OK) {
         *state = cuda;
-    else
-        state->sequence = cuda.sequence;
+    }
+    state->sequence = cuda.sequence;
 }
 
 static void engine_info(const struct tt_engine *e, struct tt_engine_info *info)

@@ -168,27 +168,36 @@ static void fill(const struct tt_engine *e, const struct tt_gpu_record *r, int n
     tt_gpu_cut(e, longest * widest, e->n_ranks * r->n_parts, &plan->slice, &plan->n_chunks);
 }
 
-/* What cannot be done is answered too: by nothing to move. */
+/* What cannot be done is answered too, by nothing to move. When the kernel is over its failure can be seen, but
+ * the others hear of it only when all have the counts and have answered their kernels likewise. */
+static tutti_result refuse(struct tt_engine *e, tutti_result why, int culprit)
+{
+    const struct tt_call barrier = {.coll = TT_COLL_BARRIER, .dtype = TUTTI_DTYPE_U8};
+    struct tt_cuda_stage_plan *plan = tt_cuda_stage_plan(e->stage);
+
+    snprintf(e->refusal_text, sizeof(e->refusal_text), "%s", tt_error_text());
+    e->refusal = why;
+    e->refusal_peer = culprit;
+    atomic_store(&e->has_refused, 1);
+    plan->n_chunks = 0;
+    memset(plan->received, 0, sizeof(plan->received));
+    memset(plan->block, 0, sizeof(plan->block));
+    tt_cuda_stage_planned(e->stage);
+    (void)tt_hier_engine.run(e->data, &barrier);
+    return tt_hier_fail(e->data, why, culprit, e->refusal_text);
+}
+
 tutti_result tt_hier_gpu_plan_counts(struct tt_engine *e, const struct tt_gpu_record *r)
 {
     const int n_words = r->call.coll == TT_COLL_ALL_GATHER ? 1 : e->n_ranks;
-    struct tt_cuda_stage_plan *plan = tt_cuda_stage_plan(e->stage);
-    tutti_result res;
-    char text[256];
     int culprit = -1;
+    tutti_result res;
 
     TT_TRY(exchange(e, n_words));
     res = check(e, r, n_words, &culprit);
-    if (res == TUTTI_OK) {
-        fill(e, r, n_words, plan);
-    } else {
-        plan->n_chunks = 0;
-        memset(plan->received, 0, sizeof(plan->received));
-        memset(plan->block, 0, sizeof(plan->block));
-    }
+    if (res != TUTTI_OK)
+        return refuse(e, res, culprit);
+    fill(e, r, n_words, tt_cuda_stage_plan(e->stage));
     tt_cuda_stage_planned(e->stage);
-    if (res == TUTTI_OK)
-        return TUTTI_OK;
-    snprintf(text, sizeof(text), "%s", tt_error_text());
-    return tt_hier_fail(e->data, res, culprit, text);
+    return TUTTI_OK;
 }

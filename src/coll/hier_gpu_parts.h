@@ -58,6 +58,12 @@ struct tt_engine {
     int is_over;                      /* the proxy's: it has failed */
     uint64_t looked_ns, lived_ns;     /* the proxy's: when it last looked around, and who lives */
 
+    /* What the proxy of this rank alone knows yet: set once, then has_refused. */
+    _Atomic int has_refused;
+    tutti_result refusal;
+    int refusal_peer;
+    char refusal_text[200];
+
     pthread_mutex_t lock; /* of the list */
     struct tt_gpu_record *records;
 

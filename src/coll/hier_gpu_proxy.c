@@ -28,6 +28,8 @@ tutti_result tt_hier_gpu_failed(const struct tt_engine *e)
 {
     int peer;
 
+    if (atomic_load(&e->has_refused))
+        return TT_FAIL(e->refusal, "%s", e->refusal_text);
     TT_TRY(tt_hier_failed(e->data));
     return tt_cuda_failed(e->cuda, &peer);
 }

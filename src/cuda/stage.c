@@ -13,6 +13,8 @@
 #define VECTORS     4           /* of 16 bytes that a thread has under way */
 #define LATE_NS     1000000000u /* what kernels wait after everybody else has given up */
 
+_Static_assert(sizeof(struct tt_cuda_stage_args) <= 4096, "what every driver takes as arguments");
+
 struct tt_cuda_stage {
     struct tt_engine *engine;
     unsigned char *memory; /* words, slots out, slots in */
