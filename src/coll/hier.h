@@ -27,7 +27,7 @@ struct tt_hier_place tt_hier_place(const struct tt_engine *e);
 /* An all-gather of host memory among the ranks of this host; `engine` is the context of a tt_exchange. */
 tutti_result tt_hier_gather_local(void *engine, const void *send, void *recv, size_t bytes);
 /* Is the i'th rank of this host still there? Any thread. */
-enum tt_presence tt_hier_presence(struct tt_engine *e, int local);
+enum tt_presence tt_hier_local_presence(struct tt_engine *e, int local);
 
 /* The second half of an all_reduce: send is this host's partial result of a part that the rail has in
  * common, recv becomes the reduction over the hosts. Of ranks below n_rails of their host. */

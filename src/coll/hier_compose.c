@@ -31,7 +31,7 @@ tutti_result tt_hier_gather_local(void *engine, const void *send, void *recv, si
     return res == TUTTI_OK ? TUTTI_OK : tt_hier_give_up(e, res);
 }
 
-enum tt_presence tt_hier_presence(struct tt_engine *e, int local)
+enum tt_presence tt_hier_local_presence(struct tt_engine *e, int local)
 {
     return tt_cpu_presence(e->local_engine, local);
 }

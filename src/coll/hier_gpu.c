@@ -41,7 +41,7 @@ static tutti_result agree(struct tt_engine *e, tutti_result mine, const char *wh
 
 static enum tt_presence presence(void *context, int local)
 {
-    return tt_hier_presence(context, local);
+    return tt_hier_local_presence(context, local);
 }
 
 static void derive(const struct tt_engine_config *config, const char *purpose, int host,

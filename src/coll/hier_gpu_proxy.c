@@ -43,7 +43,7 @@ static tutti_result look_for_dead(struct tt_engine *e)
     for (int i = 0; i < p->n_local; i++) {
         const int rank = p->members[p->first[p->host] + i];
 
-        if (i == p->local || tt_hier_presence(e->data, i) != TT_HAS_DIED)
+        if (i == p->local || tt_hier_local_presence(e->data, i) != TT_HAS_DIED)
             continue;
         snprintf(text, sizeof(text), "rank %d died", rank);
         return tt_hier_fail(e->data, TUTTI_E_PEER, rank, text);
