@@ -2,6 +2,7 @@
 #   tests/unit/test_X.c   unit.X    one room from inside (src/ is visible), cmocka
 #   tests/coll/test_X.c   coll.X    collectives between real processes, with tests/support/
 #   tests/hier/test_X.c   hier.X    ranks as if on several hosts, a fake network between them
+#                                   (test_gpus_X.c: simulated GPUs; over UCX as well)
 #   tests/fault/test_X.c  fault.X   what must survive: kills, stalls, timeouts; with tests/support/
 #   tests/net/test_X.c    net.X     the network between processes, over the real provider or a fake
 #   tests/cuda/test_X.c   cuda.X    the CUDA engine on a simulated GPU (tests/support/sim); run by hand
@@ -217,6 +218,32 @@ if(support_sources)
             add_dependencies(cuda_${name} tutti_tool)
         endif()
         tutti_add_tests(cuda.${name} cuda_${name} ${source} 2)
+    endforeach()
+    unset(tutti_test_environment)
+    # GPUs on several hosts: over the network of tests/support/net, and as ucx.X over UCX.
+    file(GLOB sources CONFIGURE_DEPENDS tests/hier/test_gpus_*.c)
+    set(on_hosts device_groups device_counts graphs)
+    list(TRANSFORM on_hosts REPLACE "(.+)" "${PROJECT_SOURCE_DIR}/tests/cuda/test_\\1.c" OUTPUT_VARIABLE
+         on_hosts_sources)
+    foreach(source ${sources} ${on_hosts_sources})
+        string(REGEX REPLACE ".*/test_(.*)\\.c$" "\\1" name ${source})
+        set(tutti_test_environment "TUTTI_CUDA_LIBRARY=$<TARGET_FILE:tutti_fake_cuda>")
+        if(name IN_LIST on_hosts)
+            list(APPEND tutti_test_environment "T_HOSTS=010" "T_RANKS=2,3")
+        endif()
+        tutti_test_program(hier_${name} ${source} ${CMOCKA_INCLUDE_DIR})
+        target_sources(hier_${name} PRIVATE ${net_sources} ${hier_support})
+        target_link_libraries(hier_${name} PRIVATE ${CMOCKA_LIBRARY} m)
+        target_link_options(hier_${name} PRIVATE LINKER:--allow-multiple-definition)
+        add_dependencies(hier_${name} tutti_fake_cuda)
+        tutti_add_tests(hier.${name} hier_${name} ${source} 2)
+        if(tutti_have_ucx AND NOT name IN_LIST on_hosts)
+            list(APPEND tutti_test_environment "T_NET=ucx")
+            tutti_test_program(ucx_${name} ${source} ${CMOCKA_INCLUDE_DIR})
+            target_link_libraries(ucx_${name} PRIVATE tutti_test_support ${CMOCKA_LIBRARY} m)
+            add_dependencies(ucx_${name} tutti_fake_cuda)
+            tutti_add_tests(ucx.${name} ucx_${name} ${source} 2)
+        endif()
     endforeach()
     unset(tutti_test_environment)
     # Runs kernels without an engine around them.

@@ -24,7 +24,8 @@
  * Conventions. Functions return tutti_result: 0 is success, 1 in progress, negative a failure whose
  * text is in tutti_last_error(). Outputs come last, end in `_out`, and are set on success only.
  * Counts are in elements, `bytes` in bytes, times in the unit that the name ends with. No function
- * calls exit or abort, installs a signal handler or, but for the channels of <tutti/device.h>, starts a thread.
+ * calls exit or abort, installs a signal handler or starts a thread (but one for each communicator of
+ * GPUs on several hosts, and those of the channels of <tutti/device.h>).
  *
  * Unless its comment says otherwise, every collective obeys these rules:
  *   Order       All ranks call the same collectives in the same order with matching arguments; a
@@ -253,7 +254,7 @@ typedef struct tutti_comm_config {
  *             After fork() a child must not use its parent's communicators.
  * Errors      TUTTI_E_ARG, TUTTI_E_TIMEOUT (who is missing), TUTTI_E_AUTH (an id that is not rank
  *             0's), TUTTI_E_VERSION, TUTTI_E_UNSUPPORTED (ranks on several hosts, which are named, without
- *             a network or with GPUs; a device without an engine), TUTTI_E_MEMORY, TUTTI_E_SYSTEM.
+ *             a network; a device without an engine), TUTTI_E_MEMORY, TUTTI_E_SYSTEM.
  *             Nothing is left behind.
  */
 TUTTI_API tutti_result tutti_comm_create(const tutti_comm_config *config, tutti_comm **comm_out);
@@ -300,7 +301,7 @@ typedef struct tutti_comm_info {
     int32_t n_ranks;
     int32_t n_hosts;
     tutti_device device;
-    const char *engine; /* "cpu", "cuda", "hosts" (several); lives as long as the library */
+    const char *engine; /* "cpu", "cuda"; of several hosts "hosts", "cuda hosts". Never freed */
     const char *name;   /* lives as long as the communicator */
     uint64_t timeout_ms;
     uint64_t memory_bytes; /* of this rank for its peers, windows left out */

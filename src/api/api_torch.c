@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "coll/comm.h"
 #ifdef TUTTI_HAVE_CUDA
+#include "coll/hier_gpu.h"
 #include "cuda/cuda_engine.h"
 
 #define MAX_DEPTH 16
@@ -61,7 +62,8 @@ tutti_result tutti_torch_push_comm(tutti_comm *comm)
         return TT_FAIL(TUTTI_E_ARG, "torch_push_comm: communicator %s is for host memory",
                        comm->name);
     if (comm)
-        TT_TRY(tt_cuda_pool_of(comm->engine, &frame.pool));
+        TT_TRY(tt_cuda_pool_of(comm->n_hosts > 1 ? tt_hier_gpu_local(comm->engine) : comm->engine,
+                               &frame.pool));
     stack[depth++] = frame;
     return TUTTI_OK;
 }

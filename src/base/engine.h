@@ -27,6 +27,8 @@ struct tt_engine_config {
     /* Of a GPU engine, which cannot tell by itself; the context is that of `exchange`. Any thread. */
     enum tt_presence (*presence)(void *context, int rank);
 
+    struct tt_engine *control; /* of a GPU engine on several hosts: that for host memory */
+
     /* Of an engine that another one is composed of. */
     int n_nearby;               /* ranks on this machine, if some of them count as on other hosts */
     const int *labels;          /* [n_ranks]: what texts call the ranks; NULL: by their numbers */

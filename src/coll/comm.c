@@ -13,6 +13,9 @@
 #include "boot/boot.h"
 #include "coll/channel.h"
 #include "coll/hier.h"
+#ifdef TUTTI_HAVE_CUDA
+#include "coll/hier_gpu.h"
+#endif
 #include "cpu/cpu_engine.h"
 #ifdef TUTTI_HAVE_CUDA
 #include "cuda/cuda_engine.h"
@@ -73,9 +76,10 @@ static tutti_result device_check(const tutti_comm_config *c)
             "this build has no engine for device %d, only for the CPU (%d) and CUDA (%d)",
             (int)c->device, TUTTI_DEVICE_CPU, TUTTI_DEVICE_CUDA);
 #ifdef TUTTI_HAVE_CUDA
-    if (c->n_ranks > TT_CUDA_MAX_RANKS)
-        return TT_FAIL(TUTTI_E_ARG, "n_ranks is %d; a communicator of GPUs has at most %d",
-                       c->n_ranks, TT_CUDA_MAX_RANKS);
+    if (c->n_ranks > TT_HIER_GPU_MAX_RANKS)
+        return TT_FAIL(TUTTI_E_ARG,
+                       "n_ranks is %d; a communicator of GPUs has at most %d, and %d on a host",
+                       c->n_ranks, TT_HIER_GPU_MAX_RANKS, TT_CUDA_MAX_RANKS);
     return TUTTI_OK;
 #else
     return TT_FAIL(TUTTI_E_UNSUPPORTED,
@@ -152,11 +156,6 @@ static tutti_result several_hosts(tutti_comm *comm, const struct tt_exchange *x,
     char text[160];
 
     tt_host_text(cards, comm->host_of, comm->n_ranks, text, sizeof(text));
-    if (comm->device != TUTTI_DEVICE_CPU)
-        return TT_FAIL(TUTTI_E_UNSUPPORTED,
-                       "the ranks run on %d hosts (%s): communicators of GPUs join ranks of one "
-                       "host only",
-                       comm->n_hosts, text);
     TT_LOG(TUTTI_LOG_INFO, comm->rank, comm->n_ranks, "communicator %s: %d hosts: %s", comm->name,
            comm->n_hosts, text);
     return check_network(comm, x, text);
@@ -184,6 +183,15 @@ static tutti_result find_hosts(tutti_comm *comm, const struct tt_exchange *x)
     return res;
 }
 
+static tutti_result choose_across_hosts(tutti_comm *comm)
+{
+#ifdef TUTTI_HAVE_CUDA
+    if (comm->device == TUTTI_DEVICE_CUDA)
+        return tt_hier_gpu_choose(comm->engine, comm->algorithm);
+#endif
+    return tt_hier_choose(comm->control, comm->algorithm);
+}
+
 /* Rank 0's table, or rank 0's reason for having none, becomes everybody's. */
 static tutti_result agree_on_select(tutti_comm *comm, const tutti_comm_config *config)
 {
@@ -205,11 +213,11 @@ static tutti_result agree_on_select(tutti_comm *comm, const tutti_comm_config *c
     comm->ops->info(comm->engine, &info);
     memcpy(word.algorithm, comm->algorithm, sizeof(word.algorithm));
     if (comm->rank == 0) {
-        const struct tt_select_place place = {.kind = comm->device == TUTTI_DEVICE_CUDA
+        const struct tt_select_place place = {.kind = comm->n_hosts > 1 ? TT_SELECT_HOSTS
+                                                      : comm->device == TUTTI_DEVICE_CUDA
                                                           ? TT_SELECT_GPU
-                                                      : comm->n_hosts > 1 ? TT_SELECT_HOSTS
-                                                      : info.xmem         ? TT_SELECT_CPU_XMEM
-                                                                          : TT_SELECT_CPU,
+                                                      : info.xmem ? TT_SELECT_CPU_XMEM
+                                                                  : TT_SELECT_CPU,
                                               .n_ranks = comm->n_ranks,
                                               .limits = info.launch,
                                               .tune_file = config->tune_file,
@@ -221,7 +229,7 @@ static tutti_result agree_on_select(tutti_comm *comm, const tutti_comm_config *c
     comm->select = word.select;
     memcpy(comm->algorithm, word.algorithm, sizeof(comm->algorithm));
     if (word.result == TUTTI_OK && comm->n_hosts > 1)
-        TT_TRY(tt_hier_choose(comm->control, comm->algorithm));
+        TT_TRY(choose_across_hosts(comm));
     if (word.result != TUTTI_OK && comm->rank != 0)
         return TT_FAIL((tutti_result)word.result, "rank 0 could not make the table of algorithms: "
                                                   "see its own error");
@@ -266,7 +274,11 @@ static tutti_result create_gpu_engine(tutti_comm *comm, struct tt_engine_config 
     ec->exchange = &x;
     ec->key = key;
     ec->presence = presence;
-    comm->ops = &tt_cuda_engine;
+    ec->control = comm->control;
+    comm->ops = comm->n_hosts > 1 ? &tt_hier_gpu_engine : &tt_cuda_engine;
+    if (comm->n_hosts == 1 && comm->n_ranks > TT_CUDA_MAX_RANKS)
+        return TT_FAIL(TUTTI_E_ARG, "%d GPU ranks on one host; there may be %d", comm->n_ranks,
+                       TT_CUDA_MAX_RANKS);
     return comm->ops->create(ec, &comm->engine);
 }
 #else

@@ -49,9 +49,9 @@ static tutti_result share_within(struct tt_engine *e, int h, const size_t bytes[
 }
 
 /* Each block crosses the network once for each other host, to the rank that has the sender's number
- * there, which shares it with the ranks of its host. */
-tutti_result tt_hier_gather_blocks(struct tt_engine *e, const void *mine, const size_t bytes[],
-                                   void *const places[])
+ * there. */
+void tt_hier_cross(struct tt_engine *e, const void *mine, const size_t bytes[],
+                   void *const places[])
 {
     for (int i = 1; i < e->n_hosts; i++) {
         const int to = (e->host + e->n_hosts - i) % e->n_hosts, from = (e->host + i) % e->n_hosts;
@@ -65,6 +65,13 @@ tutti_result tt_hier_gather_blocks(struct tt_engine *e, const void *mine, const 
                 tt_hier_recv(e, r, places[r], bytes[r]);
         }
     }
+}
+
+/* And then it is shared with the ranks of the host. */
+tutti_result tt_hier_gather_blocks(struct tt_engine *e, const void *mine, const size_t bytes[],
+                                   void *const places[])
+{
+    tt_hier_cross(e, mine, bytes, places);
     tt_hier_start(e);
     if (e->n_local > 1)
         TT_TRY(gather_within(e, mine, bytes, places));

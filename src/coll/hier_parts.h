@@ -32,6 +32,7 @@ struct tt_engine {
     char details[256];
 
     uint64_t sequence;       /* collectives begun */
+    uint64_t rail_sequence;  /* those of the rail alone */
     uint32_t kind, check;    /* of this call, for messages */
     uint64_t local_since_ns; /* when the wait within the host began that is under way; 0: none */
     int has_told;
@@ -104,9 +105,6 @@ static inline tutti_op tt_hier_partial_op(tutti_op op)
 {
     return op == TUTTI_OP_AVG ? TUTTI_OP_SUM : op;
 }
-/* Must sums be formed from the ranks' own elements, in rank order? */
-int tt_hier_is_flat(const struct tt_call *call);
-
 /* An all-gather of `bytes` at `mine` among this rank's rail, into blocks by host in scratch that
  * *blocks_out points to. At most `scratch_bytes` in all. */
 tutti_result tt_hier_gather_hosts(struct tt_engine *e, const void *mine, size_t bytes,
@@ -129,6 +127,12 @@ tutti_result tt_hier_scatter(struct tt_engine *e, const struct tt_call *call);
 tutti_result tt_hier_gather_blocks(struct tt_engine *e, const void *mine, const size_t bytes[],
                                    void *const places[]);
 
+/* The part of that between hosts, prepared: places[r] of the ranks whose blocks come to this one. */
+void tt_hier_cross(struct tt_engine *e, const void *mine, const size_t bytes[],
+                   void *const places[]);
+/* The part of a broadcast between hosts: among the ranks that tt_hier_entry() names. */
+tutti_result tt_hier_broadcast_hosts(struct tt_engine *e, const struct tt_call *call);
+
 /* A block from every rank to every other: bytes, and offsets from `out` and `in`. */
 struct tt_hier_moves {
     const size_t *out_bytes, *out_at;
@@ -142,5 +146,10 @@ tutti_result tt_hier_move_blocks(struct tt_engine *e, const struct tt_hier_moves
 tutti_result tt_hier_run(struct tt_engine *e, const struct tt_call *call); /* hier_run.c */
 tutti_result tt_hier_run_p2p(struct tt_engine *e, struct tt_p2p ops[], size_t n_ops);
 tutti_result tt_hier_give_up(struct tt_engine *e, tutti_result why);
+void tt_hier_reason(const char *text, char *out, size_t bytes); /* a text without its frame */
+uint32_t tt_hier_mix(uint64_t h, uint64_t x);
+tutti_result tt_hier_make_room(struct tt_engine *e, size_t n_messages); /* for so many at once */
+tutti_result tt_hier_along_rail(struct tt_engine *e,
+                                const struct tt_call *call); /* hier_reduce.c */
 
 #endif

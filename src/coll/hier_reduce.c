@@ -9,18 +9,13 @@
 #define SMALL_BYTES      (UINT64_C(16) << 10)
 #define SMALL_PAIR_BYTES (UINT64_C(64) << 10)
 
-struct part {
-    size_t first, n; /* elements */
-};
-
-/* The i'th of `parts` equal parts of a vector; lines are not split. */
-static struct part part_of(size_t count, int parts, int i, size_t size)
+struct tt_hier_part tt_hier_part_of(size_t count, int parts, int i, size_t size)
 {
     const size_t line = 64 / size, lines = (count + line - 1) / line;
     const size_t each = (lines + (size_t)parts - 1) / (size_t)parts * line;
     const size_t first = each * (size_t)i < count ? each * (size_t)i : count;
 
-    return (struct part){first, count - first < each ? count - first : each};
+    return (struct tt_hier_part){first, count - first < each ? count - first : each};
 }
 
 /* ---- small: everybody gets the partial results of all hosts ---- */
@@ -123,7 +118,7 @@ static tutti_result reduce_along_rail(struct tt_engine *e, const unsigned char *
 {
     const size_t size = tt_dtype_bytes(call->dtype);
     const int n = e->n_hosts;
-    const struct part mine = part_of(count, n, e->host, size);
+    const struct tt_hier_part mine = tt_hier_part_of(count, n, e->host, size);
     struct arrival *arrivals = (struct arrival *)(void *)e->scratch;
     const size_t head = ((size_t)n * sizeof(*arrivals) + 63) & ~(size_t)63;
     struct reduction r = {.e = e,
@@ -136,7 +131,7 @@ static tutti_result reduce_along_rail(struct tt_engine *e, const unsigned char *
 
     for (int i = 1; i < n; i++) {
         const int to = (e->host + n - i) % n, from = (e->host + i) % n;
-        const struct part p = part_of(count, n, to, size);
+        const struct tt_hier_part p = tt_hier_part_of(count, n, to, size);
         struct tt_message *m;
 
         tt_hier_send(e, tt_hier_partner(e, to), partial + p.first * size, p.n * size);
@@ -147,7 +142,7 @@ static tutti_result reduce_along_rail(struct tt_engine *e, const unsigned char *
     }
     for (int i = 1; i < n; i++) {
         const int to = (e->host + n - i) % n, from = (e->host + i) % n;
-        const struct part p = part_of(count, n, from, size);
+        const struct tt_hier_part p = tt_hier_part_of(count, n, from, size);
 
         tt_hier_send(e, tt_hier_partner(e, to), r.result, mine.n * size)->ready = &r.ready;
         tt_hier_recv(e, tt_hier_partner(e, from), result + p.first * size, p.n * size);
@@ -165,8 +160,9 @@ static tutti_result all_reduce_piece(struct tt_engine *e, const struct tt_call *
     const unsigned char *send = (const unsigned char *)call->send + at * size;
     unsigned char *recv = (unsigned char *)call->recv + at * size;
     size_t *counts = tt_hier_row(e, TT_ROW_LOCAL);
-    const struct part mine = e->local < e->n_rails ? part_of(count, e->n_rails, e->local, size)
-                                                   : (struct part){count, 0};
+    const struct tt_hier_part mine = e->local < e->n_rails
+                                         ? tt_hier_part_of(count, e->n_rails, e->local, size)
+                                         : (struct tt_hier_part){count, 0};
     const unsigned char *partial = send;
     struct tt_call local = {.coll = TT_COLL_REDUCE_SCATTER,
                             .dtype = call->dtype,
@@ -176,7 +172,7 @@ static tutti_result all_reduce_piece(struct tt_engine *e, const struct tt_call *
                             .counts = counts};
 
     for (int i = 0; i < e->n_local; i++)
-        counts[i] = i < e->n_rails ? part_of(count, e->n_rails, i, size).n : 0;
+        counts[i] = i < e->n_rails ? tt_hier_part_of(count, e->n_rails, i, size).n : 0;
     if (e->n_local > 1) {
         TT_TRY(tt_hier_local(e, &local));
         partial = recv + mine.first * size;
@@ -206,6 +202,28 @@ tutti_result tt_hier_all_reduce(struct tt_engine *e, const struct tt_call *call)
     TT_TRY(tt_hier_meet(e, call));
     for (size_t at = 0; at < call->count; at += piece)
         TT_TRY(all_reduce_piece(e, call, at, call->count - at < piece ? call->count - at : piece));
+    return TUTTI_OK;
+}
+
+/* What tt_hier_all_reduce() does between its steps within the host. */
+tutti_result tt_hier_along_rail(struct tt_engine *e, const struct tt_call *call)
+{
+    const size_t size = tt_dtype_bytes(call->dtype), bytes = call->count * size;
+    const size_t n = (size_t)e->n_hosts;
+    const size_t slot = e->scratch_bytes / 2 / n / size & ~(size_t)63;
+    const size_t most = n == 2 ? call->count : slot * n;
+    const unsigned char *partial = call->send;
+    unsigned char *result = call->recv;
+
+    if (bytes <= (e->n_ranks == 2 ? SMALL_PAIR_BYTES : SMALL_BYTES) &&
+        bytes * n <= e->scratch_bytes) {
+        TT_TRY(tt_hier_gather_hosts(e, partial, bytes, e->sources));
+        tt_hier_combine(e, result, e->sources, call->count, call->dtype, call->op);
+        return TUTTI_OK;
+    }
+    for (size_t at = 0; at < call->count; at += most)
+        TT_TRY(reduce_along_rail(e, partial + at * size, result + at * size,
+                                 call->count - at < most ? call->count - at : most, call));
     return TUTTI_OK;
 }
 

@@ -25,7 +25,7 @@ tutti_result tt_hier_barrier(struct tt_engine *e)
 /* ---- broadcast: to one rank of each host, and from there within the host ---- */
 
 /* The rank of host h that gets root's data from outside: root itself on its host. */
-static int entry_of(const struct tt_engine *e, int root, int h)
+int tt_hier_entry(const struct tt_engine *e, int root, int h)
 {
     return tt_hier_member(e, h, e->local_of[root] % tt_hier_size(e, h));
 }
@@ -43,9 +43,9 @@ static tutti_result pass_on(struct tt_engine *e, const struct tt_call *call, voi
         const struct tt_message *m = NULL;
 
         if (v > 0)
-            m = tt_hier_recv(e, entry_of(e, call->root, (e->host + n - 1) % n), buf, bytes);
+            m = tt_hier_recv(e, tt_hier_entry(e, call->root, (e->host + n - 1) % n), buf, bytes);
         if (v < n - 1)
-            tt_hier_send(e, entry_of(e, call->root, (e->host + 1) % n), buf, bytes)->ready =
+            tt_hier_send(e, tt_hier_entry(e, call->root, (e->host + 1) % n), buf, bytes)->ready =
                 m ? &m->moved : NULL;
         if (v > 0)
             return tt_hier_exchange(e);
@@ -55,20 +55,29 @@ static tutti_result pass_on(struct tt_engine *e, const struct tt_call *call, voi
     while (bit < n && !(v & bit))
         bit *= 2;
     if (v > 0) {
-        tt_hier_recv(e, entry_of(e, call->root, (from + v - bit) % n), buf, bytes);
+        tt_hier_recv(e, tt_hier_entry(e, call->root, (from + v - bit) % n), buf, bytes);
         TT_TRY(tt_hier_exchange(e));
     }
     for (bit /= 2; bit > 0; bit /= 2)
         if (v + bit < n)
-            tt_hier_send(e, entry_of(e, call->root, (from + v + bit) % n), buf, bytes);
+            tt_hier_send(e, tt_hier_entry(e, call->root, (from + v + bit) % n), buf, bytes);
     tt_hier_start(e);
     return TUTTI_OK;
+}
+
+tutti_result tt_hier_broadcast_hosts(struct tt_engine *e, const struct tt_call *call)
+{
+    const uint64_t bytes = call->count * tt_dtype_bytes(call->dtype);
+    void *buf = e->rank == call->root ? (void *)(uintptr_t)call->send : call->recv;
+
+    TT_TRY(pass_on(e, call, buf, bytes));
+    return tt_hier_finish(e);
 }
 
 tutti_result tt_hier_broadcast(struct tt_engine *e, const struct tt_call *call)
 {
     const uint64_t bytes = call->count * tt_dtype_bytes(call->dtype);
-    const int entry = entry_of(e, call->root, e->host);
+    const int entry = tt_hier_entry(e, call->root, e->host);
     void *buf = e->rank == call->root ? (void *)(uintptr_t)call->send : call->recv;
     struct tt_call local = tt_call_even(TT_COLL_BROADCAST, call->dtype, buf, buf, call->count);
 

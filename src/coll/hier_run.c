@@ -10,7 +10,7 @@
 /* ---- failing: on all ranks of this host, and on all that this rank has talked to ---- */
 
 /* "communicator world: rank 5 (pid 7) died; this rank 4 was in ..." without both ends */
-static void reason(const char *text, char *out, size_t bytes)
+void tt_hier_reason(const char *text, char *out, size_t bytes)
 {
     const char *begin = strncmp(text, "communicator ", 13) == 0 ? strstr(text, ": ") : NULL;
     const char *end = strstr(text, "; this rank");
@@ -25,13 +25,13 @@ tutti_result tt_hier_give_up(struct tt_engine *e, tutti_result why)
     tutti_comm_state state = {.size = sizeof(state)};
     char text[160];
 
-    reason(tt_error_text(), text, sizeof(text));
+    tt_hier_reason(tt_error_text(), text, sizeof(text));
     if (tt_cpu_failed(e->local_engine) == TUTTI_OK)
         (void)tt_cpu_fail(e->local_engine, why, tt_wire_culprit(e->wire), text);
     if (!e->has_told) {
         e->has_told = 1;
         e->ops->state(e->local_engine, &state);
-        reason(state.text, text, sizeof(text));
+        tt_hier_reason(state.text, text, sizeof(text));
         tt_wire_tell(e->wire, state.result, state.peer, text);
     }
     return tt_cpu_failed(e->local_engine);
@@ -39,7 +39,7 @@ tutti_result tt_hier_give_up(struct tt_engine *e, tutti_result why)
 
 /* ---- collectives ---- */
 
-static uint32_t mix(uint64_t h, uint64_t x)
+uint32_t tt_hier_mix(uint64_t h, uint64_t x)
 {
     h = (h ^ x) * UINT64_C(0xff51afd7ed558ccd);
     return (uint32_t)(h ^ h >> 32);
@@ -56,7 +56,7 @@ static void describe(struct tt_engine *e, const struct tt_call *call)
         counts = tt_cpu_counts_hash(call->counts, (size_t)e->n_ranks);
     e->sequence++;
     e->kind = (uint32_t)(what & TT_WIRE_KIND_MASK) | (uint32_t)root << TT_WIRE_KIND_BITS;
-    e->check = mix(mix(mix(1, e->sequence), root), counts);
+    e->check = tt_hier_mix(tt_hier_mix(tt_hier_mix(1, e->sequence), root), counts);
 }
 
 static size_t bytes_of(const struct tt_engine *e, const struct tt_call *call)
@@ -119,7 +119,7 @@ tutti_result tt_hier_run(struct tt_engine *e, const struct tt_call *given)
 
 /* ---- sends and receives: those within the host beside those to others ---- */
 
-static tutti_result make_room(struct tt_engine *e, size_t n_messages)
+tutti_result tt_hier_make_room(struct tt_engine *e, size_t n_messages)
 {
     struct tt_message *more;
 
@@ -168,7 +168,7 @@ tutti_result tt_hier_run_p2p(struct tt_engine *e, struct tt_p2p ops[], size_t n_
 
     if (res != TUTTI_OK)
         return tt_hier_give_up(e, res);
-    TT_TRY(make_room(e, n_ops));
+    TT_TRY(tt_hier_make_room(e, n_ops));
     if (n_ops > 1)
         within = malloc(n_ops * sizeof(*within));
     if (!within)

@@ -117,6 +117,12 @@ void tt_wire_start(struct tt_wire *w, struct tt_message *messages, size_t n)
         w->peers[messages[i].peer].used = 1;
 }
 
+void tt_wire_on_turn(struct tt_wire *w, int (*turn)(void *context), void *context)
+{
+    w->turn = turn;
+    w->turn_context = context;
+}
+
 int tt_wire_culprit(const struct tt_wire *w)
 {
     return w->culprit;

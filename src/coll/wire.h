@@ -37,7 +37,9 @@ struct tt_message {
     uint32_t check; /* which call of that kind, compared too */
     unsigned char *buf;
     uint64_t bytes;
-    const uint64_t *ready; /* send: how many bytes may go, rising to `bytes`; NULL: all */
+    uint64_t window; /* not 0: buf is so many bytes, a multiple of 256, used again and again */
+    /* Rising to `bytes`. Send: how many bytes may go; receive: how many there is room for. NULL: all */
+    const uint64_t *ready;
     /* Receive: take bytes [at, at + n) from `piece` instead of copying them to buf; `at` and, but for
      * the end, n are multiples of 64. */
     void (*take)(struct tt_message *m, const unsigned char *piece, uint64_t at, size_t n);
@@ -46,6 +48,7 @@ struct tt_message {
     /* The wire's own; zero at first. */
     int started, done;
     uint64_t moved, posted;
+    uint64_t sent; /* of `moved`; of a send bytes whose memory is free again */
 };
 
 /* Collective over all ranks. */
@@ -55,6 +58,9 @@ void tt_wire_destroy(struct tt_wire *w);
 /* Begin messages, which stay where they are until tt_wire_finish() has returned: then all are done. */
 void tt_wire_start(struct tt_wire *w, struct tt_message *messages, size_t n);
 tutti_result tt_wire_finish(struct tt_wire *w);
+
+/* Called again and again while messages are waited for: 1 if `ready` of some has risen. NULL: none. */
+void tt_wire_on_turn(struct tt_wire *w, int (*turn)(void *context), void *context);
 
 /* Let messages advance, from waits for something else. 1 if something moved, or a failure. */
 int tt_wire_poll(struct tt_wire *w);

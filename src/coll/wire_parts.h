@@ -70,6 +70,8 @@ struct tt_wire {
 
     struct tt_message *messages; /* that are under way */
     size_t n_messages, n_open;
+    int (*turn)(void *context);
+    void *turn_context;
     unsigned char *unpacked; /* a packet's bytes on their way to a taker */
     uint64_t *notice;        /* what this rank tells all */
     int told, told_busy;

@@ -19,6 +19,17 @@ static uint64_t smaller(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
+/* Where the next bytes of a message lie; *most falls to what can be moved there at once. */
+static unsigned char *place_of(const struct tt_message *m, uint64_t *most)
+{
+    const uint64_t piece = m->window / 4;
+
+    if (!m->window)
+        return m->buf + m->moved;
+    *most = smaller(*most, piece - m->moved % piece);
+    return m->buf + m->moved % m->window;
+}
+
 /* ---- sending ---- */
 
 /* Counters come as whole words, and their low halves in the headers of packets. */
@@ -86,13 +97,13 @@ static tutti_result send_chunk(struct tt_wire *w, struct tt_message *m, int *mov
     struct tt_wire_peer *p = &w->peers[m->peer];
     const uint64_t at = p->stream_out & (w->ring_bytes - 1);
     const uint64_t ready = m->ready ? *m->ready : m->bytes;
-    const uint64_t n = smaller(smaller(w->chunk, m->bytes - m->moved), w->ring_bytes - at);
+    uint64_t n = smaller(smaller(w->chunk, m->bytes - m->moved), w->ring_bytes - at);
+    const unsigned char *from = place_of(m, &n);
 
     note_credits(w, m->peer);
     if (ready - m->moved < n || w->ring_bytes - (p->stream_out - p->stream_acked) < n)
         return TUTTI_OK;
-    TT_TRY(tt_net_put(w->net, m->peer, m->buf + m->moved, n, w->region,
-                      tt_wire_theirs(w) + w->ring_at + at));
+    TT_TRY(tt_net_put(w->net, m->peer, from, n, w->region, tt_wire_theirs(w) + w->ring_at + at));
     p->stream_out += round_up(n);
     TT_TRY(tt_net_signal(w->net, m->peer, w->region,
                          tt_wire_theirs(w) + offsetof(struct tt_wire_place, stream_put),
@@ -183,14 +194,16 @@ static tutti_result recv_chunk(struct tt_wire *w, struct tt_message *m, int *mov
     const uint64_t at = p->stream_in & (w->ring_bytes - 1);
     const unsigned char *piece = (unsigned char *)place + w->ring_at + at;
     uint64_t n = tt_load_acquire(&place->stream_put) - p->stream_in;
+    unsigned char *to;
 
     n = smaller(smaller(n, m->bytes - m->moved), smaller(w->chunk, w->ring_bytes - at));
-    if (n == 0)
+    to = place_of(m, &n);
+    if (n == 0 || (m->ready && *m->ready - m->moved < n))
         return TUTTI_OK;
     if (m->take)
         m->take(m, piece, m->moved, n);
     else
-        memcpy(m->buf + m->moved, piece, n);
+        memcpy(to, piece, n);
     m->moved += n;
     p->stream_in += round_up(n);
     *moved = 1;
@@ -205,7 +218,11 @@ tutti_result tt_wire_step(struct tt_wire *w, struct tt_message *m, int *moved)
         res = m->is_send ? send_packet(w, m, moved) : recv_packet(w, m, moved);
     else if (m->moved < m->bytes)
         res = m->is_send ? send_chunk(w, m, moved) : recv_chunk(w, m, moved);
-    if (res == TUTTI_OK && m->started && m->moved == m->bytes)
-        m->done = !m->is_send || tt_net_sent(w->net, m->peer) >= m->posted;
-    return res;
+    if (res != TUTTI_OK || !m->started)
+        return res;
+    if (!m->is_send || tt_net_sent(w->net, m->peer) >= m->posted) {
+        m->sent = m->moved;
+        m->done = m->moved == m->bytes;
+    }
+    return TUTTI_OK;
 }

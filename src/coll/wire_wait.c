@@ -69,7 +69,8 @@ void tt_wire_tell(struct tt_wire *w, tutti_result result, int peer, const char *
     }
     while (under_way && tt_now_ns() < deadline) {
         under_way = 0;
-        (void)tt_net_progress(w->net);
+        if (tt_net_progress(w->net) == TUTTI_E_ABORTED)
+            return; /* which everybody hears of without us */
         for (int r = 0; r < w->n_ranks; r++)
             under_way |= w->peers[r].used && tt_net_check_peer(w->net, r) == TUTTI_OK &&
                          tt_net_sent(w->net, r) < tt_net_posted(w->net, r);
@@ -269,7 +270,7 @@ tutti_result tt_wire_finish(struct tt_wire *w)
     tutti_result res = TUTTI_OK;
 
     while (w->n_open > 0 && res == TUTTI_OK) {
-        int moved = 0;
+        int moved = w->turn && w->turn(w->turn_context);
 
         res = tt_wire_advance(w, &moved); /* what can be sent goes before anybody looks around */
         if (moved)

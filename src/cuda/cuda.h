@@ -6,6 +6,7 @@
 #include "boot/boot.h"
 #include "cuda/driver.h"
 #include "cuda/kernel_args.h"
+#include "cuda/stage.h"
 
 /* Every kernel, in the order of variants.inc. */
 enum tt_cuda_kernel {
@@ -158,10 +159,6 @@ uint32_t tt_cuda_packets_dtypes(void); /* bit per dtype: its reductions travel i
 tutti_result tt_cuda_move(struct tt_engine *engine, const struct tt_call *call);
 tutti_result tt_cuda_p2p(struct tt_engine *engine, struct tt_p2p ops[], size_t n_ops);
 
-/* Within this GPU, on the caller's stream. */
-tutti_result tt_cuda_copy(struct tt_engine *engine, void *to, const void *from, size_t bytes,
-                          CUstream stream);
-
 /* ---- report.c ---- */
 
 /* The sticky failure of a kernel or an abort: TUTTI_OK, or the failure with its text set. */
@@ -172,8 +169,6 @@ void tt_cuda_watch(const struct tt_engine *engine);
 void tt_cuda_state(const struct tt_engine *engine, tutti_comm_state *state);
 void tt_cuda_abort(struct tt_engine *engine);
 
-/* Counters. bytes: of the larger side of a call. */
-void tt_cuda_note(struct tt_engine *engine, const struct tt_call *call, uint64_t bytes);
 /* A line of the finest log: how a call is launched. */
 void tt_cuda_trace(const struct tt_engine *engine, const struct tt_call *call, uint64_t bytes,
                    const struct tt_cuda_shape *shape);
@@ -183,6 +178,7 @@ void tt_cuda_stats(const struct tt_engine *engine, int rank, tutti_stats *stats)
 
 struct tt_engine {
     int rank, n_ranks;
+    int labels[TT_CUDA_MAX_RANKS]; /* what texts call the ranks */
     uint64_t timeout_ns;
     struct tt_cuda_device *device;
     struct tt_exchange exchange; /* over host memory, for as long as the engine lives */

@@ -224,6 +224,8 @@ static tutti_result engine_create(const struct tt_engine_config *config,
     e->timeout_ns = config->timeout_ns;
     e->exchange = *config->exchange;
     e->presence = config->presence;
+    for (int r = 0; r < e->n_ranks; r++)
+        e->labels[r] = config->labels ? config->labels[r] : r;
     memcpy(e->key, config->key, sizeof(e->key));
     snprintf(e->name, sizeof(e->name), "%s", config->name);
     res = set_up(e, config);

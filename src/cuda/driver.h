@@ -123,6 +123,8 @@ typedef struct CUlaunchConfig_st {
     X(CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, 6)                                    \
     X(CU_MEMHOSTALLOC_PORTABLE, 1)                                                                 \
     X(CU_MEMHOSTALLOC_DEVICEMAP, 2)                                                                \
+    X(CU_MEMHOSTREGISTER_PORTABLE, 1)                                                              \
+    X(CU_MEMHOSTREGISTER_DEVICEMAP, 2)                                                             \
     X(CU_MEM_ALLOCATION_TYPE_PINNED, 1)                                                            \
     X(CU_MEM_ALLOC_GRANULARITY_MINIMUM, 0)                                                         \
     X(CU_MEM_ALLOC_GRANULARITY_RECOMMENDED, 1)                                                     \
@@ -184,6 +186,8 @@ enum tt_cuda_constant {
     X(cuMemFree_v2, (CUdeviceptr ptr))                                                             \
     X(cuMemHostAlloc, (void **ptr, size_t bytes, unsigned int flags))                              \
     X(cuMemFreeHost, (void *ptr))                                                                  \
+    X(cuMemHostRegister_v2, (void *ptr, size_t bytes, unsigned int flags))                         \
+    X(cuMemHostUnregister, (void *ptr))                                                            \
     X(cuMemHostGetDevicePointer_v2, (CUdeviceptr * ptr, void *host, unsigned int flags))           \
     X(cuMemsetD8Async, (CUdeviceptr ptr, unsigned char byte, size_t bytes, CUstream stream))       \
     X(cuMemcpyHtoDAsync_v2, (CUdeviceptr to, const void *from, size_t bytes, CUstream stream))     \

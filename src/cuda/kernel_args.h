@@ -209,4 +209,69 @@ struct tt_cuda_p2p_args {
     struct tt_cuda_p2p_op op[TT_CUDA_P2P_OPS];
 };
 
+/* ---- what leaves the host, through pinned memory that a proxy reads and fills: kernels/stage.inc ---- */
+
+#define TT_CUDA_STAGE_BLOCKS 200 /* tensors' blocks of one launch, both ways together */
+#define TT_CUDA_STAGE_RANKS  100 /* of a communicator: a block for each, both ways */
+#define TT_CUDA_STAGE_SLOTS  4   /* chunks that may be under way, each way */
+#define TT_CUDA_STAGE_LEAST                                                                        \
+    2048 /* bytes of a window at least: what a packet of the network holds */
+
+struct tt_cuda_stage_block {
+    unsigned char *at;
+    uint64_t bytes;
+};
+
+/* What follows from counts in GPU memory: the proxy's. */
+struct tt_cuda_stage_plan {
+    uint64_t slice, n_chunks;
+    struct {
+        uint64_t at, bytes; /* from where the launch says that the block begins */
+    } block[TT_CUDA_STAGE_BLOCKS];
+    uint64_t received[TT_CUDA_STAGE_RANKS];
+};
+
+/* Words in pinned memory. All counters grow for ever; a side writes its own and reads the other's. */
+struct tt_cuda_stage_words {
+    /* The GPU's: which launch has begun, counted from 1, and what it is. `launch` is written last. */
+    uint64_t launch, record, n_chunks;
+    uint64_t shape; /* blocks << 32 | out_blocks << 16 | in_blocks */
+    uint64_t unused_[4];
+    /* The proxy's: chunks carried out, of all launches. Their results are in their slots. */
+    uint64_t done;
+    uint64_t planned; /* the last launch whose plan is below */
+    uint64_t unused2_[6];
+    /* The GPU's, by block: chunks that it has put into slots, and whose results it has taken. */
+    uint64_t put[TT_CUDA_MAX_BLOCKS], taken[TT_CUDA_MAX_BLOCKS];
+    /* Of messages, in bytes: the GPU's, put into a window or taken out of it; the proxy's, taken out of
+     * a window or put into it. */
+    uint64_t gpu_bytes[TT_CUDA_STAGE_BLOCKS], host_bytes[TT_CUDA_STAGE_BLOCKS];
+    uint64_t counts[TT_CUDA_STAGE_RANKS]; /* the GPU's, of a launch with counts in GPU memory */
+    struct tt_cuda_stage_plan plan;
+};
+
+/* In GPU memory, by block of a launch: what the next one begins with. */
+struct tt_cuda_stage_counters {
+    uint64_t launches, chunks;
+};
+
+/* Chunk c is the bytes [c * slice, (c + 1) * slice) of every block, one after another in a slot. */
+struct tt_cuda_stage_args {
+    struct tt_cuda_base base;
+    struct tt_cuda_stage_words *words; /* as the GPU sees them, like the slots */
+    unsigned char *out, *in;           /* [TT_CUDA_STAGE_SLOTS][slot_bytes] each */
+    uint64_t slot_bytes;
+    struct tt_cuda_stage_counters *counters; /* [TT_CUDA_MAX_BLOCKS] */
+    uint64_t *bytes_before; /* messages: [TT_CUDA_STAGE_BLOCKS] of earlier launches */
+    uint64_t record;        /* the proxy's */
+    const uint64_t *given;  /* counts in GPU memory: [n_given] */
+    uint64_t *received;     /* NULL, or [n_received] */
+    uint64_t slice, n_chunks;
+    uint64_t window;     /* messages: bytes of each; a multiple of 256 */
+    int32_t n_out, n_in; /* blocks; messages: sends, receives */
+    int32_t n_given, n_received;
+    int32_t out_blocks, in_blocks; /* of the launch: the first so many, and the last so many */
+    struct tt_cuda_stage_block block[TT_CUDA_STAGE_BLOCKS]; /* out first, then in */
+};
+
 #endif

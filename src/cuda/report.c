@@ -110,6 +110,11 @@ static uint64_t verdict_on(const struct tt_engine *e, uint32_t result)
 
 /* ---- in words ---- */
 
+static int label(const struct tt_engine *e, int rank)
+{
+    return rank >= 0 && rank < e->n_ranks ? e->labels[rank] : rank;
+}
+
 static void tell_gone(const struct tt_engine *e, uint64_t verdict, char *text, size_t bytes)
 {
     const int has_died = (verdict >> 8 & 0xff) == TT_HAS_DIED;
@@ -120,12 +125,12 @@ static void tell_gone(const struct tt_engine *e, uint64_t verdict, char *text, s
         snprintf(text, bytes,
                  "communicator %s: rank %d %s; %s on the GPU of rank %d, launch %" PRIu64
                  ", waited %.1f s for rank %d",
-                 e->name, rank_of(verdict), what, coll_name(r->coll), e->rank, r->epoch,
-                 (double)r->detail / 1e9, r->peer);
+                 e->name, label(e, rank_of(verdict)), what, coll_name(r->coll), label(e, e->rank),
+                 r->epoch, (double)r->detail / 1e9, label(e, r->peer));
     else
         snprintf(text, bytes,
                  "communicator %s: rank %d %s; what waited for it on the GPU of rank %d was ended",
-                 e->name, rank_of(verdict), what, e->rank);
+                 e->name, label(e, rank_of(verdict)), what, label(e, e->rank));
 }
 
 /* Of counts in GPU memory: one is above its bound, or ranks have different ones. */
@@ -137,12 +142,21 @@ static void tell_counts(const struct tt_engine *e, char *text, size_t bytes)
         snprintf(text, bytes,
                  "%s with counts in GPU memory: rank %d has a count of %" PRIu64
                  ", above max_count; nothing was moved (launch %" PRIu64 "): raise max_count",
-                 coll_name(r->coll), r->peer, r->detail, r->epoch);
+                 coll_name(r->coll), label(e, r->peer), r->detail, r->epoch);
     else
         snprintf(text, bytes,
                  "%s with counts in GPU memory: rank %d has other counts than rank %d, but they "
                  "must be the same on every rank (launch %" PRIu64 ")",
-                 coll_name(r->coll), r->peer, e->rank, r->epoch);
+                 coll_name(r->coll), label(e, r->peer), label(e, e->rank), r->epoch);
+}
+
+/* What kernels/stage.inc waited for is no peer but the thread that serves it. */
+static void tell_unserved(const struct tt_engine *e, char *text, size_t bytes)
+{
+    snprintf(text, bytes,
+             "%s on the GPU of rank %d: the thread that carries it to other hosts did not answer "
+             "within %.1f s: has it been stopped, or has it no core to run on?",
+             coll_name(e->report->coll), label(e, e->rank), (double)e->report->detail / 1e9);
 }
 
 static void tell(const struct tt_engine *e, uint64_t verdict, char *text, size_t bytes)
@@ -152,11 +166,16 @@ static void tell(const struct tt_engine *e, uint64_t verdict, char *text, size_t
     switch (result_of(verdict)) {
     case TUTTI_E_PEER: tell_gone(e, verdict, text, bytes); break;
     case TUTTI_E_TIMEOUT:
+        if (r->peer < 0) {
+            tell_unserved(e, text, bytes);
+            break;
+        }
         snprintf(
             text, bytes,
             "%s on the GPU of rank %d: rank %d did not come within %.1f s: it is busy, stopped or "
             "made another call (launch %" PRIu64 "; TUTTI_TIMEOUT says how long to wait)",
-            coll_name(r->coll), e->rank, r->peer, (double)r->detail / 1e9, r->epoch);
+            coll_name(r->coll), label(e, e->rank), label(e, r->peer), (double)r->detail / 1e9,
+            r->epoch);
         break;
     case TUTTI_E_MISMATCH:
         if (r->coll != TT_COLL_SEND_RECV) {
@@ -165,7 +184,7 @@ static void tell(const struct tt_engine *e, uint64_t verdict, char *text, size_t
         }
         snprintf(text, bytes,
                  "%s: rank %d sends rank %d a message that is not as long as the one it waits for",
-                 coll_name(r->coll), e->rank, r->peer);
+                 coll_name(r->coll), label(e, e->rank), label(e, r->peer));
         break;
     case TUTTI_E_ABORTED:
         snprintf(text, bytes, "communicator %s was aborted, by this rank or another", e->name);
@@ -203,10 +222,27 @@ void tt_cuda_state(const struct tt_engine *e, tutti_comm_state *state)
     verdict = verdict_on(e, read_result(e));
     tell(e, verdict, state->text, sizeof(state->text));
     state->result = result_of(verdict);
-    state->peer = rank_of(verdict);
+    state->peer = label(e, rank_of(verdict));
+}
+
+tutti_result tt_cuda_failed(const struct tt_engine *e, int *peer_out)
+{
+    const tutti_result result = tt_cuda_check_report(e);
+
+    *peer_out = result == TUTTI_OK ? -1 : label(e, rank_of(verdict_on(e, read_result(e))));
+    return result;
 }
 
 /* ---- ending kernels ---- */
+
+void tt_cuda_end(const struct tt_engine *e, tutti_result why)
+{
+    uint32_t none = 0;
+
+    __atomic_compare_exchange_n(&e->report->result, &none, (uint32_t)-why, 0, __ATOMIC_SEQ_CST,
+                                __ATOMIC_SEQ_CST);
+    __atomic_store_n(&e->report->abort, 1, __ATOMIC_SEQ_CST);
+}
 
 /* Our kernels look at our report; those of the peers, which cannot see it, at the marks in their
  * arenas. Any thread. */
@@ -214,11 +250,8 @@ static void end_kernels(const struct tt_engine *e, tutti_result why)
 {
     struct tt_cuda_block marks[TT_CUDA_MAX_BLOCKS];
     struct tt_cuda_scope scope;
-    uint32_t none = 0;
 
-    __atomic_compare_exchange_n(&e->report->result, &none, (uint32_t)-why, 0, __ATOMIC_SEQ_CST,
-                                __ATOMIC_SEQ_CST);
-    __atomic_store_n(&e->report->abort, 1, __ATOMIC_SEQ_CST);
+    tt_cuda_end(e, why);
     if (tt_cuda_scope_enter(e->device, &scope) != TUTTI_OK)
         return;
     for (int b = 0; b < TT_CUDA_MAX_BLOCKS; b++)
@@ -256,6 +289,8 @@ void tt_cuda_note(struct tt_engine *e, const struct tt_call *call, uint64_t byte
     const uint64_t what = (uint64_t)call->coll | (uint64_t)call->dtype << 8 |
                           (uint64_t)call->op << 16 | (uint64_t)(unsigned)call->root << 24;
 
+    if (call->thread == TT_CALL_UNCOUNTED)
+        return;
     tt_store_relaxed(&e->n_calls, tt_load_relaxed(&e->n_calls) + 1);
     tt_store_relaxed(&e->n_bytes, tt_load_relaxed(&e->n_bytes) + bytes);
     if (call->coll != TT_COLL_SEND_RECV)

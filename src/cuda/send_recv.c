@@ -69,31 +69,38 @@ static tutti_result launch(struct tt_engine *e, struct tt_p2p ops[], size_t n_op
 }
 
 /* Message k to oneself is copied to receive k from oneself: check that they match, or copy. */
-static tutti_result serve_oneself(struct tt_engine *e, struct tt_p2p ops[], size_t n_ops, int copy)
+static tutti_result serve_own(struct tt_engine *e, int rank, struct tt_p2p ops[], size_t n_ops,
+                              int copy)
 {
     size_t r = 0;
 
     for (size_t s = 0; s < n_ops; s++) {
-        if (ops[s].peer != e->rank || !ops[s].is_send)
+        if (ops[s].peer != rank || !ops[s].is_send)
             continue;
-        while (r < n_ops && (ops[r].peer != e->rank || ops[r].is_send))
+        while (r < n_ops && (ops[r].peer != rank || ops[r].is_send))
             r++;
         if (r == n_ops || ops[r].bytes != ops[s].bytes || ops[r].dtype != ops[s].dtype)
             return TT_FAIL(TUTTI_E_ARG,
                            "rank %d sends %zu bytes to itself, but the group has no receive of as "
                            "many of the same type to go with it",
-                           e->rank, ops[s].bytes);
+                           rank, ops[s].bytes);
         if (copy)
             TT_TRY(tt_cuda_copy(e, ops[r].buf, ops[s].buf, ops[s].bytes, ops[s].stream));
         ops[s].done = ops[r].done = DONE;
         r++;
     }
     for (; r < n_ops; r++)
-        if (ops[r].peer == e->rank && !ops[r].is_send)
+        if (ops[r].peer == rank && !ops[r].is_send)
             return TT_FAIL(TUTTI_E_ARG,
                            "rank %d receives from itself, but the group has no send to go with it",
-                           e->rank);
+                           rank);
     return TUTTI_OK;
+}
+
+tutti_result tt_cuda_serve_oneself(struct tt_engine *e, int rank, struct tt_p2p ops[], size_t n_ops)
+{
+    TT_TRY(serve_own(e, rank, ops, n_ops, 0));
+    return serve_own(e, rank, ops, n_ops, 1);
 }
 
 static void note(struct tt_engine *e, const struct tt_p2p ops[], size_t n_ops)
@@ -111,8 +118,7 @@ tutti_result tt_cuda_p2p(struct tt_engine *e, struct tt_p2p ops[], size_t n_ops)
     size_t left = n_ops;
     int chosen = 0;
 
-    TT_TRY(serve_oneself(e, ops, n_ops, 0));
-    TT_TRY(serve_oneself(e, ops, n_ops, 1));
+    TT_TRY(tt_cuda_serve_oneself(e, e->rank, ops, n_ops));
     note(e, ops, n_ops);
     for (size_t i = 0; i < n_ops; i++)
         left -= ops[i].done == DONE;

@@ -14,6 +14,10 @@
 #define ARGS_MOVE_DIRECT ARGS(tt_cuda_move_args)
 #define ARGS_P2P         ARGS(tt_cuda_p2p_args)
 
+#define ARGS_STAGE          ARGS(tt_cuda_stage_args)
+#define ARGS_STAGE_COUNTED  ARGS(tt_cuda_stage_args)
+#define ARGS_STAGE_MESSAGES ARGS(tt_cuda_stage_args)
+
 #define ARGS_MOVE_PACKET_COUNTED ARGS(tt_cuda_move_args)
 #define ARGS_MOVE_STAGED_COUNTED ARGS(tt_cuda_move_args)
 #define ARGS_MOVE_DIRECT_COUNTED ARGS(tt_cuda_move_args)

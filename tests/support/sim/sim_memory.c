@@ -255,6 +255,27 @@ CUresult cuMemFreeHost(void *ptr)
     return CUDA_SUCCESS;
 }
 
+CUresult cuMemHostRegister_v2(void *ptr, size_t bytes, unsigned int flags)
+{
+    int device;
+    const CUresult result = sim_device(&device);
+
+    (void)flags;
+    if (result != CUDA_SUCCESS)
+        return result;
+    if (bytes == 0 || (uintptr_t)ptr % PAGE != 0)
+        return CUDA_ERROR_INVALID_VALUE;
+    sim_count_object(1);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuMemHostUnregister(void *ptr)
+{
+    (void)ptr;
+    sim_count_object(-1);
+    return CUDA_SUCCESS;
+}
+
 CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr *ptr, void *host, unsigned int flags)
 {
     *ptr = (CUdeviceptr)(uintptr_t)host;

@@ -1,0 +1,251 @@
+/* Calls of GPUs on several hosts that only move data. */
+#include "coll/hier_gpu_parts.h"
+
+/* Do GPUs share a host, and is there enough to move that more launches pay? */
+static int is_worth_crossing(const struct tt_engine *e, const struct tt_call *call)
+{
+    uint64_t bytes = 0;
+
+    for (int r = 0; r < e->n_ranks; r++)
+        bytes += tt_gpu_block_of(call, call->coll == TT_COLL_ALL_GATHER ? r : 0);
+    return e->n_ranks > e->place.n_hosts && bytes > TT_GPU_SMALL;
+}
+
+/* ---- all_gather ---- */
+
+static tutti_result all_gather_whole(struct tt_engine *e, const struct tt_call *call)
+{
+    struct tt_gpu_plan plan;
+    uint64_t before = 0;
+
+    tt_gpu_measure(e, tt_gpu_plan_begin(&plan, TT_GPU_WHOLE, call), call, 1);
+    tt_gpu_plan_out(&plan, call->send, tt_gpu_block_of(call, e->rank), e->rank);
+    for (int r = 0; r < e->n_ranks; r++) {
+        tt_gpu_plan_in(&plan,
+                       call->recv_blocks ? call->recv_blocks[r] : tt_gpu_at(call->recv, before),
+                       tt_gpu_block_of(call, r), r);
+        before += tt_gpu_block_of(call, r);
+    }
+    return tt_gpu_plan_launch(e, &plan);
+}
+
+/* The blocks of host h that the ranks of this one have received become everybody's, one from each in a
+ * round. Those of this host: one from each. */
+static tutti_result share(struct tt_engine *e, const struct tt_call *call, void *const places[],
+                          int h)
+{
+    const struct tt_hier_place *p = &e->place;
+    const int n = p->first[h + 1] - p->first[h];
+    struct tt_call within = tt_call_even(TT_COLL_ALL_GATHER, TUTTI_DTYPE_U8, NULL, NULL, 0);
+
+    within.counts = e->counts;
+    within.recv_blocks = e->blocks;
+    within.stream = call->stream;
+    for (int begin = 0; begin < n; begin += p->n_local) {
+        for (int i = 0; i < p->n_local; i++) {
+            const int r = begin + i < n ? p->members[p->first[h] + begin + i] : -1;
+
+            e->counts[i] = r >= 0 ? tt_gpu_block_of(call, r) : 0;
+            e->blocks[i] = r >= 0 ? places[r] : places[0]; /* nothing, anywhere */
+        }
+        within.send = h == p->host ? call->send : e->blocks[p->local];
+        TT_TRY(tt_hier_gpu_within(e, &within));
+    }
+    return TUTTI_OK;
+}
+
+/* Each block crosses once to each other host, and is shared there by the GPUs. */
+static tutti_result all_gather_crossing(struct tt_engine *e, const struct tt_call *call)
+{
+    const struct tt_hier_place *p = &e->place;
+    void *places[TT_HIER_GPU_MAX_RANKS] = {0};
+    struct tt_gpu_plan plan;
+    uint64_t before = 0;
+
+    tt_gpu_measure(e, tt_gpu_plan_begin(&plan, TT_GPU_CROSS, call), call, 1);
+    tt_gpu_plan_out(&plan, call->send, tt_gpu_block_of(call, e->rank), e->rank);
+    for (int r = 0; r < e->n_ranks; r++) {
+        plan.sizes[r] = tt_gpu_block_of(call, r);
+        places[r] = call->recv_blocks ? call->recv_blocks[r] : tt_gpu_at(call->recv, before);
+        before += plan.sizes[r];
+    }
+    for (int h = 0; h < p->n_hosts; h++)
+        for (int k = p->local; h != p->host && k < p->first[h + 1] - p->first[h]; k += p->n_local) {
+            const int r = p->members[p->first[h] + k];
+
+            tt_gpu_plan_in(&plan, places[r], plan.sizes[r], r);
+        }
+    TT_TRY(tt_gpu_plan_launch(e, &plan));
+    for (int h = 0; h < p->n_hosts; h++)
+        if (p->n_local > 1 || h == p->host)
+            TT_TRY(share(e, call, places, h));
+    return TUTTI_OK;
+}
+
+/* Blocks of one rank stand together in a chunk, whatever tensor they are of. */
+static tutti_result gather_parts(struct tt_engine *e, const struct tt_call *call, size_t first,
+                                 size_t n)
+{
+    struct tt_gpu_plan plan;
+    uint64_t widest = 0, before = 0;
+
+    for (size_t p = first; p < first + n; p++)
+        widest = call->parts[p].row_bytes > widest ? call->parts[p].row_bytes : widest;
+    tt_gpu_measure(e, tt_gpu_plan_begin(&plan, TT_GPU_WHOLE, call), call, widest);
+    plan.most *= (int)n;
+    for (size_t p = first; p < first + n; p++)
+        tt_gpu_plan_out(&plan, call->parts[p].send,
+                        call->counts[e->rank] * call->parts[p].row_bytes, e->rank);
+    for (int r = 0; r < e->n_ranks; r++) {
+        for (size_t p = first; p < first + n; p++)
+            tt_gpu_plan_in(&plan, tt_gpu_at(call->parts[p].recv, before * call->parts[p].row_bytes),
+                           call->counts[r] * call->parts[p].row_bytes, r);
+        before += call->counts[r];
+    }
+    return tt_gpu_plan_launch(e, &plan);
+}
+
+static tutti_result gather_rows(struct tt_engine *e, const struct tt_call *call)
+{
+    const size_t fit = TT_CUDA_STAGE_BLOCKS / (size_t)(e->n_ranks + 1);
+
+    for (size_t p = 0; p < call->n_parts; p += fit)
+        TT_TRY(gather_parts(e, call, p, call->n_parts - p < fit ? call->n_parts - p : fit));
+    return TUTTI_OK;
+}
+
+tutti_result tt_hier_gpu_all_gather(struct tt_engine *e, const struct tt_call *call)
+{
+    if (call->parts)
+        return gather_rows(e, call);
+    return is_worth_crossing(e, call) ? all_gather_crossing(e, call) : all_gather_whole(e, call);
+}
+
+/* ---- all_to_all ---- */
+
+/* Between the GPUs of this host, by their numbers here. */
+static tutti_result exchange_within(struct tt_engine *e, const struct tt_call *call)
+{
+    const struct tt_hier_place *p = &e->place;
+    const size_t n = (size_t)p->n_local;
+    struct tt_call within = *call;
+
+    for (size_t i = 0; i < n; i++) {
+        const int r = p->members[p->first[p->host] + (int)i];
+
+        e->counts[i] = call->send_counts[r];
+        e->counts[n + i] = call->send_displs[r];
+        e->counts[2 * n + i] = call->recv_counts[r];
+        e->counts[3 * n + i] = call->recv_displs[r];
+    }
+    within.send_counts = e->counts;
+    within.send_displs = e->counts + n;
+    within.recv_counts = e->counts + 2 * n;
+    within.recv_displs = e->counts + 3 * n;
+    return tt_hier_gpu_within(e, &within);
+}
+
+/* Counts that only the two ranks of a pair know: to other hosts as messages. */
+tutti_result tt_hier_gpu_all_to_allv(struct tt_engine *e, const struct tt_call *call)
+{
+    const uint64_t size = tt_dtype_bytes(call->dtype);
+    const struct tt_hier_place *p = &e->place;
+    struct tt_gpu_plan plan;
+
+    TT_TRY(exchange_within(e, call));
+    tt_gpu_plan_begin(&plan, TT_GPU_MESSAGES, call);
+    for (int i = 1; i < e->n_ranks; i++) {
+        const int r = (e->rank + i) % e->n_ranks;
+
+        if (p->host_of[r] != p->host)
+            tt_gpu_plan_out(&plan, tt_gpu_at(call->send, call->send_displs[r] * size),
+                            call->send_counts[r] * size, r);
+    }
+    for (int i = 1; i < e->n_ranks; i++) {
+        const int r = (e->rank + e->n_ranks - i) % e->n_ranks;
+
+        if (p->host_of[r] != p->host)
+            tt_gpu_plan_in(&plan, tt_gpu_at(call->recv, call->recv_displs[r] * size),
+                           call->recv_counts[r] * size, r);
+    }
+    return tt_gpu_plan_launch(e, &plan);
+}
+
+/* ---- everything else ---- */
+
+/* A block for every rank on the ranks that have such, one on the others. */
+static void plan_blocks(const struct tt_engine *e, struct tt_gpu_plan *plan, int is_out, int n,
+                        const void *base, uint64_t bytes)
+{
+    for (int r = 0; r < n; r++) {
+        const int rank = n == 1 ? e->rank : r;
+
+        if (is_out)
+            tt_gpu_plan_out(plan, tt_gpu_at(base, (uint64_t)r * bytes), bytes, rank);
+        else
+            tt_gpu_plan_in(plan, tt_gpu_at(base, (uint64_t)r * bytes), bytes, rank);
+    }
+}
+
+/* All others: `bytes` of each block, how many blocks go out and come in here. */
+static tutti_result move_whole(struct tt_engine *e, const struct tt_call *call)
+{
+    const uint64_t bytes = call->count * tt_dtype_bytes(call->dtype);
+    const int n = e->n_ranks, is_root = e->rank == call->root;
+    struct tt_gpu_plan plan;
+    int n_out = 1, n_in = 1, most = n;
+
+    switch (call->coll) {
+    case TT_COLL_ALL_TO_ALL: n_out = n_in = n; break;
+    case TT_COLL_BROADCAST:
+        n_out = is_root;
+        n_in = !is_root;
+        most = 1;
+        break;
+    case TT_COLL_REDUCE:
+        n_in = is_root;
+        most = 1;
+        break;
+    case TT_COLL_GATHER: n_in = is_root ? n : 0; break;
+    case TT_COLL_SCATTER: n_out = is_root ? n : 0; break;
+    default: n_out = n_in = most = 0; /* barrier */
+    }
+    tt_gpu_plan_begin(&plan, TT_GPU_WHOLE, call)->longest =
+        call->coll == TT_COLL_BARRIER ? 0 : bytes;
+    plan.most = most;
+    plan_blocks(e, &plan, 1, n_out, call->send, bytes);
+    plan_blocks(e, &plan, 0, n_in, call->recv, bytes);
+    return tt_gpu_plan_launch(e, &plan);
+}
+
+/* Root's data to one GPU of each other host, and from there, or from root, to the rest of the host. */
+static tutti_result broadcast_crossing(struct tt_engine *e, const struct tt_call *call)
+{
+    const struct tt_hier_place *p = &e->place;
+    const uint64_t bytes = call->count * tt_dtype_bytes(call->dtype);
+    const int entry = tt_hier_entry(e->data, call->root, p->host);
+    struct tt_call within = *call;
+    struct tt_gpu_plan plan;
+
+    tt_gpu_plan_begin(&plan, TT_GPU_ENTRIES, call)->longest = bytes;
+    plan_blocks(e, &plan, 1, e->rank == call->root, call->send, bytes);
+    plan_blocks(e, &plan, 0, e->rank != call->root, call->recv, bytes);
+    if (e->rank == entry)
+        TT_TRY(tt_gpu_plan_launch(e, &plan));
+    if (p->n_local == 1)
+        return TUTTI_OK;
+    for (int i = 0; i < p->n_local; i++)
+        if (p->members[p->first[p->host] + i] == entry)
+            within.root = i;
+    if (e->rank == entry)
+        within.send = within.recv =
+            e->rank == call->root ? (void *)(uintptr_t)call->send : call->recv;
+    return tt_hier_gpu_within(e, &within);
+}
+
+tutti_result tt_hier_gpu_move(struct tt_engine *e, const struct tt_call *call)
+{
+    if (call->coll == TT_COLL_BROADCAST && is_worth_crossing(e, call))
+        return broadcast_crossing(e, call);
+    return move_whole(e, call);
+}

@@ -1,0 +1,90 @@
+/* Reductions of GPUs on several hosts. */
+#include "coll/hier_gpu_parts.h"
+
+static tutti_result along_rail(struct tt_engine *e, const struct tt_call *call, void *send,
+                               void *recv, uint64_t bytes)
+{
+    struct tt_gpu_plan plan;
+
+    tt_gpu_plan_begin(&plan, TT_GPU_RAIL, call)->longest = bytes;
+    tt_gpu_plan_out(&plan, send, bytes, e->rank);
+    tt_gpu_plan_in(&plan, recv, bytes, e->rank);
+    return tt_gpu_plan_launch(e, &plan);
+}
+
+static tutti_op partial_op(tutti_op op)
+{
+    return op == TUTTI_OP_AVG ? TUTTI_OP_SUM : op;
+}
+
+/* All ranks have their host's partial result; each reduces all of it with its like. */
+static tutti_result all_reduce_small(struct tt_engine *e, const struct tt_call *call)
+{
+    const uint64_t bytes = call->count * tt_dtype_bytes(call->dtype);
+    struct tt_call within = *call;
+
+    if (e->place.n_local == 1)
+        return along_rail(e, call, (void *)(uintptr_t)call->send, call->recv, bytes);
+    within.op = partial_op(call->op);
+    TT_TRY(tt_hier_gpu_within(e, &within));
+    return along_rail(e, call, call->recv, call->recv, bytes);
+}
+
+/* Each rank of a rail has a part of it, reduces that with its like, and all parts are gathered. */
+static tutti_result all_reduce_parts(struct tt_engine *e, const struct tt_call *call)
+{
+    const struct tt_hier_place *p = &e->place;
+    const size_t size = tt_dtype_bytes(call->dtype);
+    struct tt_hier_part mine = {call->count, 0};
+    struct tt_call within = *call;
+    unsigned char *part;
+
+    if (p->local < p->n_rails)
+        mine = tt_hier_part_of(call->count, p->n_rails, p->local, size);
+    part = tt_gpu_at(call->recv, mine.first * size);
+    for (int i = 0; i < p->n_local; i++)
+        e->counts[i] = i < p->n_rails ? tt_hier_part_of(call->count, p->n_rails, i, size).n : 0;
+    within.coll = TT_COLL_REDUCE_SCATTER;
+    within.op = partial_op(call->op);
+    within.counts = e->counts;
+    within.recv = part;
+    if (p->n_local > 1)
+        TT_TRY(tt_hier_gpu_within(e, &within));
+    if (p->local < p->n_rails)
+        TT_TRY(along_rail(e, call, p->n_local > 1 ? part : (void *)(uintptr_t)call->send, part,
+                          mine.n * size));
+    if (p->n_local == 1)
+        return TUTTI_OK;
+    within.coll = TT_COLL_ALL_GATHER;
+    within.send = part;
+    within.recv = call->recv;
+    return tt_hier_gpu_within(e, &within);
+}
+
+tutti_result tt_hier_gpu_all_reduce(struct tt_engine *e, const struct tt_call *call)
+{
+    const uint64_t bytes = call->count * tt_dtype_bytes(call->dtype);
+    struct tt_gpu_plan plan;
+
+    if (!tt_hier_is_flat(call))
+        return e->place.is_even && bytes <= TT_GPU_SMALL ? all_reduce_small(e, call)
+                                                         : all_reduce_parts(e, call);
+    tt_gpu_plan_begin(&plan, TT_GPU_WHOLE, call)->longest = bytes;
+    tt_gpu_plan_out(&plan, call->send, bytes, e->rank);
+    tt_gpu_plan_in(&plan, call->recv, bytes, e->rank);
+    return tt_gpu_plan_launch(e, &plan);
+}
+
+tutti_result tt_hier_gpu_reduce_scatter(struct tt_engine *e, const struct tt_call *call)
+{
+    struct tt_gpu_plan plan;
+    uint64_t before = 0;
+
+    tt_gpu_measure(e, tt_gpu_plan_begin(&plan, TT_GPU_WHOLE, call), call, 1);
+    for (int r = 0; r < e->n_ranks; r++) {
+        tt_gpu_plan_out(&plan, tt_gpu_at(call->send, before), tt_gpu_block_of(call, r), r);
+        before += tt_gpu_block_of(call, r);
+    }
+    tt_gpu_plan_in(&plan, call->recv, tt_gpu_block_of(call, e->rank), e->rank);
+    return tt_gpu_plan_launch(e, &plan);
+}

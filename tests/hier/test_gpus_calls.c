@@ -1,0 +1,205 @@
+/* ctest: no-tsan timeout=180 */
+/* ctest: long as=full args=full no-tsan timeout=1800 */
+/* Every collective between GPUs of several hosts, of every dtype and operation, gives the bits of ranks
+ * on hosts in host memory: in windows and not, in place and not, at any alignment. */
+#include "support/cases.h"
+#include "support/hosts.h"
+
+static const size_t counts[] = {1, 5, 67, 0, 130, 1027, 2, 4099};
+enum { MOST = 4099, SCRATCH = 1 << 20, LONG = 60001 };
+
+static const char *const layouts[] = {"01", "0011", "0111", "0101", "10020"};
+
+static struct t_case some_case(uint64_t seed, int n_ranks)
+{
+    struct t_case c = {.seed = t_hash(seed, 1)};
+
+    c.count = counts[c.seed % T_LEN(counts)];
+    c.inputs = (enum t_inputs)((c.seed >> 8) % 3);
+    c.in_place = (int)(c.seed >> 16 & 1);
+    c.place = (enum t_place)((c.seed >> 17) % T_N_PLACES);
+    c.windows = (enum t_windows)((c.seed >> 24) % 4);
+    c.root = (int)((c.seed >> 32) % (uint64_t)n_ranks);
+    return c;
+}
+
+static void open_stage(struct t_stage *s, struct t_rank *t, struct t_device *device, size_t most)
+{
+    t_device_open(device, t);
+    t_stage_open_on(s, t, t->comm, t_case_room(t->n_ranks, most, 8), 1, device);
+    t_meet(t);
+}
+
+static void close_stage(struct t_stage *s, struct t_rank *t, struct t_device *device)
+{
+    t_meet(t);
+    t_stage_close(s);
+    t_device_close(device);
+}
+
+/* A quick run takes a sample, another for each layout. */
+static void every_call(struct t_rank *t)
+{
+    uint64_t seed = (uint64_t)t->n_ranks * 100000;
+    struct t_device device;
+    struct t_stage s;
+
+    for (int r = 0; r < t->n_ranks; r++)
+        seed += (uint64_t)(t_host_of(r) * r) * 7777;
+    open_stage(&s, t, &device, MOST);
+    for (int coll = 0; coll < T_N_COLLS; coll++)
+        for (int dtype = 0; dtype < TUTTI_N_DTYPES; dtype++)
+            for (int op = 0; op < (t_colls[coll].reduces ? TUTTI_N_OPS : 1); op++) {
+                struct t_case c = some_case(++seed, t->n_ranks);
+
+                c.coll = (enum t_coll)coll;
+                c.dtype = (tutti_dtype)dtype;
+                c.op = (tutti_op)op;
+                if (t_hash(seed, 3) % t_times(4, 1) == 0)
+                    t_case_run(&s, &c);
+            }
+    close_stage(&s, t, &device);
+}
+
+/* Longer than all slots of the stage, of every collective, by one type each. */
+static void long_calls(struct t_rank *t)
+{
+    struct t_device device;
+    struct t_stage s;
+
+    open_stage(&s, t, &device, LONG / (size_t)t->n_ranks);
+    for (int coll = 0; coll < T_N_COLLS; coll++)
+        for (uint64_t k = 0; k < t_times(2, 8); k++) {
+            struct t_case c = some_case(t_hash(k, (uint64_t)coll), t->n_ranks);
+
+            c.coll = (enum t_coll)coll;
+            c.dtype = (tutti_dtype)(t_hash(c.seed, 7) % TUTTI_N_DTYPES);
+            c.op = (tutti_op)(t_hash(c.seed, 8) % TUTTI_N_OPS);
+            c.count = t_case_fit(c.coll, t->n_ranks, s.room, tutti_dtype_bytes(c.dtype), LONG);
+            t_case_run(&s, &c);
+        }
+    close_stage(&s, t, &device);
+}
+
+static void run(void (*body)(struct t_rank *t), const char *hosts)
+{
+    struct t_job job = t_cuda_job((int)strlen(hosts), body);
+
+    job.config.scratch_bytes = SCRATCH;
+    t_hosts(hosts);
+    if (t_is_wanted(job.n_ranks))
+        t_run(&job);
+    t_hosts(NULL);
+}
+
+static void every_collective_dtype_and_operation(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < T_LEN(layouts); i++)
+        run(every_call, layouts[i]);
+}
+
+static void longer_than_the_stage(void **state)
+{
+    (void)state;
+    run(long_calls, "01");
+    run(long_calls, "0110");
+    run(long_calls, "10020");
+}
+
+/* In the order of a single host. */
+static void flat_calls(struct t_rank *t)
+{
+    static const enum t_coll colls[] = {T_all_reduce, T_reduce_scatterv, T_reduce};
+    struct t_device device;
+    struct t_stage s;
+
+    open_stage(&s, t, &device, MOST);
+    s.is_flat = 1;
+    for (size_t i = 0; i < 3 * T_LEN(colls); i++) {
+        struct t_case c = some_case(i, t->n_ranks);
+
+        c.coll = colls[i % 3];
+        c.dtype = i < 6 ? TUTTI_DTYPE_BF16 : TUTTI_DTYPE_F32;
+        c.inputs = T_NEAR;
+        c.count = counts[i % 3 + 4];
+        t_case_run(&s, &c);
+    }
+    close_stage(&s, t, &device);
+}
+
+static void flat_gives_the_bits_of_one_host(void **state)
+{
+    (void)state;
+    setenv("TUTTI_ALGO", "flat", 1);
+    run(flat_calls, "0110");
+    unsetenv("TUTTI_ALGO");
+}
+
+/* A name of an algorithm is that of the steps within a host. */
+static void forced_algorithms_are_taken(void **state)
+{
+    const struct t_job job = t_cuda_job(2, flat_calls);
+    static char text[8192];
+    int failed;
+
+    (void)state;
+    setenv("TUTTI_ALGO", "two_shot", 1);
+    run(every_call, "0011");
+    setenv("TUTTI_ALGO", "xmem", 1);
+    t_hosts("01");
+    failed = t_run_quietly(&job, text, sizeof(text));
+    t_hosts(NULL);
+    unsetenv("TUTTI_ALGO");
+    assert_true(failed);
+    T_CONTAINS(text, "algorithm xmem is for host memory");
+}
+
+/* A part of one host has the plain engine for GPUs; one of several hosts this one. */
+static void splits(struct t_rank *t)
+{
+    tutti_comm_info info = TUTTI_COMM_INFO_INIT;
+    struct t_device device;
+
+    t_device_open(&device, t);
+    for (int way = 0; way < 2; way++) {
+        const int color = way == 0 ? t_host_of(t->rank) : t->rank % 2;
+        tutti_comm *part;
+        float *p, x = 1;
+
+        T_OK(tutti_comm_split(t->comm, color, 0, &part));
+        T_OK(tutti_comm_query(part, &info));
+        T_CHECK(strcmp(info.engine, way == 0 ? "cuda" : "cuda hosts") == 0, "the engine is %s",
+                info.engine);
+        p = t_device_alloc(sizeof(x));
+        t_device_push(&device, p, &x, sizeof(x));
+        T_OK(tutti_all_reduce(part, p, p, 1, TUTTI_DTYPE_F32, TUTTI_OP_SUM, device.stream));
+        t_device_pull(&device, &x, p, sizeof(x));
+        t_device_sync(&device);
+        T_CHECK(x == (float)info.n_ranks, "the sum is %g", (double)x);
+        t_meet(t);
+        tutti_comm_destroy(part);
+        t_device_free(p);
+    }
+    t_device_close(&device);
+}
+
+static void parts_take_the_engine_that_fits(void **state)
+{
+    (void)state;
+    run(splits, "0011");
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_collective_dtype_and_operation),
+        cmocka_unit_test(longer_than_the_stage),
+        cmocka_unit_test(flat_gives_the_bits_of_one_host),
+        cmocka_unit_test(forced_algorithms_are_taken),
+        cmocka_unit_test(parts_take_the_engine_that_fits),
+    };
+
+    t_arguments(argc, argv);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
