@@ -127,11 +127,20 @@ if wants tests; then
         step "tests/1_gpu_threads/${program##*/cuda_}" "$limit" env T_GPU_RANKS=threads \
             CUDA_VISIBLE_DEVICES="$(first_gpus 1)" "$program"
     done
+    large=1 # hundreds of MiB, once: most of the time goes into checking them
     for n in 2 4 8; do
         [ "$n" -le "$n_gpus" ] || continue
         for program in $found; do
-            step "tests/${n}_gpus/${program##*/cuda_}" "$limit" env T_RANKS="$n" T_GPU_LARGE=1 \
-                CUDA_VISIBLE_DEVICES="$(first_gpus "$n")" "$program"
+            step "tests/${n}_gpus/${program##*/cuda_}" "$limit" env T_RANKS="$n" \
+                T_GPU_LARGE="$large" CUDA_VISIBLE_DEVICES="$(first_gpus "$n")" "$program"
+        done
+        large=0
+    done
+    for n in 2 4; do # one GPU a rank, as if on several hosts that UCX joins
+        [ "$n" -le "$n_gpus" ] || continue
+        for program in $(find "$dev/tests" -maxdepth 1 -type f -perm -u+x -name 'ucx_gpus_*' | sort); do
+            step "tests/${n}_gpus_on_hosts/${program##*/ucx_}" "$limit" env T_NET=ucx \
+                T_RANKS=$((n - 1)),"$n" CUDA_VISIBLE_DEVICES="$(first_gpus "$n")" "$program"
         done
     done
     echo "tests took $(seconds_since "$start") s"
