@@ -9,7 +9,8 @@
 
 #include "base/call.h"
 
-struct tt_exchange; /* boot/boot.h */
+struct tt_boot_address; /* boot/boot_address.h */
+struct tt_exchange;     /* boot/boot.h */
 struct tt_wire;
 
 struct tt_wire_config {
@@ -20,7 +21,8 @@ struct tt_wire_config {
     uint64_t ring_bytes; /* of the rings of all peers together */
     const unsigned char *key;
     const struct tt_exchange *exchange;
-    int polls; /* this rank has a core of its own */
+    const struct tt_boot_address *route; /* as tt_net_config has it */
+    int polls;                           /* this rank has a core of its own */
     /* Has something else failed? Asked in waits that are long. */
     tutti_result (*check)(void *context);
     void *context;
