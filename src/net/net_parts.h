@@ -29,12 +29,12 @@ struct tt_net_op {
     int is_fenced; /* what a signal must follow is before it */
 };
 
-/* A piece in the provider's hands. */
+/* A piece in the provider's hands: of one put, or a signal with the puts that go along. */
 struct tt_net_flight {
     struct tt_provider_request request; /* first: the provider gives it back */
     struct tt_net_endpoint *endpoint;
-    struct tt_net_op *op;      /* NULL: a flush */
-    struct tt_net_op *bundled; /* a put that goes along with the signal `op`, or NULL */
+    uint64_t first; /* operation */
+    int n_ops;      /* 0: a flush */
     uint32_t bytes;
     struct tt_net_flight *next; /* among the free ones */
 };
@@ -81,6 +81,8 @@ struct tt_net_region {
     unsigned char *base;
     uint64_t bytes;
     struct tt_provider_memory *memory; /* NULL: this rank offers nothing */
+    tt_net_take_fn take;               /* NULL: everything is stored */
+    void *take_context;
     struct tt_net_region *next;
     struct tt_net_part parts[]; /* [n_ranks] */
 };
@@ -159,6 +161,8 @@ void tt_net_endpoint_free(struct tt_net_endpoint *endpoint);
 struct tt_provider_memory *tt_net_memory_of(const struct tt_net *net, const void *src,
                                             uint64_t bytes);
 void tt_net_region_free(struct tt_net_region *region);
+/* What the provider asks before it stores. */
+int tt_net_arrived(void *net, void *to, const void *data, size_t bytes);
 
 /* agree.c: every rank's record to every rank, unless a rank brings a failure (with its error text): then
  * all fail with that of the first that does. At most TT_NET_MAX_RECORD bytes. */

@@ -126,7 +126,8 @@ static tutti_result open_provider(const struct tt_provider_config *config, struc
 static void limits(struct tt_provider *p, struct tt_provider_limits *out)
 {
     out->piece_bytes = p->by_message ? TT_UCX_MESSAGE_PIECE : RMA_PIECE;
-    out->bundle_bytes = p->by_message ? TT_UCX_MESSAGE_BUNDLE : 0;
+    out->bundle_bytes = p->by_message ? TT_UCX_MESSAGE_PIECE : 0;
+    out->head_bytes = p->by_message ? TT_UCX_MESSAGE_HEAD : 0;
 }
 
 /* ---- endpoints ---- */

@@ -7,8 +7,8 @@
 
 /* A message of a put fits into one segment (TCP_TX_SEG_SIZE) with its headers, so that no part of it is
  * collected and copied again at the target. */
-#define TT_UCX_MESSAGE_PIECE  (240u << 10)
-#define TT_UCX_MESSAGE_BUNDLE (8u << 10)
+#define TT_UCX_MESSAGE_PIECE (240u << 10)
+#define TT_UCX_MESSAGE_HEAD  64u /* of a put that travels in the header */
 
 struct tt_provider {
     const struct tt_ucx *ucx;
