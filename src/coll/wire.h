@@ -44,10 +44,14 @@ struct tt_message {
      * the end, n are multiples of 64. */
     void (*take)(struct tt_message *m, const unsigned char *piece, uint64_t at, size_t n);
     void *context;
+    /* Receive: a byte is taken only when that byte of this send, to the same peer, has left its memory. NULL:
+     * as soon as it is there. */
+    const struct tt_message *after;
 
     /* The wire's own; zero at first. */
     int started, done;
     uint64_t moved, posted;
+    uint64_t left; /* send: at least so many bytes may change */
 };
 
 /* Collective over all ranks. */
