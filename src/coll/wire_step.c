@@ -7,7 +7,8 @@
 #include "coll/wire_parts.h"
 #include "cpu/cpu_engine.h"
 
-#define LINE UINT64_C(64)
+#define LINE    UINT64_C(64)
+#define KEPT_BY UINT64_C(65536) /* bytes under way that the two kernels take in any case */
 
 static uint64_t round_up(uint64_t bytes)
 {
@@ -106,8 +107,11 @@ static tutti_result send_chunk(struct tt_wire *w, struct tt_message *m, int *mov
 {
     struct tt_wire_peer *p = &w->peers[m->peer];
     const uint64_t at = p->stream_out & (w->ring_bytes - 1);
-    const uint64_t ready = m->ready ? *m->ready : m->bytes;
-    const uint64_t n = smaller(smaller(w->chunk, m->bytes - m->moved), w->ring_bytes - at);
+    const uint64_t ready = m->ready ? *m->ready : m->bytes, rest = m->bytes - m->moved;
+    /* In equal parts, for of a small last one it would not be known when it has left. */
+    const uint64_t n_chunks = (rest + w->chunk - 1) / w->chunk;
+    const uint64_t n =
+        smaller(smaller(round_up(rest / n_chunks), w->chunk), smaller(rest, w->ring_bytes - at));
 
     note_credits(w, m->peer);
     if (ready - m->moved < n || w->ring_bytes - (p->stream_out - p->stream_acked) < n)
@@ -295,6 +299,20 @@ static tutti_result step_recv(struct tt_wire *w, struct tt_message *m, int *move
     return give_credit(w, m->peer);
 }
 
+/* Has it left the caller's memory, and this process? This rank may go off to compute, and the peer wait. */
+static int is_out(struct tt_wire *w, const struct tt_message *m)
+{
+    const struct tt_wire_peer *p = &w->peers[m->peer];
+
+    if (tt_net_sent(w->net, m->peer) < m->posted)
+        return 0;
+    note_credits(w, m->peer);
+    return (p->stream_out - p->stream_acked) +
+                   (p->packets_out - p->packets_acked) * w->slot_bytes <=
+               KEPT_BY ||
+           tt_net_has_left(w->net, m->peer, m->posted);
+}
+
 static tutti_result step_send(struct tt_wire *w, struct tt_message *m, int *moved)
 {
     if (!m->started)
@@ -309,6 +327,6 @@ tutti_result tt_wire_step(struct tt_wire *w, struct tt_message *m, int *moved)
 {
     TT_TRY(m->is_send ? step_send(w, m, moved) : step_recv(w, m, moved));
     if (m->started && m->moved == m->bytes)
-        m->done = !m->is_send || tt_net_sent(w->net, m->peer) >= m->posted;
+        m->done = !m->is_send || is_out(w, m);
     return TUTTI_OK;
 }

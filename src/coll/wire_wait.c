@@ -74,7 +74,7 @@ void tt_wire_tell(struct tt_wire *w, tutti_result result, int peer, const char *
         (void)tt_net_progress(w->net);
         for (int r = 0; r < w->n_ranks; r++)
             under_way |= w->peers[r].used && tt_net_check_peer(w->net, r) == TUTTI_OK &&
-                         tt_net_sent(w->net, r) < tt_net_posted(w->net, r);
+                         !tt_net_has_left(w->net, r, tt_net_posted(w->net, r));
         if (under_way)
             sched_yield();
     }

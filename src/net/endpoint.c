@@ -100,6 +100,15 @@ static void count_sent(struct tt_net_endpoint *e)
         e->n_sent++;
 }
 
+/* What the end of a flight says of the queue in this process: nothing that was before it is there. */
+static void note_left(struct tt_net_endpoint *e, const struct tt_net_flight *flight)
+{
+    const uint64_t left =
+        flight->bytes >= e->net->limits.queued_bytes ? flight->end : flight->first;
+
+    e->n_left = left > e->n_left ? left : e->n_left;
+}
+
 static void landed(struct tt_provider_request *request, int failed)
 {
     struct tt_net_flight *flight = (struct tt_net_flight *)(void *)request;
@@ -107,26 +116,31 @@ static void landed(struct tt_provider_request *request, int failed)
 
     flight->next = e->free_flight;
     e->free_flight = flight;
-    if (flight->n_ops == 0) {
+    if (flight->kind == TT_NET_FLUSH)
         e->flush = failed ? TT_NET_UNFLUSHED : TT_NET_FLUSHED;
-        return;
-    }
-    e->bytes_flying -= flight->bytes;
-    if (failed)
+    if (flight->kind == TT_NET_PUSH)
+        e->is_pushed = 0;
+    if (flight->kind == TT_NET_FLUSH || failed) {
+        e->bytes_flying -= flight->bytes;
         return; /* "not sent" for ever: its endpoint is lost, and its source is left alone */
+    }
+    note_left(e, flight);
+    e->bytes_flying -= flight->bytes;
     for (int i = 0; i < flight->n_ops; i++)
         op_at(e, flight->first + (uint64_t)i)->n_flying--;
 }
 
 /* One for operations [first, first + n), or NULL: not now. It is still among the free ones. */
-static struct tt_net_flight *new_flight(struct tt_net_endpoint *e, uint64_t first, int n,
-                                        uint32_t bytes)
+static struct tt_net_flight *new_flight(struct tt_net_endpoint *e, enum tt_net_flight_kind kind,
+                                        uint64_t first, int n, uint32_t bytes)
 {
     struct tt_net_flight *flight = e->free_flight;
 
     if (!flight || e->bytes_flying + bytes > TT_NET_MAX_FLYING)
         return NULL;
+    flight->kind = kind;
     flight->first = first;
+    flight->end = first + (uint64_t)n;
     flight->n_ops = n;
     flight->bytes = bytes;
     return flight;
@@ -142,12 +156,14 @@ static int launch(struct tt_net_endpoint *e, struct tt_net_flight *flight,
         for (int i = 0; i < flight->n_ops; i++)
             op_at(e, flight->first + (uint64_t)i)->n_flying++;
     }
+    if (status == TT_PROVIDER_DONE && flight->kind != TT_NET_FLUSH)
+        note_left(e, flight);
     return status == TT_PROVIDER_DONE || status == TT_PROVIDER_STARTED;
 }
 
 static int post_flush(struct tt_net_endpoint *e)
 {
-    struct tt_net_flight *flight = new_flight(e, 0, 0, 0);
+    struct tt_net_flight *flight = new_flight(e, TT_NET_FLUSH, 0, 0, 0);
     enum tt_provider_status status;
 
     if (!flight)
@@ -196,7 +212,7 @@ static int post_signal(struct tt_net_endpoint *e, int n_puts)
         bundle.head = put_of(op_at(e, e->n_started));
     if (n_puts > 0)
         bundle.body = put_of(op_at(e, e->n_started + (uint64_t)n_puts - 1));
-    flight = new_flight(e, e->n_started, n_puts + 1, bundle.body.bytes);
+    flight = new_flight(e, TT_NET_OPS, e->n_started, n_puts + 1, bundle.body.bytes);
     if (!flight || !is_fenced(e, op))
         return 0;
     return launch(e, flight,
@@ -209,7 +225,7 @@ static int post_pieces(struct tt_net_endpoint *e, struct tt_net_op *op)
     while (op->bytes > 0) {
         const uint32_t most = e->net->limits.piece_bytes;
         const uint32_t bytes = op->bytes < most ? (uint32_t)op->bytes : most;
-        struct tt_net_flight *flight = new_flight(e, e->n_started, 1, bytes);
+        struct tt_net_flight *flight = new_flight(e, TT_NET_OPS, e->n_started, 1, bytes);
 
         if (!flight || !launch(e, flight,
                                e->net->ops->put(e->to, op->src, bytes, op->memory, op->to, op->key,
@@ -427,4 +443,24 @@ uint64_t tt_net_sent(const struct tt_net *net, int peer)
     const struct tt_net_endpoint *e = net->ranks[peer].endpoint;
 
     return e ? e->n_sent : 0;
+}
+
+int tt_net_has_left(struct tt_net *net, int peer, uint64_t number)
+{
+    struct tt_net_endpoint *e = net->ranks[peer].endpoint;
+    struct tt_net_flight *flight;
+
+    if (!e || e->n_left >= number || e->life != TT_NET_HERE)
+        return 1;
+    if (net->limits.queued_bytes == 0)
+        return e->n_sent >= number;
+    if (e->n_sent != e->n_posted || e->is_pushed)
+        return 0;
+    flight = new_flight(e, TT_NET_PUSH, e->n_posted, 0, 0);
+    if (!flight)
+        return 0;
+    e->is_pushed = 1;
+    if (!launch(e, flight, net->ops->push(e->to, &flight->request)) || e->free_flight == flight)
+        e->is_pushed = 0; /* it is over already, or was refused */
+    return e->n_left >= number;
 }

@@ -78,9 +78,13 @@ uint64_t tt_net_bundle_bytes(const struct tt_net *net);
 uint64_t tt_net_posted(const struct tt_net *net, int peer);
 uint64_t tt_net_sent(const struct tt_net *net, int peer);
 
+/* Whether the first `number` of them have left this process, and get there even if this rank does not call for
+ * long: a source that may be reused can have been copied to a queue. */
+int tt_net_has_left(struct tt_net *net, int peer, uint64_t number);
+
 /* Lets everything advance that can: incoming puts, outgoing ones, watching the peers. Returns at once.
- * What this rank has posted moves by this, too: who goes off to do something else before tt_net_sent() has
- * reached tt_net_posted() may leave the peer waiting.
+ * What this rank has posted moves by this, too: who goes off to do something else before it has left
+ * (tt_net_has_left()) may leave the peer waiting.
  * TUTTI_E_PEER (naming host and rank) as soon as a peer that was ever used is known to be lost. */
 tutti_result tt_net_progress(struct tt_net *net);
 

@@ -29,12 +29,16 @@ struct tt_net_op {
     int is_fenced; /* what a signal must follow is before it */
 };
 
+enum tt_net_flight_kind { TT_NET_OPS, TT_NET_PUSH, TT_NET_FLUSH };
+
 /* A piece in the provider's hands: of one put, or a signal with the puts that go along. */
 struct tt_net_flight {
     struct tt_provider_request request; /* first: the provider gives it back */
     struct tt_net_endpoint *endpoint;
+    enum tt_net_flight_kind kind;
     uint64_t first; /* operation */
-    int n_ops;      /* 0: a flush */
+    int n_ops;
+    uint64_t end; /* operations before it have left with this flight */
     uint32_t bytes;
     struct tt_net_flight *next; /* among the free ones */
 };
@@ -58,6 +62,8 @@ struct tt_net_endpoint {
     /* Operations [n_sent, n_started) are posted as a whole, [n_started, n_posted) are not; each is at its
      * number modulo the length. */
     uint64_t n_posted, n_started, n_sent;
+    uint64_t n_left;    /* those that are known to have left this process */
+    int is_pushed;      /* a push is under way */
     uint64_t n_flushed; /* those that tt_net_flush() knows to have arrived */
     struct tt_net_op ops[TT_NET_MAX_OPS];
     uint64_t *words; /* [TT_NET_MAX_OPS]: what signals store, in registered memory */

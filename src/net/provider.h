@@ -50,6 +50,9 @@ struct tt_provider_limits {
     uint32_t piece_bytes;  /* of a put, at most */
     uint32_t bundle_bytes; /* of a put that goes along with the signal after it; 0: none does */
     uint32_t head_bytes;   /* of one more put before that one, which goes along as well */
+    /* What is DONE, or whose request is, may have been copied to a queue in this process; what was posted before
+     * it has left, and so has a piece of at least so many bytes. 0: all that is done has left. */
+    uint32_t queued_bytes;
 };
 
 struct tt_provider_put {
@@ -108,6 +111,9 @@ struct tt_net_provider {
                                       struct tt_provider_key *key,
                                       const struct tt_provider_bundle *bundle,
                                       struct tt_provider_request *request);
+    /* Done when everything posted before has left this process. Where nothing is queued, NULL. */
+    enum tt_provider_status (*push)(struct tt_provider_endpoint *endpoint,
+                                    struct tt_provider_request *request);
     /* Done when everything posted to the endpoint is in the rank's memory. */
     enum tt_provider_status (*flush)(struct tt_provider_endpoint *endpoint,
                                      struct tt_provider_request *request);

@@ -87,6 +87,37 @@ static void unplugged(struct t_rank *t)
     tutti_comm_destroy(comm);
 }
 
+/* Rank 0 sends more and more, until its kernel takes no more, and each time goes off to compute. Rank 1, which
+ * comes late, has it all before rank 0 calls again: nothing is kept in a queue that only calls empty. */
+static void sent_and_gone(struct t_rank *t)
+{
+    enum { STEP = 100000, MOST = 12 };
+    _Atomic int *awake = (_Atomic int *)(void *)t->shared;
+    static unsigned char data[STEP * MOST];
+    tutti_comm *comm;
+
+    setenv("UCX_ZCOPY_THRESH", "inf", 1); /* everything is copied to such a queue */
+    t_netns_enter(t, four, none, 0);
+    comm = create(t, 0);
+    for (int n = 1; n <= MOST; n++) {
+        const size_t bytes = (size_t)n * STEP;
+
+        T_OK(tutti_barrier(comm, NULL));
+        if (t->rank == 0) {
+            data[bytes - 1] = (unsigned char)n;
+            T_OK(tutti_send(comm, data, bytes, TUTTI_DTYPE_U8, 1, NULL));
+            t_sleep_us(300000 * t_scale());
+            atomic_store(awake, n);
+        } else {
+            t_sleep_us(100000);
+            T_OK(tutti_recv(comm, data, bytes, TUTTI_DTYPE_U8, 0, NULL));
+            T_CHECK(atomic_load(awake) < n, "%zu bytes came when rank 0 called again", bytes);
+            T_CHECK(data[bytes - 1] == n, "%zu bytes came wrong", bytes);
+        }
+    }
+    tutti_comm_destroy(comm);
+}
+
 /* One rank without: all are told which and why. */
 static void without_a_network(struct t_rank *t)
 {
@@ -157,6 +188,12 @@ static void the_way_of_the_rendezvous(void **state)
     run_on("010", a_way_that_must_be_known);
 }
 
+static void who_has_sent_may_go(void **state)
+{
+    (void)state;
+    run(sent_and_gone);
+}
+
 static void a_cable_that_is_pulled(void **state)
 {
     (void)state;
@@ -175,6 +212,7 @@ int main(void)
         cmocka_unit_test(collectives_over_ip4),
         cmocka_unit_test(collectives_over_ip6),
         cmocka_unit_test(the_way_of_the_rendezvous),
+        cmocka_unit_test(who_has_sent_may_go),
         cmocka_unit_test(a_cable_that_is_pulled),
         cmocka_unit_test(a_rank_without_a_network_is_named),
     };

@@ -31,6 +31,9 @@ static void wait_sent(struct tt_net *net, int peer)
         T_OK(tt_net_progress(net));
     T_CHECK(tt_net_sent(net, peer) == all, "%llu of %llu sent",
             (unsigned long long)tt_net_sent(net, peer), (unsigned long long)all);
+    while (!tt_net_has_left(net, peer, all) && tt_now_ns() < end)
+        T_OK(tt_net_progress(net));
+    T_CHECK(tt_net_has_left(net, peer, all), "what was sent does not leave");
 }
 
 /* Rank 0 puts, rank 1 checks and puts the same back from memory that is not registered. */

@@ -129,6 +129,7 @@ static void limits(struct tt_provider *p, struct tt_provider_limits *out)
     out->piece_bytes = PIECE;
     out->bundle_bytes = BUNDLE;
     out->head_bytes = HEAD;
+    out->queued_bytes = 4096;
 }
 
 static tutti_result address(struct tt_provider *p, void *out, size_t *bytes_out)
@@ -311,6 +312,14 @@ static enum tt_provider_status post_signal(struct tt_provider_endpoint *e, const
     return post(e, &op);
 }
 
+/* As if the last small one of all could still be in a queue. */
+static enum tt_provider_status push(struct tt_provider_endpoint *e,
+                                    struct tt_provider_request *request)
+{
+    (void)request;
+    return e->is_broken ? TT_PROVIDER_BROKEN : chance(3) ? TT_PROVIDER_BUSY : TT_PROVIDER_DONE;
+}
+
 static enum tt_provider_status flush(struct tt_provider_endpoint *e,
                                      struct tt_provider_request *request)
 {
@@ -455,7 +464,7 @@ static int arm(struct tt_provider *p)
         .limits = limits, .address = address, .connect = connect_fake, .disconnect = disconnect,   \
         .expose = expose, .hide = hide, .pack_key = pack_key, .unpack_key = unpack_key,            \
         .drop_key = drop_key, .put = put, .fence = (fence_of), .signal = post_signal,              \
-        .flush = flush, .progress = progress, .fd = wake_fd, .arm = arm                            \
+        .push = push, .flush = flush, .progress = progress, .fd = wake_fd, .arm = arm              \
     }
 
 const struct tt_net_provider t_fake_provider = FAKE(1, fence);

@@ -281,6 +281,11 @@ uint64_t tt_net_sent(const struct tt_net *net, int peer)
     return net->peers[peer].sent;
 }
 
+int tt_net_has_left(struct tt_net *net, int peer, uint64_t number)
+{
+    return net->peers[peer].sent >= number;
+}
+
 /* ---- receiving ---- */
 
 /* A put lands in up to three parts, cut between its words. */
