@@ -20,6 +20,11 @@ static const char about[] =
     "  tutti bench all_to_all --dtype bf16,e4m3 -n 4\n"
     "  tutti bench reduce_scatter --dtype f16 --op max --in-place\n"
     "  tutti bench all_reduce --gpus 8 --graph --against nccl\n"
+    "  tutti run --hosts alpha:4,beta:4 -- tutti bench all_reduce\n"
+    "\n"
+    "Started as the ranks of a job (tutti run, torchrun, mpirun, srun), on one host or several, it "
+    "takes\n"
+    "part instead of starting ranks itself, and rank 0 prints.\n"
     "\n"
     "Collectives: all_reduce reduce_scatter reduce_scatterv all_gather all_gatherv "
     "all_gatherv_rows\n"
@@ -86,7 +91,22 @@ static int ends_with(const char *text, const char *end)
     return n >= strlen(end) && strcmp(text + n - strlen(end), end) == 0;
 }
 
-static int check_options(const struct place *place, char **words)
+/* What holds of ranks that a launcher has started. */
+static int check_job(const struct bench_job *job)
+{
+    if (options.n_gpus)
+        return cli_error("--gpus starts ranks itself, on this host: not under a launcher (%d ranks "
+                         "are here by the environment)",
+                         job->n_ranks);
+    if (options.n_ranks && options.n_ranks != job->n_ranks)
+        return cli_error("-n %d: a launcher has started %d ranks (by the environment), and these "
+                         "are measured: leave -n out",
+                         options.n_ranks, job->n_ranks);
+    options.n_ranks = job->n_ranks;
+    return 0;
+}
+
+static int check_options(const struct place *place, const struct bench_job *job, char **words)
 {
     int n = 0;
 
@@ -97,6 +117,8 @@ static int check_options(const struct place *place, char **words)
     }
     if (n == 0)
         options.collectives[0] = "all";
+    if (job && check_job(job) != 0)
+        return 2;
     if (options.n_gpus && gpu_options(&options, n) != 0)
         return 2;
     if (!options.n_gpus && (options.graph || options.device_counts))
@@ -134,9 +156,9 @@ static int check_options(const struct place *place, char **words)
 }
 
 /* Six buffers a rank must fit in memory; with GPUs it is theirs, and the ranks look. */
-static int check_memory(const struct bench_plan *plan)
+static int check_memory(const struct bench_plan *plan, int n_ranks)
 {
-    const double need = 6.0 * (double)bench_buffer_bytes(plan) * options.n_ranks;
+    const double need = 6.0 * (double)bench_buffer_bytes(plan) * n_ranks;
     const double have = (double)sysconf(_SC_AVPHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     char text[32];
 
@@ -144,7 +166,7 @@ static int check_memory(const struct bench_plan *plan)
         return 0;
     return cli_error("%d ranks with buffers of %s need %.1f GiB, and %.1f GiB are free; use a "
                      "smaller -e or -n",
-                     options.n_ranks, cli_bytes_text(options.max_bytes, text, sizeof(text)),
+                     n_ranks, cli_bytes_text(options.max_bytes, text, sizeof(text)),
                      need / 1073741824.0, have / 1073741824.0);
 }
 
@@ -155,11 +177,19 @@ static void print_row(const struct bench_report *report, int index)
     bench_print_row(report, index);
 }
 
-static int run_all(struct bench_report *report, struct ranks *ranks)
+static int run_all(struct bench_report *report, int argc, char **argv)
 {
+    const struct bench_job *job = report->board->job;
     struct bench_totals totals;
-    int status = bench_follow(report, ranks);
+    struct ranks ranks = {0};
+    int status = job ? bench_job_run(report) : bench_start(report, argc, argv, &ranks);
+    const int is_silent = job ? job->rank != 0 : status != 0;
 
+    if (!job && status == 0)
+        status = bench_follow(report, &ranks);
+    ranks_free(&ranks);
+    if (is_silent)
+        return status;
     bench_print_end(report, &totals);
     if (options.json && bench_write_json(report, options.json) != 0)
         status = 1;
@@ -175,7 +205,7 @@ int command_bench_run(int argc, char **argv)
     struct place place;
     struct bench_board board;
     struct bench_report report = {&options, &plan, &place, &board, print_row, bench_print_progress};
-    struct ranks ranks = {0};
+    struct bench_job *job = NULL;
     int status;
 
     options.min_bytes = SIZE_MAX; /* not given */
@@ -186,8 +216,11 @@ int command_bench_run(int argc, char **argv)
     status = cli_parse(&command_bench, argc, argv, 0, words);
     if (status != CLI_GO)
         return status;
+    status = options.joined ? 0 : bench_job_join(&job);
+    if (status)
+        return status;
     place_read(&place);
-    status = check_options(&place, words);
+    status = check_options(&place, job, words);
     if (status == 0)
         status = bench_plan_make(&options, &plan);
     if (status == 0)
@@ -196,13 +229,12 @@ int command_bench_run(int argc, char **argv)
         return status;
     if (options.joined)
         return bench_joined(&report);
-    status = check_memory(&plan);
+    board.job = job;
+    status = check_memory(&plan, job ? job->n_here : options.n_ranks);
     if (status)
         return status;
-    status = bench_start(&report, argc, argv, &ranks);
-    if (status == 0)
-        status = run_all(&report, &ranks);
-    ranks_free(&ranks);
+    status = run_all(&report, argc, argv);
+    bench_job_leave(job);
     bench_board_close(&board);
     free(plan.cells);
     free(words);

@@ -12,6 +12,7 @@
  *   bench_call.c     from a cell to a call of the library
  *   bench_team.c     calls by a team of threads
  *   bench_mpi_run.c  the same ranks under mpirun, with the peer's module loaded
+ *   bench_job.c      ranks that a launcher has started, on whatever hosts
  *   gpu_*.c          on GPUs: see gpu_bench.h
  *   bench_print.c, bench_json.c, bench_plot.c    results
  */
@@ -82,8 +83,21 @@ struct bench_shared {
     _Atomic uint64_t n_checked_calls;
 };
 
+/* Ranks that a launcher has started: no memory is shared. */
+struct bench_job {
+    tutti_comm *comm; /* what ranks tell each other */
+    int rank;
+    int n_ranks;
+    int n_hosts;
+    int n_here; /* ranks on this machine */
+    int is_crowded;
+    int has_one_clock;
+    const struct bench_report *report; /* rank 0's; NULL: others print nothing */
+};
+
 struct bench_board {
     struct bench_shared *shared;
+    struct bench_job *job; /* NULL: all ranks have this memory in common */
     struct bench_slot *slots;
     struct bench_row *rows;
     size_t bytes;
@@ -94,6 +108,11 @@ struct bench_board {
     uint32_t epoch;
     uint32_t n_ids_used;
 };
+
+/* Become a rank of the job that the environment tells of; NULL in *job_out if there is none, or of one
+ * rank only. 0, or an exit status after a message. */
+int bench_job_join(struct bench_job **job_out);
+void bench_job_leave(struct bench_job *job); /* NULL is fine */
 
 /* Create (path NULL) or open the memory; 0 on success. */
 int bench_board_open(struct bench_board *board, const char *path, int n_ranks, int n_rows);
@@ -109,6 +128,8 @@ void bench_wait_change(_Atomic uint32_t *word, uint32_t old, int ms);
 void bench_wake(_Atomic uint32_t *word);
 
 /* ---- ranks ---- */
+
+struct bench_rank;
 
 struct bench_report {
     const struct bench_options *options;
@@ -174,6 +195,13 @@ int bench_follow(const struct bench_report *report, struct ranks *ranks);
 /* The part of a rank that mpirun started. */
 int bench_joined(const struct bench_report *report);
 
+/* The same of a rank of a job; rank 0 delivers the rows. */
+int bench_job_run(const struct bench_report *report);
+int bench_job_meet(struct bench_board *board); /* bench_barrier() */
+tutti_result bench_job_share_id(struct bench_job *job, tutti_unique_id *id);
+/* All ranks' checks of a row, then its delivery. */
+int bench_job_row(struct bench_rank *rank, int index);
+
 /* ---- the peer ---- */
 
 int bench_mpi_launch(const struct bench_options *options, const struct place *place,
@@ -195,6 +223,7 @@ void bench_clear_progress(void);
 void bench_print_end(const struct bench_report *report, struct bench_totals *totals_out);
 int bench_write_json(const struct bench_report *report, const char *path);
 int bench_write_plot(const struct bench_report *report, const char *path);
+int bench_n_cores(const struct bench_report *report);
 const char *bench_cpu_name(char *text, size_t size);
 
 #endif

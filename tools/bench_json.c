@@ -47,6 +47,10 @@ static const char cpu_method[] =
     "a sample is the time from the last arrival to the last completion over all ranks, with fresh "
     "data; interleaved blocks; microseconds; bytes is the larger side of a call; algbw is bytes / "
     "p50, busbw that times factor";
+static const char clocks_method[] =
+    "a sample is the time of the slowest rank, from a barrier on, with fresh data, since the hosts "
+    "have clocks of their own; interleaved blocks; microseconds; bytes is the larger side of a "
+    "call; algbw is bytes / p50, busbw that times factor";
 static const char gpu_method[] =
     "a sample is the time between two events around 4 to 20 calls, divided by their number, of the "
     "slowest rank; all ranks begin together; columns in turn; microseconds; host_us: what issuing "
@@ -58,6 +62,8 @@ static void put_head(FILE *out, const struct bench_report *report)
     const uint32_t version = tutti_version();
     const struct bench_options *o = report->options;
     const struct bench_shared *shared = report->board->shared;
+    const struct bench_job *job = report->board->job;
+    const char *method = o->n_gpus ? gpu_method : cpu_method;
     const time_t now = time(NULL);
     struct tm tm;
     struct utsname system = {0};
@@ -73,18 +79,20 @@ static void put_head(FILE *out, const struct bench_report *report)
     put_field(out, "cpu", bench_cpu_name(text, sizeof(text)));
     put_field(out, "arch", system.machine);
     put_field(out, "kernel", system.release);
-    fprintf(out, "\"cores\": %d, \"numa_nodes\": %d},\n", report->place->n_cores,
+    fprintf(out, "\"cores\": %d, \"numa_nodes\": %d},\n", bench_n_cores(report),
             report->place->n_nodes);
     put_field(out, "engine", shared->engine);
     fprintf(out,
-            "\"ranks\": %d, \"threads\": %d, \"in_place\": %s, \"end_to_end\": %s, "
-            "\"crowded\": %s, ",
-            o->n_ranks, o->n_threads, o->in_place ? "true" : "false",
+            "\"ranks\": %d, \"hosts\": %d, \"threads\": %d, \"in_place\": %s, "
+            "\"end_to_end\": %s, \"crowded\": %s, ",
+            o->n_ranks, job ? job->n_hosts : 1, o->n_threads, o->in_place ? "true" : "false",
             o->end_to_end ? "true" : "false", shared->crowded ? "true" : "false");
     put_field(out, "algorithm", o->algorithm ? o->algorithm : "");
     if (o->n_gpus)
         put_gpus(out, report);
-    fprintf(out, "\n\"method\": \"%s\",\n\"rows\": [\n", o->n_gpus ? gpu_method : cpu_method);
+    if (job && !job->has_one_clock)
+        method = clocks_method;
+    fprintf(out, "\n\"method\": \"%s\",\n\"rows\": [\n", method);
 }
 
 static void put_result(FILE *out, const char *name, const struct bench_row *row,

@@ -33,12 +33,48 @@ static int is_narrow(const struct bench_report *report, int v)
     return shared->n_variants > 3 || v >= shared->n_variants - shared->n_peers;
 }
 
+/* Of this machine, for ranks that a launcher has bound to some. */
+int bench_n_cores(const struct bench_report *report)
+{
+    return report->board->job ? (int)sysconf(_SC_NPROCESSORS_ONLN) : report->place->n_cores;
+}
+
+/* "4 ranks on 2 cores", "4 ranks on 2 hosts, rank 0's with 2 cores" */
+static void print_ranks(const struct bench_report *report)
+{
+    const struct bench_options *o = report->options;
+    const struct bench_job *job = report->board->job;
+    const int n_cores = bench_n_cores(report);
+    char cpu[128];
+
+    printf("%d ranks", o->n_ranks);
+    if (o->n_threads > 1)
+        printf(" of %d threads", o->n_threads);
+    if (job && job->n_hosts > 1)
+        printf(" on %d hosts, rank 0's with", job->n_hosts);
+    else
+        printf(" on");
+    printf(" %d %s (%s)", n_cores, n_cores == 1 ? "core" : "cores",
+           bench_cpu_name(cpu, sizeof(cpu)));
+}
+
+static const char *sample_text(const struct bench_report *report)
+{
+    const struct bench_job *job = report->board->job;
+
+    if (report->options->end_to_end)
+        return job && !job->has_one_clock
+                   ? "fill + call + read of the result, of the slowest rank, from a barrier on"
+                   : "fill + call + read of the result, last arrival to last completion";
+    return job && !job->has_one_clock
+               ? "of the slowest rank, from a barrier on, fresh data"
+               : "from the last rank's arrival to the last one's completion, fresh data";
+}
+
 void bench_print_head(const struct bench_report *report)
 {
     const struct bench_options *o = report->options;
-    const struct place *place = report->place;
     const uint32_t version = tutti_version();
-    char cpu[128];
 
     if (o->csv) {
         printf("collective,bytes,count,type,op,variant,samples,min_us,p50_us,p99_us,algbw_GBps,"
@@ -49,19 +85,13 @@ void bench_print_head(const struct bench_report *report)
         gpu_print_head(report);
         return;
     }
-    printf("# tutti %u.%u.%u bench: %d ranks", version >> 16, version >> 8 & 255, version & 255,
-           o->n_ranks);
-    if (o->n_threads > 1)
-        printf(" of %d threads", o->n_threads);
-    printf(" on %d %s (%s)%s%s\n", place->n_cores, place->n_cores == 1 ? "core" : "cores",
-           bench_cpu_name(cpu, sizeof(cpu)), o->in_place ? ", in place" : "",
-           o->algorithm ? ", forced algorithm" : "");
+    printf("# tutti %u.%u.%u bench: ", version >> 16, version >> 8 & 255, version & 255);
+    print_ranks(report);
+    printf("%s%s\n", o->in_place ? ", in place" : "", o->algorithm ? ", forced algorithm" : "");
     printf("# engine %s\n", report->board->shared->engine);
     if (report->board->shared->crowded)
         printf("# ranks share cores: the times show that it works, not how fast it is\n");
-    printf("# us: %s; medians and 99th percentiles of interleaved blocks\n",
-           o->end_to_end ? "fill + call + read of the result, last arrival to last completion"
-                         : "from the last rank's arrival to the last one's completion, fresh data");
+    printf("# us: %s; medians and 99th percentiles of interleaved blocks\n", sample_text(report));
     printf("# GB/s: bytes / p50, and that times the busbw factor in brackets; every element is "
            "checked\n");
 }

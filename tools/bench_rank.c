@@ -52,6 +52,8 @@ tutti_result bench_share_id(struct bench_board *board, uint32_t index)
 {
     struct bench_shared *shared = board->shared;
 
+    if (board->job)
+        return bench_job_share_id(board->job, &shared->ids[index]);
     if (board->rank == 0) {
         if (tutti_unique_id_create(&shared->ids[index]) != TUTTI_OK)
             return TUTTI_E_SYSTEM;
@@ -204,7 +206,7 @@ static int run_cells(struct bench_rank *rank)
     if (bench_barrier(board) != 0)
         return -1;
     for (int i = 0; i < rank->plan->n_cells; i++) {
-        if (bench_measure(rank, i) != 0)
+        if (bench_measure(rank, i) != 0 || (board->job && bench_job_row(rank, i) != 0))
             return -1;
         if (rank->rank == 0) {
             atomic_fetch_add(&board->shared->n_done, 1);
@@ -268,9 +270,11 @@ int bench_rank_main(const struct bench_options *options, const struct bench_plan
     board->rank = rank_number;
     board->crowded = board->shared->crowded;
     estate.bytes = bench_buffer_bytes(plan);
-    if (options->joined)
+    if (options->joined || (board->job && options->against))
         estate.peer = bench_mpi_load();
-    if (options->n_threads > 1)
+    if (options->n_threads > 1 && board->job) /* the cores that this process has are its own */
+        estate.team = bench_team_start(place, 0, 1, options->n_threads);
+    else if (options->n_threads > 1)
         estate.team = bench_team_start(place, rank_number, plan->n_ranks, options->n_threads);
     if (make_comms(rank, &estate) == 0 && make_buffers(rank, &estate) == 0) {
         make_variants(rank, &estate);

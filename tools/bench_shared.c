@@ -69,6 +69,8 @@ int bench_barrier(struct bench_board *board)
 {
     const uint32_t epoch = ++board->epoch;
 
+    if (board->job)
+        return bench_job_meet(board);
     atomic_store_explicit(&board->slots[board->rank].arrived, epoch, memory_order_release);
     for (int r = 0; r < board->n_ranks; r++) {
         unsigned int n_spins = 0;
@@ -86,12 +88,27 @@ int bench_barrier(struct bench_board *board)
     return atomic_load_explicit(&board->shared->abort, memory_order_relaxed) ? -1 : 0;
 }
 
+/* Without a common clock: no less than from the last arrival to the last completion. */
+static float slowest_us(const struct bench_board *board)
+{
+    uint64_t most = 0;
+
+    for (int r = 0; r < board->n_ranks; r++) {
+        const uint64_t own = board->slots[r].t1 - board->slots[r].t0;
+
+        most = own > most ? own : most;
+    }
+    return (float)most / 1000.0f;
+}
+
 /* Last arrival to last completion, in microseconds; slots are quiet until rank 0's next barrier. */
 float bench_sample_us(const struct bench_board *board)
 {
     uint64_t arrival = 0;
     uint64_t completion = 0;
 
+    if (board->job && !board->job->has_one_clock)
+        return slowest_us(board);
     for (int r = 0; r < board->n_ranks; r++) {
         if (board->slots[r].t0 > arrival)
             arrival = board->slots[r].t0;
@@ -129,6 +146,10 @@ void bench_abort(struct bench_board *board, const char *format, ...)
         va_end(args);
     }
     atomic_store(&board->shared->abort, 1);
+    if (board->job && free_slot == 0) { /* else nobody reads it */
+        cli_error("%s", board->shared->error);
+        tutti_comm_abort(board->job->comm);
+    }
     bench_wake(&board->shared->n_done);
     bench_wake(&board->shared->n_ids);
 }

@@ -9,7 +9,8 @@
 
 struct tt_engine; /* an engine's own state; each engine defines it for itself */
 
-struct tt_exchange; /* boot/boot.h */
+struct tt_boot_address; /* boot/boot_address.h */
+struct tt_exchange;     /* boot/boot.h */
 
 /* What host memory tells of another rank. */
 enum tt_presence { TT_IS_THERE, TT_HAS_DIED, TT_HAS_LEFT };
@@ -19,9 +20,11 @@ struct tt_engine_config {
     uint64_t timeout_ns;
     uint64_t scratch_bytes;
     const char *name;
-    const unsigned char *key;           /* 32 bytes shared by the ranks of this communicator */
-    int device_index;                   /* of a GPU engine */
-    const int *host_of;                 /* [n_ranks]: each rank's host, where there are several */
+    const unsigned char *key; /* 32 bytes shared by the ranks of this communicator */
+    int device_index;         /* of a GPU engine */
+    const int *host_of;       /* [n_ranks]: each rank's host, where there are several */
+    /* This host's address on the way to the others, as the rendezvous found it, or NULL. */
+    const struct tt_boot_address *route;
     const struct tt_exchange *exchange; /* copied; its context lives as long as a GPU engine, during
                                          * create only of the others */
     /* Of a GPU engine, which cannot tell by itself; the context is that of `exchange`. Any thread. */

@@ -41,7 +41,8 @@ tutti_result tt_boot_all_gather(struct tt_boot *boot, const void *send, void *re
 tutti_result tt_boot_give_up(struct tt_boot *boot, tutti_result why);
 
 /* This host's address on the way between rank 0 and this rank (of rank 0: and another host's rank, where
- * there is one). -1 if they met on a local socket, or rank 0 is alone. Before tt_boot_close(). */
+ * there is one). 1: it leads to another host; 0: only to this one; -1: there is none, since they met on a
+ * local socket, or rank 0 is alone. Before tt_boot_close(). */
 struct tt_boot_address;
 int tt_boot_route(const struct tt_boot *boot, struct tt_boot_address *address_out);
 

@@ -5,14 +5,16 @@
 
 #include "boot/boot_parts.h"
 
-static int address_of(int fd, struct tt_boot_address *out)
+typedef int (*name_fn)(int fd, struct sockaddr *name, socklen_t *bytes);
+
+static int address_of(int fd, name_fn name_of, struct tt_boot_address *out)
 {
     struct sockaddr_storage name;
     socklen_t bytes = sizeof(name);
 
     memset(out, 0, sizeof(*out));
     memset(&name, 0, sizeof(name));
-    if (fd < 0 || getsockname(fd, (struct sockaddr *)&name, &bytes) != 0)
+    if (fd < 0 || name_of(fd, (struct sockaddr *)&name, &bytes) != 0)
         return -1;
     if (name.ss_family == AF_INET) {
         out->kind = TT_BOOT_IP4;
@@ -35,29 +37,33 @@ static int address_of(int fd, struct tt_boot_address *out)
     return 0;
 }
 
-static int is_loopback(const struct tt_boot_address *a)
+/* As tt_boot_route(), of one connection. A process that connects to an address of its own host comes from
+ * that very address, whichever interface has it. */
+static int route_of(int fd, struct tt_boot_address *out)
 {
-    static const unsigned char one[16] = {[15] = 1};
+    struct tt_boot_address peer;
 
-    return a->kind == TT_BOOT_IP4 ? a->ip[0] == 127 : memcmp(a->ip, one, sizeof(one)) == 0;
+    if (address_of(fd, getsockname, out) != 0)
+        return -1;
+    if (address_of(fd, getpeername, &peer) != 0)
+        return 0;
+    return memcmp(out->ip, peer.ip, sizeof(peer.ip)) != 0;
 }
 
 int tt_boot_route(const struct tt_boot *boot, struct tt_boot_address *address_out)
 {
-    int found = -1;
+    int best = -1;
 
     if (boot->rank > 0)
-        return address_of(boot->fd, address_out);
-    /* Ranks of rank 0's own host come over loopback; what leads to another host says more. */
-    for (int r = 1; r < boot->n_ranks; r++) {
+        return route_of(boot->fd, address_out);
+    for (int r = 1; r < boot->n_ranks && best < 1; r++) {
         struct tt_boot_address a;
+        const int found = route_of(boot->peers[r].fd, &a);
 
-        if (address_of(boot->peers[r].fd, &a) != 0 || (found == 0 && is_loopback(&a)))
+        if (found <= best)
             continue;
         *address_out = a;
-        found = 0;
-        if (!is_loopback(&a))
-            break;
+        best = found;
     }
-    return found;
+    return best;
 }

@@ -132,20 +132,38 @@ static tutti_result alone_all_gather(void *context, const void *send, void *recv
 
 /* ---- creation, given a way to exchange ---- */
 
+struct network_card {
+    int32_t has_network, has_route;
+    struct tt_boot_address route;
+};
+
+/* Rank 0 met the other ranks of its host without leaving it: they take the way that one of them knows. */
+static void take_route(tutti_comm *comm, const struct network_card *cards)
+{
+    for (int r = 0; r < comm->n_ranks && !comm->has_route; r++)
+        if (cards[r].has_route && comm->host_of[r] == comm->host_of[comm->rank]) {
+            comm->route = cards[r].route;
+            comm->has_route = 1;
+        }
+}
+
 /* All ranks must have a network: asked only where one is needed, for its library is loaded then. */
 static tutti_result check_network(tutti_comm *comm, const struct tt_exchange *x, const char *hosts)
 {
     const char *missing = tt_net_missing();
-    const int32_t mine = missing[0] == 0;
-    int32_t *all = calloc((size_t)comm->n_ranks, sizeof(*all));
+    const struct network_card mine = {missing[0] == 0, comm->has_route, comm->route};
+    struct network_card *all = calloc((size_t)comm->n_ranks, sizeof(*all));
     tutti_result res = all ? x->all_gather(x->context, &mine, all, sizeof(mine))
                            : TT_FAIL(TUTTI_E_MEMORY, "no memory for %d ranks", comm->n_ranks);
 
     for (int r = 0; res == TUTTI_OK && r < comm->n_ranks; r++)
-        if (!all[r])
-            res = TT_FAIL(TUTTI_E_UNSUPPORTED,
-                          "the ranks run on %d hosts (%s), but rank %d has no network: %s",
-                          comm->n_hosts, hosts, r, mine ? "see its own error" : missing);
+        if (!all[r].has_network)
+            res =
+                TT_FAIL(TUTTI_E_UNSUPPORTED,
+                        "the ranks run on %d hosts (%s), but rank %d has no network: %s",
+                        comm->n_hosts, hosts, r, mine.has_network ? "see its own error" : missing);
+    if (res == TUTTI_OK)
+        take_route(comm, all);
     free(all);
     return res;
 }
@@ -300,6 +318,7 @@ static tutti_result create_engines(tutti_comm *comm, struct tt_engine_config *ec
     ec->scratch_bytes = on_cpu ? config->scratch_bytes : CONTROL_SCRATCH;
     ec->host_of = comm->host_of;
     ec->n_nearby = comm->n_nearby;
+    ec->route = comm->has_route ? &comm->route : NULL;
     comm->control_ops = comm->n_hosts > 1 ? &tt_hier_engine : &tt_cpu_engine;
     TT_TRY(comm->control_ops->create(ec, &comm->control));
     if (!on_cpu) {
@@ -312,7 +331,8 @@ static tutti_result create_engines(tutti_comm *comm, struct tt_engine_config *ec
 }
 
 tutti_result tt_comm_build(const tutti_comm_config *config, const struct tt_exchange *x,
-                           const unsigned char key[32], tutti_comm **comm_out)
+                           const unsigned char key[32], const struct tt_boot_address *route,
+                           tutti_comm **comm_out)
 {
     tutti_comm *comm = calloc(1, sizeof(*comm));
     struct tt_engine_config ec = {.rank = config->rank,
@@ -332,6 +352,10 @@ tutti_result tt_comm_build(const tutti_comm_config *config, const struct tt_exch
     comm->scratch_bytes = config->scratch_bytes;
     comm->device = config->device;
     comm->device_index = config->device_index;
+    if (route) {
+        comm->route = *route;
+        comm->has_route = 1;
+    }
     memcpy(comm->key, key, sizeof(comm->key));
     snprintf(comm->name, sizeof(comm->name), "%s", config->name[0] ? config->name : "world");
     snprintf(comm->algorithm, sizeof(comm->algorithm), "%s", config->algorithm);
@@ -391,12 +415,13 @@ static tutti_result create_with_id(const tutti_comm_config *config, const tutti_
                             .all_gather = boot_all_gather,
                             .deadline_ns = deadline};
     unsigned char key[32];
+    struct tt_boot_address route;
     tutti_result res;
 
     TT_TRY(tt_boot_open(&args, &boot));
     x.context = boot;
     tt_boot_derive_key(id, "tutti communicator", key);
-    res = tt_comm_build(config, &x, key, comm_out);
+    res = tt_comm_build(config, &x, key, tt_boot_route(boot, &route) > 0 ? &route : NULL, comm_out);
     if (res != TUTTI_OK)
         res = tt_boot_give_up(boot, res);
     tt_boot_close(boot);
@@ -411,7 +436,7 @@ static tutti_result create_alone(const tutti_comm_config *config, tutti_comm **c
                                   .all_gather = alone_all_gather,
                                   .deadline_ns = tt_now_ns() + config->timeout_ms * 1000000};
 
-    return tt_comm_build(config, &x, key, comm_out);
+    return tt_comm_build(config, &x, key, NULL, comm_out);
 }
 
 tutti_result tt_comm_create(const tutti_comm_config *given, tutti_comm **comm_out)

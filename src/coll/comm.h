@@ -3,6 +3,7 @@
 #define TT_COLL_COMM_H
 
 #include "base/engine.h"
+#include "boot/boot_address.h"
 #include "coll/select.h"
 
 struct tt_group; /* group.c */
@@ -11,6 +12,9 @@ struct tutti_comm {
     int rank, n_ranks, n_hosts;
     int n_nearby; /* ranks on this machine, whatever hosts they count as being on */
     int *host_of; /* [n_ranks]: each rank's host, numbered in order of their first ranks */
+    /* This host's address on the way to another one, as a rendezvous of ranks of this host found it. */
+    struct tt_boot_address route;
+    int has_route;
     tutti_device device;
     int device_index;
     const struct tt_engine_ops *ops;
@@ -34,10 +38,12 @@ struct tutti_comm {
 /* A config with nothing left to default: explicit, else environment, else built in. */
 tutti_result tt_comm_config_read(const tutti_comm_config *given, tutti_comm_config *config);
 
-/* Make a communicator of ranks that can exchange records. `config` has nothing left to default. */
+/* Make a communicator of ranks that can exchange records. `config` has nothing left to default; `route` is
+ * this rank's way to another host, NULL if it knows none. */
 struct tt_exchange;
 tutti_result tt_comm_build(const tutti_comm_config *config, const struct tt_exchange *x,
-                           const unsigned char key[32], tutti_comm **comm_out);
+                           const unsigned char key[32], const struct tt_boot_address *route,
+                           tutti_comm **comm_out);
 
 tutti_result tt_comm_create(const tutti_comm_config *given, tutti_comm **comm_out);
 tutti_result tt_comm_create_from_env(const tutti_comm_config *overrides, tutti_comm **comm_out);

@@ -147,6 +147,7 @@ static tutti_result create_wire(struct tt_engine *e, const struct tt_engine_conf
                                 .ring_bytes = 2 * config->scratch_bytes,
                                 .key = key,
                                 .exchange = config->exchange,
+                                .route = config->route,
                                 .polls = tt_cpu_polls(e->local_engine),
                                 .check = check_local,
                                 .context = e};

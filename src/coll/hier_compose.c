@@ -108,7 +108,7 @@ static int take_turn(void *context)
 
     for (size_t i = 0; i < t->n; i++)
         t->streams[i].moved =
-            t->streams[i].is_send ? t->e->messages[i].sent : t->e->messages[i].moved;
+            t->streams[i].is_send ? t->e->messages[i].left : t->e->messages[i].moved;
     return t->turn(t->context);
 }
 

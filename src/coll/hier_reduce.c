@@ -4,10 +4,8 @@
 
 #include "coll/hier_parts.h"
 
-/* Up to which size whole vectors cross the network, in one exchange instead of two. With a rank on each
- * of two hosts they are no more bytes than parts would be. */
-#define SMALL_BYTES      (UINT64_C(16) << 10)
-#define SMALL_PAIR_BYTES (UINT64_C(64) << 10)
+/* Up to which size whole vectors cross the network, in one exchange instead of two. */
+#define SMALL_BYTES (UINT64_C(16) << 10)
 
 struct tt_hier_part tt_hier_part_of(size_t count, int parts, int i, size_t size)
 {
@@ -18,35 +16,7 @@ struct tt_hier_part tt_hier_part_of(size_t count, int parts, int i, size_t size)
     return (struct tt_hier_part){first, count - first < each ? count - first : each};
 }
 
-/* ---- small: everybody gets the partial results of all hosts ---- */
-
-static tutti_result all_reduce_small(struct tt_engine *e, const struct tt_call *call)
-{
-    const size_t bytes = call->count * tt_dtype_bytes(call->dtype);
-    const void *partial = call->send;
-
-    if (e->n_local > 1) {
-        struct tt_call local =
-            tt_call_even(TT_COLL_ALL_REDUCE, call->dtype, call->send, call->recv, call->count);
-
-        local.op = tt_hier_partial_op(call->op);
-        TT_TRY(tt_hier_local(e, &local));
-        partial = call->recv;
-    }
-    if (e->is_even || e->local == 0) {
-        TT_TRY(tt_hier_gather_hosts(e, partial, bytes, e->sources));
-        tt_hier_combine(e, call->recv, e->sources, call->count, call->dtype, call->op);
-    }
-    if (!e->is_even && e->n_local > 1) {
-        struct tt_call local =
-            tt_call_even(TT_COLL_BROADCAST, call->dtype, call->recv, call->recv, call->count);
-
-        TT_TRY(tt_hier_local(e, &local));
-    }
-    return TUTTI_OK;
-}
-
-/* ---- large: each rank of a rail reduces a part and sends it to the others of the rail ---- */
+/* ---- what arrives is reduced ---- */
 
 struct reduction {
     struct tt_engine *e;
@@ -76,7 +46,7 @@ static void reduce_range(struct reduction *r, const unsigned char *const partial
     r->ready = end;
 }
 
-/* With two hosts the other's partial result is reduced where it has arrived. */
+/* With two hosts where it has arrived. */
 static void take_from_one(struct tt_message *m, const unsigned char *piece, uint64_t at, size_t n)
 {
     const struct arrival *a = m->context;
@@ -88,7 +58,59 @@ static void take_from_one(struct tt_message *m, const unsigned char *piece, uint
     reduce_range(r, partials, at, at + n);
 }
 
-/* With more it waits in scratch for those of the others. */
+/* Two hosts: each sends all of its partial result to the other and reduces what comes. As many bytes as
+ * reducing a half each and exchanging the results, in one step. `result` may be `partial`: what is on its
+ * way out does not change. */
+static tutti_result exchange_partials(struct tt_engine *e, const void *partial, void *result,
+                                      size_t count, const struct tt_call *call)
+{
+    const size_t bytes = count * tt_dtype_bytes(call->dtype);
+    const int other = 1 - e->host, peer = tt_hier_partner(e, other);
+    struct reduction r = {
+        .e = e, .own = partial, .result = result, .dtype = call->dtype, .op = call->op};
+    struct arrival arrival = {&r, 0, other};
+    const struct tt_message *out = tt_hier_send(e, peer, partial, bytes);
+    struct tt_message *in = tt_hier_recv(e, peer, NULL, bytes);
+
+    in->take = take_from_one;
+    in->context = &arrival;
+    in->after = out;
+    return tt_hier_exchange(e);
+}
+
+/* ---- small: everybody gets the partial results of all hosts ---- */
+
+static tutti_result all_reduce_small(struct tt_engine *e, const struct tt_call *call)
+{
+    const size_t bytes = call->count * tt_dtype_bytes(call->dtype);
+    const void *partial = call->send;
+
+    if (e->n_local > 1) {
+        struct tt_call local =
+            tt_call_even(TT_COLL_ALL_REDUCE, call->dtype, call->send, call->recv, call->count);
+
+        local.op = tt_hier_partial_op(call->op);
+        TT_TRY(tt_hier_local(e, &local));
+        partial = call->recv;
+    }
+    if (e->n_hosts == 2 && (e->is_even || e->local == 0)) {
+        TT_TRY(exchange_partials(e, partial, call->recv, call->count, call));
+    } else if (e->is_even || e->local == 0) {
+        TT_TRY(tt_hier_gather_hosts(e, partial, bytes, e->sources));
+        tt_hier_combine(e, call->recv, e->sources, call->count, call->dtype, call->op);
+    }
+    if (!e->is_even && e->n_local > 1) {
+        struct tt_call local =
+            tt_call_even(TT_COLL_BROADCAST, call->dtype, call->recv, call->recv, call->count);
+
+        TT_TRY(tt_hier_local(e, &local));
+    }
+    return TUTTI_OK;
+}
+
+/* ---- large: each rank of a rail reduces a part and sends it to the others of the rail ---- */
+
+/* It waits in scratch for those of the other hosts. */
 static void take_from_many(struct tt_message *m, const unsigned char *piece, uint64_t at, size_t n)
 {
     struct arrival *a = m->context, *all = a - a->host;
@@ -138,7 +160,7 @@ static tutti_result reduce_along_rail(struct tt_engine *e, const unsigned char *
         m = tt_hier_recv(e, tt_hier_partner(e, from), NULL, mine.n * size);
         arrivals[from] = (struct arrival){&r, 0, from};
         m->context = &arrivals[from];
-        m->take = n == 2 ? take_from_one : take_from_many;
+        m->take = take_from_many;
     }
     for (int i = 1; i < n; i++) {
         const int to = (e->host + n - i) % n, from = (e->host + i) % n;
@@ -151,6 +173,14 @@ static tutti_result reduce_along_rail(struct tt_engine *e, const unsigned char *
     res = tt_hier_exchange(e);
     e->scratch -= head;
     return res;
+}
+
+/* Of a part, which this rank has in common with its rail. */
+static tutti_result reduce_across(struct tt_engine *e, const unsigned char *partial,
+                                  unsigned char *result, size_t count, const struct tt_call *call)
+{
+    return e->n_hosts == 2 ? exchange_partials(e, partial, result, count, call)
+                           : reduce_along_rail(e, partial, result, count, call);
 }
 
 static tutti_result all_reduce_piece(struct tt_engine *e, const struct tt_call *call, size_t at,
@@ -178,7 +208,7 @@ static tutti_result all_reduce_piece(struct tt_engine *e, const struct tt_call *
         partial = recv + mine.first * size;
     }
     if (e->local < e->n_rails)
-        TT_TRY(reduce_along_rail(e, partial, recv + mine.first * size, mine.n, call));
+        TT_TRY(reduce_across(e, partial, recv + mine.first * size, mine.n, call));
     if (e->n_local == 1)
         return TUTTI_OK;
     local.coll = TT_COLL_ALL_GATHER;
@@ -196,8 +226,7 @@ tutti_result tt_hier_all_reduce(struct tt_engine *e, const struct tt_call *call)
 
     if (tt_hier_is_flat(call))
         return tt_hier_flat_all_reduce(e, call);
-    if (bytes <= (e->n_ranks == 2 ? SMALL_PAIR_BYTES : SMALL_BYTES) &&
-        bytes * n <= e->scratch_bytes)
+    if (bytes <= SMALL_BYTES && bytes * n <= e->scratch_bytes)
         return all_reduce_small(e, call);
     TT_TRY(tt_hier_meet(e, call));
     for (size_t at = 0; at < call->count; at += piece)
@@ -215,15 +244,14 @@ tutti_result tt_hier_along_rail(struct tt_engine *e, const struct tt_call *call)
     const unsigned char *partial = call->send;
     unsigned char *result = call->recv;
 
-    if (bytes <= (e->n_ranks == 2 ? SMALL_PAIR_BYTES : SMALL_BYTES) &&
-        bytes * n <= e->scratch_bytes) {
+    if (n > 2 && bytes <= SMALL_BYTES && bytes * n <= e->scratch_bytes) {
         TT_TRY(tt_hier_gather_hosts(e, partial, bytes, e->sources));
         tt_hier_combine(e, result, e->sources, call->count, call->dtype, call->op);
         return TUTTI_OK;
     }
     for (size_t at = 0; at < call->count; at += most)
-        TT_TRY(reduce_along_rail(e, partial + at * size, result + at * size,
-                                 call->count - at < most ? call->count - at : most, call));
+        TT_TRY(reduce_across(e, partial + at * size, result + at * size,
+                             call->count - at < most ? call->count - at : most, call));
     return TUTTI_OK;
 }
 

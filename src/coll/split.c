@@ -109,7 +109,7 @@ static tutti_result build(tutti_comm *comm, struct split *s, int color, tutti_co
 
     snprintf(name, sizeof(name), "%.20s.%u.%d", comm->name, comm->n_splits % 1000, color % 10000);
     derive_key(comm, color, key);
-    return tt_comm_build(&config, &x, key, comm_out);
+    return tt_comm_build(&config, &x, key, comm->has_route ? &comm->route : NULL, comm_out);
 }
 
 tutti_result tt_comm_split(tutti_comm *comm, int color, int key, tutti_comm **comm_out)

@@ -10,7 +10,8 @@
 #include "coll/wire_parts.h"
 
 #define SMALLEST_RING (UINT64_C(8) << 10)
-#define LARGEST_RING  (UINT64_C(1) << 20)
+#define LARGEST_RING  (UINT64_C(4) << 20)
+#define LARGEST_CHUNK (UINT64_C(256) << 10)
 #define FEW_RANKS     64 /* up to which packets may be long */
 #define LONG_SLOT     4096u
 #define SHORT_SLOT    1024u
@@ -25,7 +26,7 @@ static void lay_out(struct tt_wire *w, uint64_t ring_bytes)
     w->ring_bytes = LARGEST_RING;
     while (w->ring_bytes > SMALLEST_RING && w->ring_bytes * n > ring_bytes)
         w->ring_bytes /= 2;
-    w->chunk = w->ring_bytes / 4;
+    w->chunk = w->ring_bytes / 4 < LARGEST_CHUNK ? w->ring_bytes / 4 : LARGEST_CHUNK;
     w->slot_bytes = n <= FEW_RANKS ? LONG_SLOT : SHORT_SLOT;
     w->inline_max = (w->slot_bytes / 8 - TT_WIRE_HEADER_WORDS) * 4;
     w->notice_at = at;
@@ -35,6 +36,17 @@ static void lay_out(struct tt_wire *w, uint64_t ring_bytes)
     w->ring_at = at;
     w->stride = at + w->ring_bytes;
     w->arena_bytes = TT_WIRE_PLACES + n * w->stride;
+}
+
+/* Where a put and its signal can be one message, they are. */
+static void fit_bundles(struct tt_wire *w)
+{
+    const uint64_t most = tt_net_bundle_bytes(w->net) & ~UINT64_C(63);
+
+    if (most < w->slot_bytes)
+        return;
+    w->plain_max = w->slot_bytes - TT_PACKET_PLAIN_BYTES;
+    w->chunk = w->chunk < most ? w->chunk : most;
 }
 
 static tutti_result make_arena(struct tt_wire *w)
@@ -61,7 +73,8 @@ tutti_result tt_wire_create(const struct tt_wire_config *config, struct tt_wire 
                                      .host_of = config->host_of,
                                      .timeout_ns = config->timeout_ns,
                                      .key = config->key,
-                                     .exchange = config->exchange};
+                                     .exchange = config->exchange,
+                                     .route = config->route};
     struct tt_wire *w = calloc(1, sizeof(*w));
     tutti_result res;
 
@@ -81,11 +94,14 @@ tutti_result tt_wire_create(const struct tt_wire_config *config, struct tt_wire 
     if (res == TUTTI_OK)
         res = tt_net_create(&nc, &w->net);
     if (res == TUTTI_OK)
+        fit_bundles(w);
+    if (res == TUTTI_OK)
         res = tt_net_expose(w->net, config->exchange, w->arena, w->arena_bytes, &w->region);
     if (res != TUTTI_OK) {
         tt_wire_destroy(w);
         return res;
     }
+    tt_net_offer(w->region, tt_wire_take, w);
     *wire_out = w;
     return TUTTI_OK;
 }
@@ -94,6 +110,7 @@ void tt_wire_destroy(struct tt_wire *w)
 {
     if (!w)
         return;
+    w->n_messages = 0; /* nothing is taken any more */
     if (w->region)
         tt_net_hide(w->region);
     if (w->net)

@@ -9,7 +9,8 @@
 
 #include "base/call.h"
 
-struct tt_exchange; /* boot/boot.h */
+struct tt_boot_address; /* boot/boot_address.h */
+struct tt_exchange;     /* boot/boot.h */
 struct tt_wire;
 
 struct tt_wire_config {
@@ -20,7 +21,8 @@ struct tt_wire_config {
     uint64_t ring_bytes; /* of the rings of all peers together */
     const unsigned char *key;
     const struct tt_exchange *exchange;
-    int polls; /* this rank has a core of its own */
+    const struct tt_boot_address *route; /* as tt_net_config has it */
+    int polls;                           /* this rank has a core of its own */
     /* Has something else failed? Asked in waits that are long. */
     tutti_result (*check)(void *context);
     void *context;
@@ -44,11 +46,14 @@ struct tt_message {
      * the end, n are multiples of 64. */
     void (*take)(struct tt_message *m, const unsigned char *piece, uint64_t at, size_t n);
     void *context;
+    /* Receive: a byte is taken only when that byte of this send, to the same peer, has left its memory. NULL:
+     * as soon as it is there. */
+    const struct tt_message *after;
 
     /* The wire's own; zero at first. */
     int started, done;
     uint64_t moved, posted;
-    uint64_t sent; /* of `moved`; of a send bytes whose memory is free again */
+    uint64_t left; /* send: at least so many bytes may change */
 };
 
 /* Collective over all ranks. */

@@ -9,6 +9,8 @@ static uint64_t flag_of(uint64_t number)
            << 32; /* never 0, which is what cleared words hold */
 }
 
+#define PLAIN UINT32_C(0xffffffff) /* no kind of call: those have 26 bits */
+
 static uint64_t load(const uint64_t *word)
 {
     return __atomic_load_n(word, __ATOMIC_RELAXED); /* the data comes with it: no order is needed */
@@ -38,18 +40,38 @@ size_t tt_packet_write(uint64_t *words, uint64_t number, const uint32_t header[]
     return n;
 }
 
-int tt_packet_header(const uint64_t *words, uint64_t number, uint32_t header_out[])
+size_t tt_packet_write_plain(void *packet, const uint32_t header[], const void *payload,
+                             size_t bytes)
+{
+    unsigned char *to = packet;
+
+    memcpy(to, header, 4 * TT_WIRE_HEADER_WORDS);
+    if (bytes > 0)
+        memcpy(to + 4 * TT_WIRE_HEADER_WORDS, payload, bytes);
+    return 4 * TT_WIRE_HEADER_WORDS + bytes;
+}
+
+uint64_t tt_packet_signal(uint64_t number)
+{
+    return flag_of(number) | PLAIN;
+}
+
+enum tt_packet_form tt_packet_header(const uint64_t *words, uint64_t number, uint32_t header_out[])
 {
     const uint64_t flag = flag_of(number);
 
+    if (__atomic_load_n(words, __ATOMIC_ACQUIRE) == tt_packet_signal(number)) {
+        memcpy(header_out, words + 1, 4 * TT_WIRE_HEADER_WORDS);
+        return TT_PACKET_PLAIN;
+    }
     for (size_t i = 0; i < TT_WIRE_HEADER_WORDS; i++) {
         const uint64_t word = load(&words[i]);
 
         if ((word & UINT64_C(0xffffffff00000000)) != flag)
-            return 0;
+            return TT_PACKET_NONE;
         header_out[i] = (uint32_t)word;
     }
-    return 1;
+    return TT_PACKET_WORDS;
 }
 
 int tt_packet_payload(const uint64_t *words, uint64_t number, void *payload_out, size_t bytes)
@@ -75,7 +97,9 @@ int tt_packet_payload(const uint64_t *words, uint64_t number, void *payload_out,
     return 1;
 }
 
-void tt_packet_clear(uint64_t *words, size_t bytes)
+void tt_packet_clear(uint64_t *words, enum tt_packet_form form, size_t bytes)
 {
-    memset(words, 0, tt_packet_words(bytes) * sizeof(*words));
+    memset(words, 0,
+           form == TT_PACKET_PLAIN ? TT_PACKET_PLAIN_BYTES + bytes
+                                   : tt_packet_words(bytes) * sizeof(*words));
 }

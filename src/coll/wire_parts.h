@@ -14,6 +14,9 @@
  * A packet's words: 32 bits of data and, above them, 32 bits that say which packet they belong to. So
  * a word proves its own arrival, in whatever order the words come, and a packet is one put. The
  * receiver clears what it has read; no word of an earlier packet can be taken for one of a later.
+ *
+ * Where a put travels together with its signal (tt_net_bundle_bytes), packets with bytes inside are plain:
+ * a first word that says so, which is the signal, then the header and the bytes as they are.
  */
 enum tt_wire_word {
     TT_WORD_KIND,
@@ -48,6 +51,7 @@ struct tt_wire_peer {
     /* from the peer */
     uint64_t packets_in, packets_told;
     uint64_t stream_in, stream_told;
+    int has_taken; /* bytes went straight from the network to a message: credit may be due */
 };
 
 struct tt_wire {
@@ -63,7 +67,8 @@ struct tt_wire {
     struct tt_net_region *region;
     unsigned char *arena;
     uint64_t arena_bytes, stride, slot_bytes, slots_at, notice_at, ring_at, ring_bytes, chunk;
-    uint64_t inline_max;
+    uint64_t inline_max;        /* bytes inside of a packet of words */
+    uint64_t plain_max;         /* of a plain one; 0: this rank sends none */
     struct tt_wire_peer *peers; /* [n_ranks] */
     int culprit;
     uint64_t n_sweeps;
@@ -93,11 +98,18 @@ static inline uint64_t tt_wire_theirs(const struct tt_wire *w)
 /* Returns the number of words written. */
 size_t tt_packet_write(uint64_t *words, uint64_t number, const uint32_t header[],
                        const void *payload, size_t bytes);
-/* 1 if packet `number` begins here and its header has come. */
-int tt_packet_header(const uint64_t *words, uint64_t number, uint32_t header_out[]);
-/* 1 if all of its bytes have come; they are copied out. */
+/* A plain one, without its first word, which tt_packet_signal() is. Returns the number of bytes. */
+size_t tt_packet_write_plain(void *packet, const uint32_t header[], const void *payload,
+                             size_t bytes);
+uint64_t tt_packet_signal(uint64_t number);
+#define TT_PACKET_PLAIN_BYTES (8 + 4 * TT_WIRE_HEADER_WORDS) /* before the payload of a plain one */
+
+enum tt_packet_form { TT_PACKET_NONE, TT_PACKET_WORDS, TT_PACKET_PLAIN };
+/* Whether packet `number` begins here and its header has come. */
+enum tt_packet_form tt_packet_header(const uint64_t *words, uint64_t number, uint32_t header_out[]);
+/* Of words: 1 if all of its bytes have come; they are copied out. */
 int tt_packet_payload(const uint64_t *words, uint64_t number, void *payload_out, size_t bytes);
-void tt_packet_clear(uint64_t *words, size_t bytes);
+void tt_packet_clear(uint64_t *words, enum tt_packet_form form, size_t bytes);
 static inline size_t tt_packet_words(size_t bytes)
 {
     return TT_WIRE_HEADER_WORDS + (bytes + 3) / 4;
@@ -106,6 +118,8 @@ static inline size_t tt_packet_words(size_t bytes)
 /* ---- steps (wire_step.c): *moved is set if something did ---- */
 
 tutti_result tt_wire_step(struct tt_wire *w, struct tt_message *m, int *moved);
+/* What the network offers: the next bytes that a message waits for need not go through the ring. */
+int tt_wire_take(void *wire, uint64_t at, const void *data, uint64_t bytes);
 
 /* ---- what ends a wait (wire_wait.c) ---- */
 

@@ -57,6 +57,8 @@ void tt_wire_tell(struct tt_wire *w, tutti_result result, int peer, const char *
     if (w->told)
         return;
     w->told = 1;
+    w->n_messages = w->n_open =
+        0; /* after a failure nothing comes to the caller's memory any more */
     n_words = tt_packet_write(w->notice, 0, header, text, bytes);
     for (int r = 0; r < w->n_ranks; r++) {
         const int is_dead = result == TUTTI_E_PEER && r == peer;
@@ -73,7 +75,7 @@ void tt_wire_tell(struct tt_wire *w, tutti_result result, int peer, const char *
             return; /* which everybody hears of without us */
         for (int r = 0; r < w->n_ranks; r++)
             under_way |= w->peers[r].used && tt_net_check_peer(w->net, r) == TUTTI_OK &&
-                         tt_net_sent(w->net, r) < tt_net_posted(w->net, r);
+                         !tt_net_has_left(w->net, r, tt_net_posted(w->net, r));
         if (under_way)
             sched_yield();
     }

@@ -215,7 +215,7 @@ struct tt_cuda_p2p_args {
 #define TT_CUDA_STAGE_RANKS  100 /* of a communicator: a block for each, both ways */
 #define TT_CUDA_STAGE_SLOTS  4   /* chunks that may be under way, each way */
 #define TT_CUDA_STAGE_LEAST                                                                        \
-    2048 /* bytes of a window at least: what a packet of the network holds */
+    4096 /* bytes of a window at least: what a packet of the network holds */
 
 struct tt_cuda_stage_block {
     unsigned char *at;

@@ -100,6 +100,15 @@ static void count_sent(struct tt_net_endpoint *e)
         e->n_sent++;
 }
 
+/* What the end of a flight says of the queue in this process: nothing that was before it is there. */
+static void note_left(struct tt_net_endpoint *e, const struct tt_net_flight *flight)
+{
+    const uint64_t left =
+        flight->bytes >= e->net->limits.queued_bytes ? flight->end : flight->first;
+
+    e->n_left = left > e->n_left ? left : e->n_left;
+}
+
 static void landed(struct tt_provider_request *request, int failed)
 {
     struct tt_net_flight *flight = (struct tt_net_flight *)(void *)request;
@@ -107,16 +116,34 @@ static void landed(struct tt_provider_request *request, int failed)
 
     flight->next = e->free_flight;
     e->free_flight = flight;
-    if (!flight->op) {
+    if (flight->kind == TT_NET_FLUSH)
         e->flush = failed ? TT_NET_UNFLUSHED : TT_NET_FLUSHED;
-        return;
-    }
-    e->bytes_flying -= flight->bytes;
-    if (failed)
+    if (flight->kind == TT_NET_PUSH)
+        e->is_pushed = 0;
+    if (flight->kind == TT_NET_FLUSH || failed) {
+        e->bytes_flying -= flight->bytes;
         return; /* "not sent" for ever: its endpoint is lost, and its source is left alone */
-    flight->op->n_flying--;
-    if (flight->bundled)
-        flight->bundled->n_flying--;
+    }
+    note_left(e, flight);
+    e->bytes_flying -= flight->bytes;
+    for (int i = 0; i < flight->n_ops; i++)
+        op_at(e, flight->first + (uint64_t)i)->n_flying--;
+}
+
+/* One for operations [first, first + n), or NULL: not now. It is still among the free ones. */
+static struct tt_net_flight *new_flight(struct tt_net_endpoint *e, enum tt_net_flight_kind kind,
+                                        uint64_t first, int n, uint32_t bytes)
+{
+    struct tt_net_flight *flight = e->free_flight;
+
+    if (!flight || e->bytes_flying + bytes > TT_NET_MAX_FLYING)
+        return NULL;
+    flight->kind = kind;
+    flight->first = first;
+    flight->end = first + (uint64_t)n;
+    flight->n_ops = n;
+    flight->bytes = bytes;
+    return flight;
 }
 
 /* A flight takes off. 1: it did (or is already there); 0: not now. */
@@ -126,23 +153,21 @@ static int launch(struct tt_net_endpoint *e, struct tt_net_flight *flight,
     if (status == TT_PROVIDER_STARTED) {
         e->free_flight = flight->next;
         e->bytes_flying += flight->bytes;
-        if (flight->op)
-            flight->op->n_flying++;
-        if (flight->bundled)
-            flight->bundled->n_flying++;
+        for (int i = 0; i < flight->n_ops; i++)
+            op_at(e, flight->first + (uint64_t)i)->n_flying++;
     }
+    if (status == TT_PROVIDER_DONE && flight->kind != TT_NET_FLUSH)
+        note_left(e, flight);
     return status == TT_PROVIDER_DONE || status == TT_PROVIDER_STARTED;
 }
 
 static int post_flush(struct tt_net_endpoint *e)
 {
-    struct tt_net_flight *flight = e->free_flight;
+    struct tt_net_flight *flight = new_flight(e, TT_NET_FLUSH, 0, 0, 0);
     enum tt_provider_status status;
 
     if (!flight)
         return 0;
-    flight->op = flight->bundled = NULL;
-    flight->bytes = 0;
     e->flush = TT_NET_FLUSHING;
     status = e->net->ops->flush(e->to, &flight->request);
     if (status == TT_PROVIDER_DONE)
@@ -170,26 +195,29 @@ static int is_fenced(struct tt_net_endpoint *e, struct tt_net_op *op)
     return op->is_fenced;
 }
 
-/* `bundled`: a put just before it that goes along, or NULL. */
-static int post_signal(struct tt_net_endpoint *e, struct tt_net_op *op, struct tt_net_op *bundled)
+static struct tt_provider_put put_of(const struct tt_net_op *op)
 {
-    struct tt_provider_bundle bundle;
+    return (struct tt_provider_put){
+        .src = op->src, .bytes = (uint32_t)op->bytes, .to = op->to, .key = op->key};
+}
+
+/* The signal after `n_puts` next ones (none, one, or two of which the first is small) takes them along. */
+static int post_signal(struct tt_net_endpoint *e, int n_puts)
+{
+    struct tt_net_op *op = op_at(e, e->n_started + (uint64_t)n_puts);
+    struct tt_provider_bundle bundle = {.body = {.bytes = 0}};
     struct tt_net_flight *flight;
 
-    if (!is_fenced(e, op) || !e->free_flight)
+    if (n_puts == 2)
+        bundle.head = put_of(op_at(e, e->n_started));
+    if (n_puts > 0)
+        bundle.body = put_of(op_at(e, e->n_started + (uint64_t)n_puts - 1));
+    flight = new_flight(e, TT_NET_OPS, e->n_started, n_puts + 1, bundle.body.bytes);
+    if (!flight || !is_fenced(e, op))
         return 0;
-    if (bundled)
-        bundle = (struct tt_provider_bundle){.src = bundled->src,
-                                             .bytes = (uint32_t)bundled->bytes,
-                                             .to = bundled->to,
-                                             .key = bundled->key};
-    flight = e->free_flight;
-    flight->op = op;
-    flight->bundled = bundled;
-    flight->bytes = 0;
     return launch(e, flight,
                   e->net->ops->signal(e->to, (const uint64_t *)(const void *)op->src, op->memory,
-                                      op->to, op->key, bundled ? &bundle : NULL, &flight->request));
+                                      op->to, op->key, n_puts ? &bundle : NULL, &flight->request));
 }
 
 static int post_pieces(struct tt_net_endpoint *e, struct tt_net_op *op)
@@ -197,16 +225,11 @@ static int post_pieces(struct tt_net_endpoint *e, struct tt_net_op *op)
     while (op->bytes > 0) {
         const uint32_t most = e->net->limits.piece_bytes;
         const uint32_t bytes = op->bytes < most ? (uint32_t)op->bytes : most;
-        struct tt_net_flight *flight = e->free_flight;
+        struct tt_net_flight *flight = new_flight(e, TT_NET_OPS, e->n_started, 1, bytes);
 
-        if (!flight || e->bytes_flying + bytes > TT_NET_MAX_FLYING)
-            return 0;
-        flight->op = op;
-        flight->bundled = NULL;
-        flight->bytes = bytes;
-        if (!launch(e, flight,
-                    e->net->ops->put(e->to, op->src, bytes, op->memory, op->to, op->key,
-                                     &flight->request)))
+        if (!flight || !launch(e, flight,
+                               e->net->ops->put(e->to, op->src, bytes, op->memory, op->to, op->key,
+                                                &flight->request)))
             return 0;
         op->src += bytes;
         op->to += bytes;
@@ -215,21 +238,38 @@ static int post_pieces(struct tt_net_endpoint *e, struct tt_net_op *op)
     return 1;
 }
 
-/* Post the next operation, or two of them. 0: not now. A small put that is the last one may be held back,
- * so that the signal that will probably follow takes it along. */
+static int is_put_up_to(const struct tt_net_op *op, uint32_t most)
+{
+    return !op->is_signal && op->bytes > 0 && op->bytes <= most;
+}
+
+/* How many of the next puts may travel with the signal after them; *is_open_out: if that comes next. */
+static int n_bundled(struct tt_net_endpoint *e, int *is_open_out)
+{
+    const struct tt_provider_limits *limits = &e->net->limits;
+    const uint64_t n = e->n_posted - e->n_started;
+    int n_puts = 0;
+
+    if (n > 0 && is_put_up_to(op_at(e, e->n_started), limits->bundle_bytes))
+        n_puts = 1;
+    if (n_puts && n > 1 && is_put_up_to(op_at(e, e->n_started), limits->head_bytes) &&
+        is_put_up_to(op_at(e, e->n_started + 1), limits->bundle_bytes))
+        n_puts = 2;
+    *is_open_out = n_puts > 0 && n == (uint64_t)n_puts;
+    return *is_open_out || op_at(e, e->n_started + (uint64_t)n_puts)->is_signal ? n_puts : 0;
+}
+
+/* Post the next operation, or some of them together; how many. 0: not now. Puts that are the last ones may
+ * be held back, so that the signal that will probably follow takes them along. */
 static int post_next(struct tt_net_endpoint *e, int may_hold)
 {
     struct tt_net_op *op = op_at(e, e->n_started);
-    struct tt_net_op *next = e->n_started + 1 != e->n_posted ? op_at(e, e->n_started + 1) : NULL;
+    int is_open, n_puts = n_bundled(e, &is_open);
 
-    if (op->is_signal)
-        return post_signal(e, op, NULL) ? 1 : 0;
-    if (op->bytes <= e->net->limits.bundle_bytes) {
-        if (next && next->is_signal)
-            return post_signal(e, next, op) ? 2 : 0;
-        if (!next && may_hold)
-            return 0;
-    }
+    if (is_open && may_hold)
+        return 0;
+    if (op->is_signal || (n_puts > 0 && !is_open))
+        return post_signal(e, n_puts) ? n_puts + 1 : 0;
     return post_pieces(e, op) ? 1 : 0;
 }
 
@@ -403,4 +443,24 @@ uint64_t tt_net_sent(const struct tt_net *net, int peer)
     const struct tt_net_endpoint *e = net->ranks[peer].endpoint;
 
     return e ? e->n_sent : 0;
+}
+
+int tt_net_has_left(struct tt_net *net, int peer, uint64_t number)
+{
+    struct tt_net_endpoint *e = net->ranks[peer].endpoint;
+    struct tt_net_flight *flight;
+
+    if (!e || e->n_left >= number || e->life != TT_NET_HERE)
+        return 1;
+    if (net->limits.queued_bytes == 0)
+        return e->n_sent >= number;
+    if (e->n_sent != e->n_posted || e->is_pushed)
+        return 0;
+    flight = new_flight(e, TT_NET_PUSH, e->n_posted, 0, 0);
+    if (!flight)
+        return 0;
+    e->is_pushed = 1;
+    if (!launch(e, flight, net->ops->push(e->to, &flight->request)) || e->free_flight == flight)
+        e->is_pushed = 0; /* it is over already, or was refused */
+    return e->n_left >= number;
 }

@@ -22,8 +22,8 @@ struct tt_net_config {
     uint64_t timeout_ns;
     const unsigned char *key;           /* 32 bytes that the ranks share */
     const struct tt_exchange *exchange; /* used during create only */
-    /* This host's address by which the rendezvous worked (tt_boot_route); NULL: found by the networks
-     * that the hosts have in common. */
+    /* This host's address by which the rendezvous reached another host (tt_boot_route); NULL: found by the
+     * networks that the hosts have in common. The ranks of a host give the same. */
     const struct tt_boot_address *route;
 };
 
@@ -50,6 +50,12 @@ tutti_result tt_net_expose(struct tt_net *net, const struct tt_exchange *exchang
  * a failure nothing is waited for, and nothing that comes later is let in. */
 void tt_net_hide(struct tt_net_region *region);
 
+/* What comes for this rank's part is offered to `take` before it is stored, where puts are messages: the
+ * pieces of a peer's puts in their order, each [at, at + bytes) of the region. 1: it is taken, and nothing is
+ * stored; 0: it is stored. Called from within this net's calls, and not to call any of them. */
+typedef int (*tt_net_take_fn)(void *context, uint64_t at, const void *data, uint64_t bytes);
+void tt_net_offer(struct tt_net_region *region, tt_net_take_fn take, void *context);
+
 /* Copy `bytes` to offset `at` of the peer's part of the region. `src` may be any host memory and may be
  * changed once tt_net_sent() says so. Refused with TUTTI_E_ARG where it would leave the region. Returns
  * at once unless 256 are under way to the peer already; TUTTI_E_TIMEOUT if none of them has been sent for
@@ -63,14 +69,22 @@ tutti_result tt_net_put(struct tt_net *net, int peer, const void *src, uint64_t 
 tutti_result tt_net_signal(struct tt_net *net, int peer, struct tt_net_region *region, uint64_t at,
                            uint64_t value);
 
+/* How many bytes a put may have to travel together with the signal that is posted right after it: then it
+ * costs no more than either alone. 0: on this network they are two. */
+uint64_t tt_net_bundle_bytes(const struct tt_net *net);
+
 /* Number of puts and signals to `peer` so far; and how many of them, from the first on, have been sent
  * in the sense that their sources may be reused. */
 uint64_t tt_net_posted(const struct tt_net *net, int peer);
 uint64_t tt_net_sent(const struct tt_net *net, int peer);
 
+/* Whether the first `number` of them have left this process, and get there even if this rank does not call for
+ * long: a source that may be reused can have been copied to a queue. */
+int tt_net_has_left(struct tt_net *net, int peer, uint64_t number);
+
 /* Lets everything advance that can: incoming puts, outgoing ones, watching the peers. Returns at once.
- * What this rank has posted moves by this, too: who goes off to do something else before tt_net_sent() has
- * reached tt_net_posted() may leave the peer waiting.
+ * What this rank has posted moves by this, too: who goes off to do something else before it has left
+ * (tt_net_has_left()) may leave the peer waiting.
  * TUTTI_E_PEER (naming host and rank) as soon as a peer that was ever used is known to be lost. */
 tutti_result tt_net_progress(struct tt_net *net);
 

@@ -88,7 +88,8 @@ static tutti_result open_here(struct tt_net *net, const struct tt_net_config *co
                                     .devices = net->place.devices,
                                     .lost_ns = net->lost_ns,
                                     .context = net,
-                                    .broken = tt_net_broken};
+                                    .broken = tt_net_broken,
+                                    .arrived = tt_net_arrived};
     struct tt_watch_config wc = {.rank = net->rank,
                                  .n_ranks = net->n_ranks,
                                  .key = config->key,
@@ -240,6 +241,11 @@ tutti_result tt_net_create(const struct tt_net_config *config, struct tt_net **n
     const char *missing = tt_net_missing();
 
     return tt_net_create_with(config, tt_provider_default(), missing, net_out);
+}
+
+uint64_t tt_net_bundle_bytes(const struct tt_net *net)
+{
+    return net->limits.bundle_bytes;
 }
 
 const char *tt_net_details(const struct tt_net *net)

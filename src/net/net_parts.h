@@ -29,12 +29,16 @@ struct tt_net_op {
     int is_fenced; /* what a signal must follow is before it */
 };
 
-/* A piece in the provider's hands. */
+enum tt_net_flight_kind { TT_NET_OPS, TT_NET_PUSH, TT_NET_FLUSH };
+
+/* A piece in the provider's hands: of one put, or a signal with the puts that go along. */
 struct tt_net_flight {
     struct tt_provider_request request; /* first: the provider gives it back */
     struct tt_net_endpoint *endpoint;
-    struct tt_net_op *op;      /* NULL: a flush */
-    struct tt_net_op *bundled; /* a put that goes along with the signal `op`, or NULL */
+    enum tt_net_flight_kind kind;
+    uint64_t first; /* operation */
+    int n_ops;
+    uint64_t end; /* operations before it have left with this flight */
     uint32_t bytes;
     struct tt_net_flight *next; /* among the free ones */
 };
@@ -58,6 +62,8 @@ struct tt_net_endpoint {
     /* Operations [n_sent, n_started) are posted as a whole, [n_started, n_posted) are not; each is at its
      * number modulo the length. */
     uint64_t n_posted, n_started, n_sent;
+    uint64_t n_left;    /* those that are known to have left this process */
+    int is_pushed;      /* a push is under way */
     uint64_t n_flushed; /* those that tt_net_flush() knows to have arrived */
     struct tt_net_op ops[TT_NET_MAX_OPS];
     uint64_t *words; /* [TT_NET_MAX_OPS]: what signals store, in registered memory */
@@ -81,6 +87,8 @@ struct tt_net_region {
     unsigned char *base;
     uint64_t bytes;
     struct tt_provider_memory *memory; /* NULL: this rank offers nothing */
+    tt_net_take_fn take;               /* NULL: everything is stored */
+    void *take_context;
     struct tt_net_region *next;
     struct tt_net_part parts[]; /* [n_ranks] */
 };
@@ -160,6 +168,8 @@ void tt_net_endpoint_free(struct tt_net_endpoint *endpoint);
 struct tt_provider_memory *tt_net_memory_of(const struct tt_net *net, const void *src,
                                             uint64_t bytes);
 void tt_net_region_free(struct tt_net_region *region);
+/* What the provider asks before it stores. */
+int tt_net_arrived(void *net, void *to, const void *data, size_t bytes);
 
 /* agree.c: every rank's record to every rank, unless a rank brings a failure (with its error text): then
  * all fail with that of the first that does. At most TT_NET_MAX_RECORD bytes. */

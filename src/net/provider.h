@@ -30,7 +30,7 @@ enum tt_provider_status {
 struct tt_provider_request {
     void (*done)(struct tt_provider_request *request, int failed);
     void *owner; /* this and the rest: the provider's own */
-    _Alignas(8) unsigned char scratch[48];
+    _Alignas(8) unsigned char scratch[112];
 };
 
 struct tt_provider_config {
@@ -41,20 +41,30 @@ struct tt_provider_config {
     void *context;       /* first argument of: */
     /* An endpoint is lost; its requests end as failed, and no other call for it succeeds. */
     void (*broken)(void *context, int rank, const char *why);
+    /* Of a provider that stores by itself what comes: 1 if somebody has taken it instead. */
+    int (*arrived)(void *context, void *to, const void *data, size_t bytes);
 };
 
 /* What a provider does best in one go; asked for once. */
 struct tt_provider_limits {
     uint32_t piece_bytes;  /* of a put, at most */
     uint32_t bundle_bytes; /* of a put that goes along with the signal after it; 0: none does */
+    uint32_t head_bytes;   /* of one more put before that one, which goes along as well */
+    /* What is DONE, or whose request is, may have been copied to a queue in this process; what was posted before
+     * it has left, and so has a piece of at least so many bytes. 0: all that is done has left. */
+    uint32_t queued_bytes;
 };
 
-/* A put that goes along with a signal: it is there before the signal's word is. */
-struct tt_provider_bundle {
+struct tt_provider_put {
     const void *src;
-    uint32_t bytes;
+    uint32_t bytes; /* 0: none */
     uint64_t to;
     struct tt_provider_key *key;
+};
+
+/* Puts that go along with a signal: they are there before the signal's word is. */
+struct tt_provider_bundle {
+    struct tt_provider_put head, body;
 };
 
 struct tt_net_provider {
@@ -95,12 +105,15 @@ struct tt_net_provider {
                                    struct tt_provider_request *request);
     enum tt_provider_status (*fence)(
         struct tt_provider_endpoint *endpoint); /* DONE, BUSY or BROKEN */
-    /* The eight bytes at `word`, in one piece. `bundle`: a put that is part of it, or NULL. */
+    /* The eight bytes at `word`, in one piece. `bundle`: puts that are part of it, or NULL. */
     enum tt_provider_status (*signal)(struct tt_provider_endpoint *endpoint, const uint64_t *word,
                                       struct tt_provider_memory *memory, uint64_t to,
                                       struct tt_provider_key *key,
                                       const struct tt_provider_bundle *bundle,
                                       struct tt_provider_request *request);
+    /* Done when everything posted before has left this process. Where nothing is queued, NULL. */
+    enum tt_provider_status (*push)(struct tt_provider_endpoint *endpoint,
+                                    struct tt_provider_request *request);
     /* Done when everything posted to the endpoint is in the rank's memory. */
     enum tt_provider_status (*flush)(struct tt_provider_endpoint *endpoint,
                                      struct tt_provider_request *request);

@@ -160,3 +160,23 @@ void tt_net_hide(struct tt_net_region *region)
         *at = region->next;
     tt_net_region_free(region);
 }
+
+void tt_net_offer(struct tt_net_region *region, tt_net_take_fn take, void *context)
+{
+    region->take = take;
+    region->take_context = context;
+}
+
+int tt_net_arrived(void *context, void *to, const void *data, size_t bytes)
+{
+    const struct tt_net *net = context;
+    const uintptr_t at = (uintptr_t)to;
+
+    for (const struct tt_net_region *r = net->regions; r; r = r->next) {
+        const uintptr_t base = (uintptr_t)r->base;
+
+        if (r->take && at >= base && at - base < r->bytes)
+            return r->take(r->take_context, at - base, data, bytes);
+    }
+    return 0;
+}

@@ -91,7 +91,8 @@ static tutti_result choose_puts(struct tt_provider *p)
     int choice = AUTO;
 
     TT_TRY(tt_env_choice(TT_ENV_TUTTI_NET_PUTS, &choice));
-    p->by_message = choice == AUTO ? !strchr(p->config.devices, ':') : choice == MESSAGE;
+    p->has_card = strchr(p->config.devices, ':') != NULL;
+    p->by_message = choice == AUTO ? !p->has_card : choice == MESSAGE;
     return TUTTI_OK;
 }
 
@@ -126,7 +127,13 @@ static tutti_result open_provider(const struct tt_provider_config *config, struc
 static void limits(struct tt_provider *p, struct tt_provider_limits *out)
 {
     out->piece_bytes = p->by_message ? TT_UCX_MESSAGE_PIECE : RMA_PIECE;
-    out->bundle_bytes = p->by_message ? TT_UCX_MESSAGE_BUNDLE : 0;
+    out->bundle_bytes = p->by_message ? TT_UCX_MESSAGE_PIECE : 0;
+    out->head_bytes = p->by_message ? TT_UCX_MESSAGE_HEAD : 0;
+    out->queued_bytes = p->by_message ? TT_UCX_MESSAGE_ZCOPY : UINT32_MAX;
+    if (p->has_card) /* its queue needs nobody to call */
+        out->queued_bytes = 0;
+    else if (tt_env_foreign("UCX_ZCOPY_THRESH"))
+        out->queued_bytes = UINT32_MAX;
 }
 
 /* ---- endpoints ---- */
@@ -445,6 +452,7 @@ const struct tt_net_provider tt_ucx_provider = {
     .put = put,
     .fence = fence,
     .signal = put_word,
+    .push = tt_ucx_send_push,
     .flush = flush,
     .progress = progress,
     .fd = worker_fd,

@@ -12,16 +12,17 @@
 
 #define MESSAGE_ID 1
 
-enum kind { WRITE = 1, FLUSH = 2, FLUSHED = 3 };
+enum kind { WRITE = 1, FLUSH = 2, FLUSHED = 3, NOTHING = 4 };
 
 /* In the byte order of the hosts, which have one architecture. */
 struct header {
-    uint32_t kind;
-    uint32_t has_word;
-    uint64_t to;      /* of the data */
-    uint64_t word_to; /* stored when the data is there */
+    uint16_t kind;
+    uint16_t has_word;
+    uint32_t head_bytes; /* of a small put: its bytes are behind this header */
+    uint64_t to;         /* of the data */
+    uint64_t word_to;    /* stored when all data is there */
     uint64_t word;
-    uint64_t number; /* of a flush */
+    uint64_t number; /* of a flush; of a small put, where to */
 };
 
 struct answer {
@@ -29,7 +30,8 @@ struct answer {
     const struct tt_ucx *ucx;
 };
 
-_Static_assert(sizeof(struct header) <= sizeof(((struct tt_provider_request *)0)->scratch),
+_Static_assert(sizeof(struct header) + TT_UCX_MESSAGE_HEAD <=
+                   sizeof(((struct tt_provider_request *)0)->scratch),
                "a header must stay where it is until its message is sent");
 
 /* ---- the target's side ---- */
@@ -45,9 +47,13 @@ static int is_offered(const struct tt_provider *p, uint64_t at, uint64_t bytes)
     return 0;
 }
 
-static void carry_out(struct tt_provider *p, const struct header *h, const void *data, size_t bytes)
+static void carry_out(struct tt_provider *p, const struct header *h, const void *head,
+                      const void *data, size_t bytes)
 {
+    void *to = (void *)(uintptr_t)h->to;
+
     if ((bytes > 0 && !is_offered(p, h->to, bytes)) ||
+        (h->head_bytes > 0 && !is_offered(p, h->number, h->head_bytes)) ||
         (h->has_word && (h->word_to % sizeof(h->word) || !is_offered(p, h->word_to, 8)))) {
         if (!p->has_warned)
             TT_LOG(
@@ -57,8 +63,10 @@ static void carry_out(struct tt_provider *p, const struct header *h, const void 
         p->has_warned = 1;
         return;
     }
-    if (bytes > 0)
-        memcpy((void *)(uintptr_t)h->to, data, bytes);
+    if (h->head_bytes > 0)
+        memcpy((void *)(uintptr_t)h->number, head, h->head_bytes);
+    if (bytes > 0 && !p->config.arrived(p->config.context, to, data, bytes))
+        memcpy(to, data, bytes);
     if (h->has_word)
         __atomic_store_n((uint64_t *)(uintptr_t)h->word_to, h->word, __ATOMIC_RELEASE);
 }
@@ -114,11 +122,13 @@ static ucs_status_t on_message(void *arg, const void *header, size_t header_byte
     struct tt_provider *p = arg;
     struct header h;
 
-    if (header_bytes != sizeof(h) || (param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV))
+    if (header_bytes < sizeof(h) || (param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV))
         return UCS_OK;
     memcpy(&h, header, sizeof(h));
+    if (h.head_bytes != header_bytes - sizeof(h))
+        return UCS_OK;
     if (h.kind == WRITE)
-        carry_out(p, &h, data, bytes);
+        carry_out(p, &h, (const unsigned char *)header + sizeof(h), data, bytes);
     else if (h.kind == FLUSH)
         answer_flush(p, h.number, param);
     else if (h.kind == FLUSHED)
@@ -152,8 +162,8 @@ static void on_sent(void *ucx_request, ucs_status_t status, void *user_data)
 }
 
 static enum tt_provider_status post(struct tt_provider_endpoint *e, const struct header *header,
-                                    const void *data, size_t bytes, uint32_t flags,
-                                    struct tt_provider_request *request)
+                                    const void *head, const void *data, size_t bytes,
+                                    uint32_t flags, struct tt_provider_request *request)
 {
     const ucp_request_param_t how = {.op_attr_mask =
                                          UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA |
@@ -166,9 +176,11 @@ static enum tt_provider_status post(struct tt_provider_endpoint *e, const struct
 
     request->owner = e;
     memcpy(request->scratch, header, sizeof(*header));
-    status =
-        tt_ucx_became(e, e->provider->ucx->ucp_am_send_nbx(e->ep, MESSAGE_ID, request->scratch,
-                                                           sizeof(*header), data, bytes, &how));
+    if (header->head_bytes > 0)
+        memcpy(request->scratch + sizeof(*header), head, header->head_bytes);
+    status = tt_ucx_became(e, e->provider->ucx->ucp_am_send_nbx(
+                                  e->ep, MESSAGE_ID, request->scratch,
+                                  sizeof(*header) + header->head_bytes, data, bytes, &how));
     e->n_messages += status == TT_PROVIDER_STARTED;
     return status;
 }
@@ -179,17 +191,37 @@ enum tt_provider_status tt_ucx_send_put(struct tt_provider_endpoint *e, const vo
 {
     const struct header h = {.kind = WRITE, .to = to};
 
-    return post(e, &h, src, bytes, 0, request);
+    return post(e, &h, NULL, src, bytes, 0, request);
 }
 
 enum tt_provider_status tt_ucx_send_word(struct tt_provider_endpoint *e, uint64_t word, uint64_t to,
                                          const struct tt_provider_bundle *bundle,
                                          struct tt_provider_request *request)
 {
-    const struct header h = {
-        .kind = WRITE, .has_word = 1, .to = bundle ? bundle->to : 0, .word_to = to, .word = word};
+    static const struct tt_provider_bundle none;
+    const struct tt_provider_put *head = bundle ? &bundle->head : &none.head;
+    const struct tt_provider_put *body = bundle ? &bundle->body : &none.body;
+    const struct header h = {.kind = WRITE,
+                             .has_word = 1,
+                             .head_bytes = head->bytes,
+                             .to = body->to,
+                             .word_to = to,
+                             .word = word,
+                             .number = head->to};
 
-    return post(e, &h, bundle ? bundle->src : NULL, bundle ? bundle->bytes : 0, 0, request);
+    return post(e, &h, head->src, body->src, body->bytes, 0, request);
+}
+
+/* A socket that is full leaves messages in UCX's buffer, which count as sent; but only one at a time: this one,
+ * which says nothing, can be posted when that is empty. (UCX's flush takes a hundred microseconds.) */
+enum tt_provider_status tt_ucx_send_push(struct tt_provider_endpoint *e,
+                                         struct tt_provider_request *request)
+{
+    const struct header h = {.kind = NOTHING};
+
+    if (e->is_broken)
+        return TT_PROVIDER_BROKEN;
+    return post(e, &h, NULL, NULL, 0, 0, request);
 }
 
 /* UCX's own flush says when messages have left; the answer to this one, that they are carried out. */
@@ -202,7 +234,7 @@ enum tt_provider_status tt_ucx_send_flush(struct tt_provider_endpoint *e,
     if (e->flush || e->n_messages)
         return TT_PROVIDER_BUSY; /* one at a time, and after what is before it */
     e->flush = request;
-    status = post(e, &h, NULL, 0, UCP_AM_SEND_FLAG_REPLY, request);
+    status = post(e, &h, NULL, NULL, 0, UCP_AM_SEND_FLAG_REPLY, request);
     if (status == TT_PROVIDER_DONE) /* sent, that is */
         return TT_PROVIDER_STARTED;
     if (status != TT_PROVIDER_STARTED)

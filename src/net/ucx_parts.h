@@ -7,8 +7,9 @@
 
 /* A message of a put fits into one segment (TCP_TX_SEG_SIZE) with its headers, so that no part of it is
  * collected and copied again at the target. */
-#define TT_UCX_MESSAGE_PIECE  (240u << 10)
-#define TT_UCX_MESSAGE_BUNDLE (8u << 10)
+#define TT_UCX_MESSAGE_PIECE (240u << 10)
+#define TT_UCX_MESSAGE_ZCOPY (64u << 10) /* not copied to UCX's queue: ZCOPY_THRESH is less */
+#define TT_UCX_MESSAGE_HEAD  64u         /* of a put that travels in the header */
 
 struct tt_provider {
     const struct tt_ucx *ucx;
@@ -16,6 +17,7 @@ struct tt_provider {
     ucp_context_h context;
     ucp_worker_h worker;
     int fd;
+    int has_card;   /* a device that writes to memory by itself */
     int by_message; /* puts are messages that the target's provider carries out */
     struct tt_provider_endpoint *endpoints;
     struct tt_provider_memory *memories;
@@ -58,6 +60,8 @@ enum tt_provider_status tt_ucx_send_put(struct tt_provider_endpoint *endpoint, c
                                         struct tt_provider_request *request);
 enum tt_provider_status tt_ucx_send_word(struct tt_provider_endpoint *endpoint, uint64_t word,
                                          uint64_t to, const struct tt_provider_bundle *bundle,
+                                         struct tt_provider_request *request);
+enum tt_provider_status tt_ucx_send_push(struct tt_provider_endpoint *endpoint,
                                          struct tt_provider_request *request);
 enum tt_provider_status tt_ucx_send_flush(struct tt_provider_endpoint *endpoint,
                                           struct tt_provider_request *request);

@@ -1,5 +1,5 @@
 /* ctest: timeout=120 */
-/* Two ranks in two network namespaces: collectives over a cable between them, and without it. */
+/* Ranks in two network namespaces: collectives over a cable between them, and without it. */
 #include "support/cases.h"
 #include "support/hosts.h"
 #include "support/netns.h"
@@ -87,6 +87,37 @@ static void unplugged(struct t_rank *t)
     tutti_comm_destroy(comm);
 }
 
+/* Rank 0 sends more and more, until its kernel takes no more, and each time goes off to compute. Rank 1, which
+ * comes late, has it all before rank 0 calls again: nothing is kept in a queue that only calls empty. */
+static void sent_and_gone(struct t_rank *t)
+{
+    enum { STEP = 100000, MOST = 12 };
+    _Atomic int *awake = (_Atomic int *)(void *)t->shared;
+    static unsigned char data[STEP * MOST];
+    tutti_comm *comm;
+
+    setenv("UCX_ZCOPY_THRESH", "inf", 1); /* everything is copied to such a queue */
+    t_netns_enter(t, four, none, 0);
+    comm = create(t, 0);
+    for (int n = 1; n <= MOST; n++) {
+        const size_t bytes = (size_t)n * STEP;
+
+        T_OK(tutti_barrier(comm, NULL));
+        if (t->rank == 0) {
+            data[bytes - 1] = (unsigned char)n;
+            T_OK(tutti_send(comm, data, bytes, TUTTI_DTYPE_U8, 1, NULL));
+            t_sleep_us(300000 * t_scale());
+            atomic_store(awake, n);
+        } else {
+            t_sleep_us(100000);
+            T_OK(tutti_recv(comm, data, bytes, TUTTI_DTYPE_U8, 0, NULL));
+            T_CHECK(atomic_load(awake) < n, "%zu bytes came when rank 0 called again", bytes);
+            T_CHECK(data[bytes - 1] == n, "%zu bytes came wrong", bytes);
+        }
+    }
+    tutti_comm_destroy(comm);
+}
+
 /* One rank without: all are told which and why. */
 static void without_a_network(struct t_rank *t)
 {
@@ -101,13 +132,42 @@ static void without_a_network(struct t_rank *t)
         T_CONTAINS(tutti_last_error(), "TUTTI_NET");
 }
 
-static void run(void (*body)(struct t_rank *))
+/* Both hosts are in a network 10.79.0.0/24, but that one leads nowhere. The rendezvous has found the way;
+ * the rank that met rank 0 without leaving its host learns it, and so do splits without rank 0. */
+static void a_way_that_must_be_known(struct t_rank *t)
 {
-    const struct t_job job = {.n_ranks = 2, .no_comm = 1, .body = body, .limit_s = 30};
+    tutti_comm_info info = TUTTI_COMM_INFO_INIT;
+    tutti_comm *comm, *child = NULL;
+    float x = 1;
 
-    t_hosts("01");
+    t_netns_enter(t, four, none, T_NETNS_DECOY);
+    comm = create(t, 0);
+    T_OK(tutti_all_reduce(comm, &x, &x, 1, TUTTI_DTYPE_F32, TUTTI_OP_SUM, NULL));
+    T_CHECK(x == 3, "%g", (double)x);
+    T_OK(tutti_comm_split(comm, t->rank == 0 ? -1 : 0, -t->rank, &child));
+    if (t->rank > 0) {
+        T_OK(tutti_comm_query(child, &info));
+        T_CONTAINS(info.details, "devices host0");
+        T_OK(tutti_all_reduce(child, &x, &x, 1, TUTTI_DTYPE_F32, TUTTI_OP_SUM, NULL));
+        T_CHECK(x == 6, "%g", (double)x);
+        tutti_comm_destroy(child);
+    }
+    tutti_comm_destroy(comm);
+}
+
+static void run_on(const char *hosts, void (*body)(struct t_rank *))
+{
+    const struct t_job job = {
+        .n_ranks = (int)strlen(hosts), .no_comm = 1, .body = body, .limit_s = 30};
+
+    t_hosts(hosts);
     t_run(&job);
     t_hosts(NULL);
+}
+
+static void run(void (*body)(struct t_rank *))
+{
+    run_on("01", body);
 }
 
 static void collectives_over_ip4(void **state)
@@ -120,6 +180,18 @@ static void collectives_over_ip6(void **state)
 {
     (void)state;
     run(over_ip6);
+}
+
+static void the_way_of_the_rendezvous(void **state)
+{
+    (void)state;
+    run_on("010", a_way_that_must_be_known);
+}
+
+static void who_has_sent_may_go(void **state)
+{
+    (void)state;
+    run(sent_and_gone);
 }
 
 static void a_cable_that_is_pulled(void **state)
@@ -139,6 +211,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(collectives_over_ip4),
         cmocka_unit_test(collectives_over_ip6),
+        cmocka_unit_test(the_way_of_the_rendezvous),
+        cmocka_unit_test(who_has_sent_may_go),
         cmocka_unit_test(a_cable_that_is_pulled),
         cmocka_unit_test(a_rank_without_a_network_is_named),
     };

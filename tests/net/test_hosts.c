@@ -18,12 +18,11 @@ static const char *const four[] = {"10.77.0.1/24", "10.77.0.2/24"};
 static const char *const six[] = {"fd77::1/64", "fd77::2/64"};
 static const char *const none[] = {NULL, NULL};
 
-static void enter(struct t_rank *t, const char *const ip4[2], const char *const ip6[2],
-                  int two_cables)
+static void enter(struct t_rank *t, const char *const ip4[2], const char *const ip6[2], int more)
 {
     if (*tt_net_missing())
         t_skip("%s", tt_net_missing());
-    t_netns_enter(t, ip4, ip6, two_cables);
+    t_netns_enter(t, ip4, ip6, more);
 }
 
 struct world {
@@ -108,7 +107,7 @@ static void named_device(struct t_rank *t)
 {
     struct tt_net *net;
 
-    enter(t, four, none, 1);
+    enter(t, four, none, T_NETNS_SECOND);
     setenv("TUTTI_NET_DEVICES", "host1", 1);
     struct world w = begin(t);
 

@@ -127,6 +127,7 @@ static void check_counts(const struct plan *plan)
             (unsigned long long)f->n_wrong);
     T_CHECK(f->n_bundled > 0 && f->n_bundled < f->n_delivered / 2, "%llu bundles",
             (unsigned long long)f->n_bundled);
+    T_CHECK(f->n_heads > 0, "no small put went along with a larger one and its signal");
     T_CHECK(f->n_overtaken > f->n_delivered / 20, "the fake hardly reorders");
     if (plan->loses_fences)
         T_CHECK(wrong > 0, "fences are lost, and nobody notices");

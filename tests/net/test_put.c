@@ -31,6 +31,9 @@ static void wait_sent(struct tt_net *net, int peer)
         T_OK(tt_net_progress(net));
     T_CHECK(tt_net_sent(net, peer) == all, "%llu of %llu sent",
             (unsigned long long)tt_net_sent(net, peer), (unsigned long long)all);
+    while (!tt_net_has_left(net, peer, all) && tt_now_ns() < end)
+        T_OK(tt_net_progress(net));
+    T_CHECK(tt_net_has_left(net, peer, all), "what was sent does not leave");
 }
 
 /* Rank 0 puts, rank 1 checks and puts the same back from memory that is not registered. */
@@ -103,6 +106,78 @@ static void late_puts(struct t_rank *t)
     tt_net_destroy(net);
 }
 
+struct shelf { /* what is taken of the region's first half; the rest is left to the net */
+    unsigned char *bytes;
+    uint64_t end;
+    int n_out_of_order;
+};
+
+static int take(void *context, uint64_t at, const void *data, uint64_t bytes)
+{
+    struct shelf *s = context;
+
+    if (at >= MOST / 2)
+        return 0;
+    s->n_out_of_order += at != s->end;
+    s->end = at + bytes;
+    memcpy(s->bytes + at, data, bytes);
+    return 1;
+}
+
+/* A small put, a large one and a signal go in one message where puts are messages. What comes for the first
+ * half of rank 0's memory is taken as it comes, in order, and not stored; what comes for the rest is. */
+static void offered(struct t_rank *t)
+{
+    static const size_t large[] = {1000, 100000, 245760, 245761, 3 * MIB};
+    const char *puts_by = getenv("TUTTI_NET_PUTS");
+    const int is_offered = !puts_by || strcmp(puts_by, "rma") != 0;
+    struct tt_net *net = t_net_new(t, NULL, TIMEOUT);
+    const struct tt_exchange x = t_net_exchange(t);
+    struct tt_net_region *region;
+    unsigned char *mine = area(), *src = area();
+    struct shelf shelf = {.bytes = area()};
+    const size_t half = MOST / 2;
+    uint64_t at = 0;
+
+    T_CHECK((tt_net_bundle_bytes(net) > 0) == is_offered, "bundles of %llu bytes",
+            (unsigned long long)tt_net_bundle_bytes(net));
+    T_OK(tt_net_expose(net, &x, mine, BYTES, &region));
+    if (t->rank == 0)
+        tt_net_offer(region, take, &shelf);
+    t_net_fill(src, half, 5);
+    t_meet(t);
+    for (size_t i = 0; i < T_LEN(large); i++) {
+        if (t->rank == 1) {
+            T_OK(tt_net_put(net, 0, src + at, 48, region, half + at));
+            T_OK(tt_net_put(net, 0, src + at, large[i], region, at));
+            T_OK(tt_net_signal(net, 0, region, FLAG_AT, i + 1));
+            wait_sent(net, 0);
+        } else {
+            t_net_wait(net, mine + FLAG_AT, i + 1, WAIT_S);
+            T_CHECK(memcmp(mine + half + at, src + at, 48) == 0, "small put %zu is wrong", i);
+        }
+        at += large[i];
+    }
+    if (t->rank == 0) {
+        const unsigned char *there = is_offered ? shelf.bytes : mine;
+        const unsigned char *nothing = is_offered ? mine : shelf.bytes;
+
+        T_CHECK(shelf.n_out_of_order == 0, "%d pieces out of order", shelf.n_out_of_order);
+        T_CHECK(t_net_find_wrong(there, at, 5) == at, "taken bytes are wrong");
+        for (size_t i = 0; i < at; i++)
+            T_CHECK(nothing[i] == 0, "byte %zu was stored as well", i);
+    }
+    tt_net_destroy(net);
+}
+
+static void test_offered(void **state)
+{
+    const struct t_job job = {.n_ranks = 2, .no_comm = 1, .body = offered};
+
+    (void)state;
+    t_run(&job);
+}
+
 static void test_late_puts(void **state)
 {
     const struct t_job job = {.n_ranks = 2, .no_comm = 1, .body = late_puts};
@@ -126,6 +201,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_offered),
         cmocka_unit_test(test_late_puts),
     };
 

@@ -13,6 +13,7 @@
 #define MOST_OPS   512
 #define PIECE      (64u << 10)
 #define BUNDLE     1000
+#define HEAD       48
 
 enum kind { PUT, SIGNAL, FLUSH };
 
@@ -22,7 +23,7 @@ struct op {
     size_t bytes, n_done;
     uint64_t to;
     struct tt_provider_memory *memory;
-    struct tt_provider_bundle bundle; /* of a signal; 0 bytes: none */
+    struct tt_provider_bundle bundle; /* of a signal */
     uint64_t number, group;           /* operations of one group have no order */
     int is_delivered;
     struct tt_provider_request *request;
@@ -127,6 +128,8 @@ static void limits(struct tt_provider *p, struct tt_provider_limits *out)
     (void)p;
     out->piece_bytes = PIECE;
     out->bundle_bytes = BUNDLE;
+    out->head_bytes = HEAD;
+    out->queued_bytes = 4096;
 }
 
 static tutti_result address(struct tt_provider *p, void *out, size_t *bytes_out)
@@ -246,7 +249,8 @@ static enum tt_provider_status post(struct tt_provider_endpoint *e, const struct
         struct op *op = malloc(sizeof(*op));
 
         *op = *what;
-        t_fake_net.n_bundled += op->bundle.bytes > 0;
+        t_fake_net.n_bundled += op->bundle.body.bytes > 0;
+        t_fake_net.n_heads += op->bundle.head.bytes > 0;
         op->number = e->number++;
         op->group = e->group;
         e->ops[e->n_ops++] = op;
@@ -301,10 +305,19 @@ static enum tt_provider_status post_signal(struct tt_provider_endpoint *e, const
                           .request = request};
 
     T_CHECK(key->rank == e->rank, "a key of another rank");
-    T_CHECK(!bundle || (bundle->bytes > 0 && bundle->bytes <= BUNDLE), "a bundle of %u bytes",
-            bundle ? bundle->bytes : 0);
+    T_CHECK(!bundle || (bundle->body.bytes > 0 && bundle->body.bytes <= BUNDLE &&
+                        bundle->head.bytes <= HEAD),
+            "a bundle of %u and %u bytes", bundle->head.bytes, bundle->body.bytes);
     T_CHECK(memory, "a signal from memory that is not registered");
     return post(e, &op);
+}
+
+/* As if the last small one of all could still be in a queue. */
+static enum tt_provider_status push(struct tt_provider_endpoint *e,
+                                    struct tt_provider_request *request)
+{
+    (void)request;
+    return e->is_broken ? TT_PROVIDER_BROKEN : chance(3) ? TT_PROVIDER_BUSY : TT_PROVIDER_DONE;
 }
 
 static enum tt_provider_status flush(struct tt_provider_endpoint *e,
@@ -345,8 +358,10 @@ static void copy(const struct tt_provider_endpoint *e, struct tt_provider *targe
         t_fake_net.n_wrong++;
         return;
     }
-    if (op->bundle.bytes > 0)
-        memcpy((void *)(uintptr_t)op->bundle.to, op->bundle.src, op->bundle.bytes);
+    if (op->bundle.head.bytes > 0)
+        memcpy((void *)(uintptr_t)op->bundle.head.to, op->bundle.head.src, op->bundle.head.bytes);
+    if (op->bundle.body.bytes > 0)
+        memcpy((void *)(uintptr_t)op->bundle.body.to, op->bundle.body.src, op->bundle.body.bytes);
     if (op->kind == SIGNAL)
         __atomic_store_n((uint64_t *)(void *)to, *(const uint64_t *)(const void *)op->src,
                          __ATOMIC_RELEASE);
@@ -450,7 +465,7 @@ static int arm(struct tt_provider *p)
         .limits = limits, .address = address, .connect = connect_fake, .disconnect = disconnect,   \
         .expose = expose, .hide = hide, .pack_key = pack_key, .unpack_key = unpack_key,            \
         .drop_key = drop_key, .put = put, .fence = (fence_of), .signal = post_signal,              \
-        .flush = flush, .progress = progress, .fd = wake_fd, .arm = arm                            \
+        .push = push, .flush = flush, .progress = progress, .fd = wake_fd, .arm = arm              \
     }
 
 const struct tt_net_provider t_fake_provider = FAKE(1, fence);

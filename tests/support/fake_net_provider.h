@@ -20,7 +20,7 @@ struct t_fake_net {
     uint64_t break_after;  /* operations, then an endpoint breaks; 0: never */
     int fails_open_of;     /* rank whose open() fails, plus 1 */
     /* counts */
-    uint64_t n_delivered, n_overtaken, n_refused, n_bundled;
+    uint64_t n_delivered, n_overtaken, n_refused, n_bundled, n_heads;
     uint64_t n_wrong; /* accesses to memory that was not, or no longer, registered */
     uint64_t most_requests, most_bytes; /* under way on one endpoint */
 };

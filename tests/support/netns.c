@@ -47,6 +47,22 @@ static void leave_the_host(void)
     must(RUN("ip", "link", "set", "lo", "up"), "`ip link`");
 }
 
+/* Into the namespaces of a rank that has left the host. */
+static void follow(pid_t pid)
+{
+    static const char *const kinds[] = {"net", "mnt"};
+    char path[64];
+
+    for (size_t i = 0; i < T_LEN(kinds); i++) {
+        snprintf(path, sizeof(path), "/proc/%d/ns/%s", (int)pid, kinds[i]);
+        const int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+        T_SYS(fd);
+        T_SYS(setns(fd, 0));
+        close(fd);
+    }
+}
+
 static void wait_until_up(const char *name)
 {
     const uint64_t end = tt_now_ns() + UINT64_C(5000000000) * t_scale();
@@ -75,16 +91,27 @@ static void plug(struct t_rank *t, const char *name, const char *ip4, const char
     must(RUN("ip", "link", "set", name, "up"), "`ip link set up`");
 }
 
-void t_netns_enter(struct t_rank *t, const char *const ip4[2], const char *const ip6[2],
-                   int two_cables)
+void t_netns_enter(struct t_rank *t, const char *const ip4[2], const char *const ip6[2], int more)
 {
     static const char *const second[] = {"10.78.0.1/24", "10.78.0.2/24"};
+    static const char *const decoy[] = {"10.79.0.1/24", "10.79.0.2/24"};
     volatile pid_t *pids = (volatile pid_t *)(void *)(t->shared + T_SHARED_BYTES - 64);
+    const int two_cables = (more & T_NETNS_SECOND) != 0;
     char other[16];
 
-    leave_the_host();
-    pids[t->rank] = getpid();
+    if (t->rank < 2) {
+        leave_the_host();
+        pids[t->rank] = getpid();
+    }
+    if (t->rank < 2 && more & T_NETNS_DECOY) {
+        must(RUN("ip", "link", "add", "decoy0", "type", "veth", "peer", "name", "decoy1"),
+             "a virtual cable (veth)");
+        must(RUN("ip", "link", "set", "decoy1", "up"), "`ip link set up`");
+        plug(t, "decoy0", decoy[t->rank], NULL);
+    }
     t_meet(t);
+    if (t->rank >= 2)
+        follow(pids[t->rank % 2]);
     snprintf(other, sizeof(other), "%d", (int)pids[1]);
     for (int k = 0; k <= two_cables && t->rank == 0; k++) {
         const char *name = k ? "host1" : "host0";
@@ -93,8 +120,9 @@ void t_netns_enter(struct t_rank *t, const char *const ip4[2], const char *const
              "a virtual cable (veth)");
     }
     t_meet(t);
-    plug(t, "host0", ip4[t->rank], ip6[t->rank]);
-    if (two_cables)
+    if (t->rank < 2)
+        plug(t, "host0", ip4[t->rank], ip6[t->rank]);
+    if (t->rank < 2 && two_cables)
         plug(t, "host1", second[t->rank], NULL);
     t_meet(t);
     wait_until_up("host0");

@@ -1,14 +1,19 @@
-/* Two ranks as two hosts: each in a network namespace of its own, joined by a virtual cable. */
+/* Ranks as on two hosts: each in a network namespace of its own, joined by a virtual cable. */
 #ifndef TUTTI_TESTS_NETNS_H
 #define TUTTI_TESTS_NETNS_H
 
 #include "support/job.h"
 
-/* Both ranks of a job (processes) call this before anything else. Rank r has the interface "host0" with
- * the addresses given for it (NULL: none), as "10.77.0.1/24"; with `two_cables` also "host1" with
- * 10.78.0.1/24. Skips the test, saying why, where this is not permitted. */
-void t_netns_enter(struct t_rank *t, const char *const ip4[2], const char *const ip6[2],
-                   int two_cables);
+enum t_netns_more {
+    T_NETNS_SECOND = 1, /* a second cable: "host1" with 10.78.0.1/24 and 10.78.0.2/24 */
+    T_NETNS_DECOY =
+        2, /* "decoy0" with 10.79.0.1/24 and 10.79.0.2/24, before all others, leads nowhere */
+};
+
+/* All ranks of a job (processes) call this before anything else. Rank r is on host r % 2, which has the
+ * interface "host0" with the addresses given for it (NULL: none), as "10.77.0.1/24", and what `more` says.
+ * Skips the test, saying why, where this is not permitted. */
+void t_netns_enter(struct t_rank *t, const char *const ip4[2], const char *const ip6[2], int more);
 
 /* Pull the plug of this rank's end, or put it back. */
 void t_netns_link(const char *name, int up);

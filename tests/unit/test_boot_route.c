@@ -11,12 +11,12 @@ static tutti_result ask(struct job *job, int rank)
     tutti_result result = open_boot(job, rank, 3, 20000, "s", &boot);
 
     if (result == TUTTI_OK) {
-        const int found = tt_boot_route(boot, &a) == 0;
+        const int route = tt_boot_route(boot, &a), found = route >= 0;
 
-        if (found != (wanted_kind != 0) || (found && (int)a.kind != wanted_kind) ||
+        if (route > 0 || found != (wanted_kind != 0) || (found && (int)a.kind != wanted_kind) ||
             (wanted_kind == TT_BOOT_IP4 && (a.ip[0] != 127 || a.ip[3] != 1)) ||
             (wanted_kind == TT_BOOT_IP6 && memcmp(a.ip, one, sizeof(one)) != 0))
-            result = TT_FAIL(TUTTI_E_INTERNAL, "found %d, kind %d, %d.%d.%d.%d", found, (int)a.kind,
+            result = TT_FAIL(TUTTI_E_INTERNAL, "route %d, kind %d, %d.%d.%d.%d", route, (int)a.kind,
                              a.ip[0], a.ip[1], a.ip[2], a.ip[3]);
         result = result == TUTTI_OK ? gather_checked(boot, rank, 3, 0, 8) : result;
     }

@@ -42,9 +42,9 @@ static void arrives_whole_or_not_at_all(void **state)
             slot[k] = words[k];
             left--;
         }
-        assert_true(tt_packet_header(slot, number, seen));
+        assert_int_equal(tt_packet_header(slot, number, seen), TT_PACKET_WORDS);
         assert_memory_equal(seen, header, sizeof(header));
-        assert_false(tt_packet_header(slot, number + 8, seen));
+        assert_int_equal(tt_packet_header(slot, number + 8, seen), TT_PACKET_NONE);
         assert_true(tt_packet_payload(slot, number, got, bytes));
         assert_memory_equal(got, payload, bytes);
     }
@@ -62,11 +62,41 @@ static void old_words_are_never_taken_for_new_ones(void **state)
     for (size_t bytes = 1; bytes <= MOST; bytes += 101) {
         (void)tt_packet_write(slot, 5, header, payload, bytes);
         assert_true(tt_packet_payload(slot, 5, got, bytes));
-        tt_packet_clear(slot, bytes);
-        assert_false(tt_packet_header(slot, 5 + UINT64_C(0xfffffffe), seen));
+        tt_packet_clear(slot, TT_PACKET_WORDS, bytes);
+        assert_int_equal(tt_packet_header(slot, 5 + UINT64_C(0xfffffffe), seen), TT_PACKET_NONE);
         assert_false(tt_packet_payload(slot, 5 + UINT64_C(0xfffffffe), got, bytes));
         for (size_t i = 0; i < WORDS; i++)
             assert_int_equal(slot[i], 0);
+    }
+}
+
+/* Behind its signal a plain packet is there as a whole; what is cleared is all of it, and nothing else. */
+static void plain_ones_come_with_their_signal(void **state)
+{
+    static unsigned char payload[MOST], seen_payload[MOST];
+    static uint64_t slot[WORDS], cleared[WORDS];
+    uint32_t seen[TT_WIRE_HEADER_WORDS];
+
+    (void)state;
+    for (size_t bytes = 0; bytes <= MOST; bytes += 13) {
+        const uint64_t number = UINT64_C(0xfffffff0) + bytes;
+        const size_t n = TT_PACKET_PLAIN_BYTES + bytes;
+
+        memset(slot, 0, sizeof(slot));
+        memset((unsigned char *)slot + n, 0x5a, sizeof(slot) - n);
+        memset(payload, 1 + (int)(bytes % 255), bytes);
+        assert_int_equal(tt_packet_write_plain(slot + 1, header, payload, bytes), n - 8);
+        assert_int_equal(tt_packet_header(slot, number, seen), TT_PACKET_NONE);
+        slot[0] = tt_packet_signal(number);
+        assert_int_equal(tt_packet_header(slot, number, seen), TT_PACKET_PLAIN);
+        assert_int_equal(tt_packet_header(slot, number + 8, seen), TT_PACKET_NONE);
+        assert_memory_equal(seen, header, sizeof(header));
+        memcpy(seen_payload, (unsigned char *)slot + TT_PACKET_PLAIN_BYTES, bytes);
+        assert_memory_equal(seen_payload, payload, bytes);
+        tt_packet_clear(slot, TT_PACKET_PLAIN, bytes);
+        assert_memory_equal(slot, cleared, n);
+        if (n < sizeof(slot))
+            assert_int_equal(((unsigned char *)slot)[n], 0x5a);
     }
 }
 
@@ -79,7 +109,7 @@ static void no_packet_looks_cleared(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
-        assert_false(tt_packet_header(cleared, numbers[i], seen));
+        assert_int_equal(tt_packet_header(cleared, numbers[i], seen), TT_PACKET_NONE);
 }
 
 int main(void)
@@ -87,6 +117,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(arrives_whole_or_not_at_all),
         cmocka_unit_test(old_words_are_never_taken_for_new_ones),
+        cmocka_unit_test(plain_ones_come_with_their_signal),
         cmocka_unit_test(no_packet_looks_cleared),
     };
 

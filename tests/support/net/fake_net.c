@@ -72,6 +72,8 @@ struct tt_net_region {
     struct tt_net *net;
     uint32_t index;
     unsigned char *base;
+    tt_net_take_fn take;
+    void *context;
     uint64_t bytes[]; /* [n_ranks] */
 };
 
@@ -168,6 +170,12 @@ tutti_result tt_net_expose(struct tt_net *net, const struct tt_exchange *exchang
     return exchange->all_gather(exchange->context, &bytes, region->bytes, sizeof(bytes));
 }
 
+void tt_net_offer(struct tt_net_region *region, tt_net_take_fn take, void *context)
+{
+    region->take = take;
+    region->context = context;
+}
+
 /* ---- sending ---- */
 
 static void store(struct ring *ring, uint64_t at, const void *src, size_t bytes)
@@ -258,6 +266,12 @@ tutti_result tt_net_signal(struct tt_net *net, int peer, struct tt_net_region *r
     return post(net, peer, op);
 }
 
+/* Half of the ranks think that it does; nobody may rely on more than the signal's order. */
+uint64_t tt_net_bundle_bytes(const struct tt_net *net)
+{
+    return net->rank % 2 ? 1 << 20 : 0;
+}
+
 uint64_t tt_net_posted(const struct tt_net *net, int peer)
 {
     return net->peers[peer].posted;
@@ -271,6 +285,11 @@ uint64_t tt_net_moves(const struct tt_net *net)
 uint64_t tt_net_sent(const struct tt_net *net, int peer)
 {
     return net->peers[peer].sent;
+}
+
+int tt_net_has_left(struct tt_net *net, int peer, uint64_t number)
+{
+    return net->peers[peer].sent >= number;
 }
 
 /* ---- receiving ---- */
@@ -309,6 +328,19 @@ static void copy(unsigned char *to, const unsigned char *from, size_t bytes)
     memcpy(to, from, bytes);
 }
 
+/* Now and then a piece is offered, if none before it is still flying. */
+static int is_taken(struct tt_net *net, struct peer *p, const struct ring *ring, uint64_t from,
+                    const struct record *record)
+{
+    static unsigned char data[PIECE];
+    const struct tt_net_region *region = net->regions[record->region];
+
+    if (!region->take || p->n_flying > 0 || dice(net, 3) == 0)
+        return 0;
+    load(ring, from, data, record->bytes);
+    return region->take(region->context, record->at, data, record->bytes);
+}
+
 static void land(struct peer *p, int i)
 {
     copy(p->flying[i]->to, p->flying[i]->data, p->flying[i]->bytes);
@@ -337,7 +369,7 @@ static void receive(struct tt_net *net, struct peer *p, int sender)
             return;
         if (record.is_signal)
             atomic_store((_Atomic uint64_t *)(void *)to, record.value);
-        else
+        else if (!is_taken(net, p, ring, tail + sizeof(record), &record))
             take_off(p, ring, tail + sizeof(record), to, record.bytes, net);
         atomic_store(&ring->tail, tail + sizeof(record) + record.bytes);
     }
