@@ -6,6 +6,9 @@
 
 /* Up to which size whole vectors cross the network, in one exchange instead of two. */
 #define SMALL_BYTES (UINT64_C(16) << 10)
+/* Up to which size of a rank's part two hosts exchange all of it. Beyond, the own half that is reduced twice
+ * comes from main memory a second time. */
+#define WHOLE_BYTES (UINT64_C(1) << 20)
 
 struct part {
     size_t first, n; /* elements */
@@ -165,7 +168,7 @@ static tutti_result reduce_along_rail(struct tt_engine *e, const unsigned char *
         m = tt_hier_recv(e, tt_hier_partner(e, from), NULL, mine.n * size);
         arrivals[from] = (struct arrival){&r, 0, from};
         m->context = &arrivals[from];
-        m->take = take_from_many;
+        m->take = n == 2 ? take_from_one : take_from_many;
     }
     for (int i = 1; i < n; i++) {
         const int to = (e->host + n - i) % n, from = (e->host + i) % n;
@@ -203,7 +206,7 @@ static tutti_result all_reduce_piece(struct tt_engine *e, const struct tt_call *
         TT_TRY(tt_hier_local(e, &local));
         partial = recv + mine.first * size;
     }
-    if (e->local < e->n_rails && e->n_hosts == 2)
+    if (e->local < e->n_rails && e->n_hosts == 2 && mine.n * size <= WHOLE_BYTES)
         TT_TRY(exchange_partials(e, partial, recv + mine.first * size, mine.n, call));
     else if (e->local < e->n_rails)
         TT_TRY(reduce_along_rail(e, partial, recv + mine.first * size, mine.n, call));
