@@ -1,7 +1,7 @@
 /*
  * Collectives across hosts beside one put and signal of the network, in one run:
- *     tutti run -n 4 -- build/release/bench/hosts_bench [ranks per host]
- * With an argument the ranks of this machine count as on several hosts, that many on each. Times are of
+ *     tutti run -n 4 -- build/release/bench/hosts_bench [ranks per host [largest size]]
+ * With an argument (not 0) the ranks of this machine count as on several hosts, that many on each. Times are of
  * the best batch, in microseconds, since the cores may be shared; the batches of all calls take turns.
  */
 #include <stdio.h>
@@ -185,6 +185,7 @@ int main(int argc, char **argv)
 {
     static const size_t sizes[] = {8, 64, 1024, 16384, 65536, 262144, 1 << 20, MOST};
     struct bench b = {.per_host = argc > 1 ? (int)strtol(argv[1], NULL, 10) : 0};
+    const size_t most = argc > 2 ? strtoul(argv[2], NULL, 10) : MOST;
     const char *rank = getenv("TUTTI_RANK");
     tutti_comm_info info = TUTTI_COMM_INFO_INIT;
     char name[32];
@@ -206,7 +207,7 @@ int main(int argc, char **argv)
         printf("%d ranks, %s\n%10s %12s %12s %12s %12s %12s %12s %12s  us\n", b.n_ranks,
                info.details, "bytes", "put+signal", "exchange", "all_reduce", "red_scatter",
                "all_gather", "broadcast", "barrier");
-    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]) && sizes[i] <= most; i++)
         measure(&b, sizes[i]);
     check(tutti_barrier(b.comm, NULL), "barrier");
     tt_net_hide(b.region);

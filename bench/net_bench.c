@@ -1,11 +1,13 @@
 /*
  * The network beside a raw socket, in one run and interleaved: latency of a put and a signal (half of a
- * ping-pong), bandwidth of puts that have arrived. Two processes on the address given (default: the
- * loopback), each on a core of its own where there are two.
- *     net_bench [rounds]
+ * ping-pong), bandwidth of puts that have arrived. Two processes, each on a core of its own where there are
+ * two, over the loopback; or, with the name of a network namespace and this one's address on the way there,
+ * between the two (scripts/net_check.sh makes some).
+ *     net_bench [rounds [namespace address]]
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sched.h>
@@ -14,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -41,6 +44,7 @@ struct shared { /* between the two processes */
 static struct shared *shared;
 static int rank;
 static pid_t child; /* rank 0's: rank 1 */
+static const char *namespace, *address = "127.0.0.1";
 static unsigned char *mine, *src;
 
 #define MUST(call)                                                                                 \
@@ -100,7 +104,7 @@ static double median(double *values, int n)
 
 static int connected(void)
 {
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = inet_addr(address)};
     socklen_t bytes = sizeof(at);
     int one = 1, fd = socket(AF_INET, SOCK_STREAM, 0), other = fd;
 
@@ -280,10 +284,25 @@ static void measure(struct end *e, int fd, int rounds)
     free(v);
 }
 
+/* With a /sys of its own, where UCX looks for devices. */
+static void enter(const char *name)
+{
+    char path[256];
+    int fd;
+
+    snprintf(path, sizeof(path), "/run/netns/%s", name);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || setns(fd, CLONE_NEWNET) != 0 || unshare(CLONE_NEWNS) != 0 ||
+        mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+        mount("sysfs", "/sys", "sysfs", 0, NULL) != 0)
+        fail(path);
+    close(fd);
+}
+
 static int be_rank(int rounds)
 {
     static const unsigned char key[32] = "a key";
-    static const int host_of[2] = {0, 0};
+    const int host_of[2] = {0, namespace != NULL};
     const struct tt_exchange x = {.rank = rank, .n_ranks = 2, .all_gather = gather};
     const struct tt_net_config config = {.rank = rank,
                                          .n_ranks = 2,
@@ -319,6 +338,10 @@ int main(int argc, char **argv)
     const int rounds = argc > 1 ? (int)strtol(argv[1], NULL, 10) : 5;
     int status = 0;
 
+    if (argc > 3) {
+        namespace = argv[2];
+        address = argv[3];
+    }
     if (*tt_net_missing()) {
         printf("net_bench: %s\n", tt_net_missing());
         return 0;
@@ -332,6 +355,8 @@ int main(int argc, char **argv)
         fail("fork");
     if (child == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (namespace)
+            enter(namespace);
         return be_rank(rounds > 0 ? rounds : 1);
     }
     status = be_rank(rounds > 0 ? rounds : 1);

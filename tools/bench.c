@@ -70,8 +70,9 @@ static const struct cli_option option_table[] = {
     {0, "end-to-end", CLI_FLAG, &options.end_to_end, NULL,
      "time writing the input and reading the result too"},
     {0, "no-pin", CLI_FLAG, &options.no_pin, NULL, "leave it to the scheduler where ranks run"},
-    {0, "against", CLI_TEXT, &options.against, "mpi|nccl",
-     "measure that too, interleaved (nccl: with --gpus)"},
+    {0, "against", CLI_TEXT, &options.against, "mpi|nccl|gloo",
+     "measure that too, interleaved (nccl: with --gpus;\ngloo: among ranks that a launcher "
+     "started)"},
     {0, "json", CLI_TEXT, &options.json, "FILE", "all figures; - for standard output"},
     {0, "plot", CLI_TEXT, &options.plot, "FILE",
      "microseconds over bytes, .svg (or .png: gnuplot)"},
@@ -147,7 +148,8 @@ static int check_options(const struct place *place, const struct bench_job *job,
         return cli_error("--root %d: ranks are 0 to %d", options.root, options.n_ranks - 1);
     if (options.only_ordinary && options.only_registered)
         return cli_error("--ordinary and --registered exclude each other; both is the default");
-    if (options.against && strcmp(options.against, options.n_gpus ? "nccl" : "mpi") != 0)
+    if (options.against && strcmp(options.against, options.n_gpus ? "nccl" : "mpi") != 0 &&
+        !(job && strcmp(options.against, "gloo") == 0)) /* which has no launcher of its own */
         return cli_error("--against %s: only %s is known %s --gpus", options.against,
                          options.n_gpus ? "nccl" : "mpi", options.n_gpus ? "with" : "without");
     if (options.plot && !ends_with(options.plot, ".svg") && !ends_with(options.plot, ".png"))

@@ -206,7 +206,8 @@ int bench_job_row(struct bench_rank *rank, int index);
 
 int bench_mpi_launch(const struct bench_options *options, const struct place *place,
                      const struct bench_board *board, int argc, char **argv, pid_t *pid_out);
-const struct bench_peer *bench_mpi_load(void); /* NULL after a message */
+/* The module of `--against`; NULL after a message. */
+const struct bench_peer *bench_peer_load(const char *against);
 
 /* ---- results ---- */
 

@@ -176,6 +176,32 @@ int bench_job_row(struct bench_rank *rank, int index)
     return all ? 0 : -1;
 }
 
+static int peer_all_gather(void *context, const void *mine, void *all, size_t bytes)
+{
+    const struct bench_job *job = context;
+
+    return (int)tutti_all_gather(job->comm, mine, all, bytes, TUTTI_DTYPE_U8, NULL);
+}
+
+static const struct bench_peer *start_peer(struct bench_job *job, const char *against)
+{
+    const struct bench_exchange exchange = {job->rank, job->n_ranks, job, peer_all_gather};
+    const struct bench_peer *peer = bench_peer_load(against);
+
+    if (!peer)
+        return NULL;
+    if (peer->init(&exchange) != 0) {
+        cli_error("--against %s: it does not start", against);
+        return NULL;
+    }
+    if (peer->n_ranks() == job->n_ranks && peer->rank() == job->rank)
+        return peer;
+    cli_error("--against %s: this is rank %d of %d to it and %d of %d to tutti; start the ranks "
+              "by mpirun",
+              against, peer->rank(), peer->n_ranks(), job->rank, job->n_ranks);
+    return NULL;
+}
+
 int bench_job_run(const struct bench_report *report)
 {
     struct bench_job *job = report->board->job;
@@ -185,15 +211,8 @@ int bench_job_run(const struct bench_report *report)
 
     options.no_pin = 1; /* the launcher has bound us, or was told not to */
     report->board->shared->crowded = job->is_crowded;
-    if (options.against) {
-        peer = bench_mpi_load();
-        if (!peer || peer->init() != 0)
-            return cli_error("MPI does not start");
-        if (peer->n_ranks() != job->n_ranks || peer->rank() != job->rank)
-            return cli_error("--against mpi: this is rank %d of %d to MPI and %d of %d to tutti; "
-                             "start the ranks by mpirun",
-                             peer->rank(), peer->n_ranks(), job->rank, job->n_ranks);
-    }
+    if (options.against && !(peer = start_peer(job, options.against)))
+        return 1;
     job->report = job->rank == 0 ? report : NULL;
     status = bench_rank_main(&options, report->plan, report->place, report->board, job->rank);
     if (status == 0 && peer)

@@ -51,6 +51,20 @@ static int run(const struct bench_variant *variant, const struct bench_call *cal
     return (int)bench_call_run(variant->comm, call);
 }
 
+/* Where ranks wait for each other over the network, each variant's own barrier is on both sides of a sample. Before
+ * it: all begin together, on connections that are as warm, and no rank polls on a core that a thread of the
+ * peer's needs. After it: what a peer has still to send may move only while it is called. */
+static void settle(const struct bench_variant *variant, const struct bench_call *call)
+{
+    struct bench_call barrier = *call;
+
+    barrier.id = BENCH_BARRIER;
+    if (variant->peer)
+        variant->peer->run(&barrier);
+    else
+        (void)bench_call_run(variant->comm, &barrier); /* a failure shows at the call itself */
+}
+
 static void check(struct cell *cell, int v)
 {
     const struct bench_shape *shape = &cell->shape;
@@ -90,6 +104,8 @@ static int sample(struct cell *cell, int v, int with_check, int record)
         memcpy(send, source, send_bytes);
     if (bench_barrier(board) != 0)
         return -1;
+    if (board->job)
+        settle(variant, call);
     slot->t0 = ranks_now_ns();
     if (end_to_end && send_bytes)
         memcpy(send, source, send_bytes);
@@ -97,6 +113,8 @@ static int sample(struct cell *cell, int v, int with_check, int record)
     if (end_to_end)
         read_all(call->recv, recv_bytes);
     slot->t1 = ranks_now_ns();
+    if (board->job)
+        settle(variant, call);
     if (bench_barrier(board) != 0)
         return -1;
     if (record && rank->rank == 0 && cell->n_samples[v] < BENCH_MAX_SAMPLES)

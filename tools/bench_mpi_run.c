@@ -11,10 +11,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define MODULE "tutti_bench_mpi.so"
+#define MODULE "tutti_bench_%s.so"
 
 /* The module is next to the program, in the build tree as where it is installed. */
-static int find_module(char *path, size_t size)
+static int find_module(const char *against, char *path, size_t size)
 {
     char directory[512];
     const ssize_t n = readlink("/proc/self/exe", directory, sizeof(directory) - 1);
@@ -27,11 +27,11 @@ static int find_module(char *path, size_t size)
     if (!slash)
         return -1;
     *slash = '\0';
-    snprintf(path, size, "%s/%s", directory, MODULE);
+    snprintf(path, size, "%s/" MODULE, directory, against);
     return access(path, R_OK);
 }
 
-const struct bench_peer *bench_mpi_load(void)
+const struct bench_peer *bench_peer_load(const char *against)
 {
     static const struct bench_peer *peer;
     char path[600];
@@ -41,8 +41,9 @@ const struct bench_peer *bench_mpi_load(void)
 
     if (peer)
         return peer;
-    if (find_module(path, sizeof(path)) != 0) {
-        cli_error("there is no %s next to the program", MODULE);
+    if (find_module(against, path, sizeof(path)) != 0) {
+        cli_error("there is no " MODULE " next to the program: it is built where %s is found",
+                  against, against);
         return NULL;
     }
     module = dlopen(path, RTLD_NOW | RTLD_GLOBAL); /* Open MPI's plug-ins look for its symbols */
@@ -160,10 +161,10 @@ int bench_mpi_launch(const struct bench_options *options, const struct place *pl
     const pid_t parent = getpid();
     ssize_t n;
 
-    if (find_module(program, sizeof(program)) != 0)
-        return cli_error("--against mpi: %s is not there; it is built where mpicc is found "
+    if (find_module(options->against, program, sizeof(program)) != 0)
+        return cli_error("--against mpi: " MODULE " is not there; it is built where mpicc is found "
                          "(apt-get install libopenmpi-dev), so build again",
-                         MODULE);
+                         options->against);
     if (launcher_words(&words, crowded || options->n_threads > 1 || options->no_pin) != 0)
         return 2;
     n = readlink("/proc/self/exe", program, sizeof(program) - 1);

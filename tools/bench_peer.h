@@ -1,4 +1,5 @@
-/* The contract between `tutti bench` and tutti_bench_mpi.so, which holds all that knows MPI. */
+/* The contract between `tutti bench` and tutti_bench_mpi.so, which holds all that knows MPI; the same for
+ * tutti_bench_gloo.so. */
 #ifndef TUTTI_TOOLS_BENCH_PEER_H
 #define TUTTI_TOOLS_BENCH_PEER_H
 
@@ -45,10 +46,18 @@ struct bench_call {
     const tutti_device_counts *device_counts; /* NULL: those above */
 };
 
+/* How ranks that no launcher of the peer has started find each other. */
+struct bench_exchange {
+    int rank;
+    int n_ranks;
+    void *context;
+    int (*all_gather)(void *context, const void *mine, void *all, size_t bytes); /* 0: done */
+};
+
 struct bench_peer {
     uint32_t size;
-    const char *(*name)(void); /* "Open MPI 4.1.4" */
-    int (*init)(void);
+    const char *(*name)(void);                          /* "Open MPI 4.1.4" */
+    int (*init)(const struct bench_exchange *exchange); /* NULL: its own launcher has started us */
     void (*finalize)(void);
     int (*rank)(void);
     int (*n_ranks)(void);

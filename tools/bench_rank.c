@@ -271,7 +271,7 @@ int bench_rank_main(const struct bench_options *options, const struct bench_plan
     board->crowded = board->shared->crowded;
     estate.bytes = bench_buffer_bytes(plan);
     if (options->joined || (board->job && options->against))
-        estate.peer = bench_mpi_load();
+        estate.peer = bench_peer_load(options->against);
     if (options->n_threads > 1 && board->job) /* the cores that this process has are its own */
         estate.team = bench_team_start(place, 0, 1, options->n_threads);
     else if (options->n_threads > 1)

@@ -19,13 +19,13 @@ static int rank_main(void *context, int rank)
 
 int bench_joined(const struct bench_report *report)
 {
-    const struct bench_peer *peer = bench_mpi_load();
+    const struct bench_peer *peer = bench_peer_load(report->options->against);
     struct bench_options options = *report->options;
     struct bench_report own = *report;
     int status;
 
     ranks_die_with(getppid());
-    if (!peer || peer->init() != 0)
+    if (!peer || peer->init(NULL) != 0)
         return cli_error("MPI does not start");
     if (peer->n_ranks() != options.n_ranks)
         return cli_error("mpirun started %d ranks instead of %d", peer->n_ranks(), options.n_ranks);

@@ -6,6 +6,9 @@
 
 /* Up to which size whole vectors cross the network, in one exchange instead of two. */
 #define SMALL_BYTES (UINT64_C(16) << 10)
+/* Up to which size of a rank's part two hosts exchange all of it. Beyond, the own half that is reduced twice
+ * comes from main memory a second time. */
+#define WHOLE_BYTES (UINT64_C(1) << 20)
 
 struct tt_hier_part tt_hier_part_of(size_t count, int parts, int i, size_t size)
 {
@@ -160,7 +163,7 @@ static tutti_result reduce_along_rail(struct tt_engine *e, const unsigned char *
         m = tt_hier_recv(e, tt_hier_partner(e, from), NULL, mine.n * size);
         arrivals[from] = (struct arrival){&r, 0, from};
         m->context = &arrivals[from];
-        m->take = take_from_many;
+        m->take = n == 2 ? take_from_one : take_from_many;
     }
     for (int i = 1; i < n; i++) {
         const int to = (e->host + n - i) % n, from = (e->host + i) % n;
@@ -179,8 +182,9 @@ static tutti_result reduce_along_rail(struct tt_engine *e, const unsigned char *
 static tutti_result reduce_across(struct tt_engine *e, const unsigned char *partial,
                                   unsigned char *result, size_t count, const struct tt_call *call)
 {
-    return e->n_hosts == 2 ? exchange_partials(e, partial, result, count, call)
-                           : reduce_along_rail(e, partial, result, count, call);
+    if (e->n_hosts == 2 && count * tt_dtype_bytes(call->dtype) <= WHOLE_BYTES)
+        return exchange_partials(e, partial, result, count, call);
+    return reduce_along_rail(e, partial, result, count, call);
 }
 
 static tutti_result all_reduce_piece(struct tt_engine *e, const struct tt_call *call, size_t at,

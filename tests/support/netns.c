@@ -2,11 +2,21 @@
 
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "support/relay.h"
+
+static struct relay slow_link; /* or, with zeros, a cable */
+
+void t_netns_link_is(unsigned delay_us, double loss, double mbit)
+{
+    slow_link = (struct relay){.delay_us = delay_us, .loss = loss, .mbit = mbit};
+}
 
 /* Runs a command; its exit status. */
 static int run(const char *const words[])
@@ -63,13 +73,19 @@ static void follow(pid_t pid)
     }
 }
 
+/* A TAP has no state that it tells; "unknown" is how it looks when it is there. */
+static int is_up(const char *state)
+{
+    return strncmp(state, "up", 2) == 0 || strncmp(state, "unknown", 7) == 0;
+}
+
 static void wait_until_up(const char *name)
 {
     const uint64_t end = tt_now_ns() + UINT64_C(5000000000) * t_scale();
     char path[64], state[16] = "";
 
     snprintf(path, sizeof(path), "/sys/class/net/%s/operstate", name);
-    while (tt_now_ns() < end && strncmp(state, "up", 2) != 0) {
+    while (tt_now_ns() < end && !is_up(state)) {
         FILE *file = fopen(path, "r");
 
         if (!file || !fgets(state, sizeof(state), file))
@@ -78,7 +94,39 @@ static void wait_until_up(const char *name)
             fclose(file);
         usleep(5000);
     }
-    T_CHECK(strncmp(state, "up", 2) == 0, "%s does not come up: %s", name, state);
+    T_CHECK(is_up(state), "%s does not come up: %s", name, state);
+}
+
+/* A process of rank 0's, and it goes with it, that carries the packets of both hosts. */
+static void start_relay(pid_t first, pid_t second)
+{
+    const pid_t parent = getpid();
+    struct relay relay = slow_link;
+    char paths[2][64], ready = 0;
+    int ends[2], fds[2];
+
+    T_SYS(pipe2(ends, O_CLOEXEC));
+    const pid_t pid = fork();
+
+    T_SYS(pid);
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() != parent)
+            _exit(1);
+        snprintf(paths[0], sizeof(paths[0]), "/proc/%d/ns/net", (int)first);
+        snprintf(paths[1], sizeof(paths[1]), "/proc/%d/ns/net", (int)second);
+        relay.net[0] = paths[0];
+        relay.net[1] = paths[1];
+        relay.name = "host0";
+        ready = relay_open(&relay, fds) == 0;
+        if (write(ends[1], &ready, 1) == 1 && ready)
+            relay_run(&relay, fds);
+        _exit(0);
+    }
+    close(ends[1]);
+    if (read(ends[0], &ready, 1) != 1 || !ready)
+        t_skip("no TAP here");
+    close(ends[0]);
 }
 
 static void plug(struct t_rank *t, const char *name, const char *ip4, const char *ip6)
@@ -89,6 +137,12 @@ static void plug(struct t_rank *t, const char *name, const char *ip4, const char
     if (ip6)
         must(RUN("ip", "-6", "addr", "add", ip6, "dev", name, "nodad"), "`ip -6 addr add`");
     must(RUN("ip", "link", "set", name, "up"), "`ip link set up`");
+}
+
+static void add_cable(const char *name, const char *other)
+{
+    must(RUN("ip", "link", "add", name, "type", "veth", "peer", "name", name, "netns", other),
+         "a virtual cable (veth)");
 }
 
 void t_netns_enter(struct t_rank *t, const char *const ip4[2], const char *const ip6[2], int more)
@@ -113,12 +167,12 @@ void t_netns_enter(struct t_rank *t, const char *const ip4[2], const char *const
     if (t->rank >= 2)
         follow(pids[t->rank % 2]);
     snprintf(other, sizeof(other), "%d", (int)pids[1]);
-    for (int k = 0; k <= two_cables && t->rank == 0; k++) {
-        const char *name = k ? "host1" : "host0";
-
-        must(RUN("ip", "link", "add", name, "type", "veth", "peer", "name", name, "netns", other),
-             "a virtual cable (veth)");
-    }
+    if (t->rank == 0 && (slow_link.delay_us || slow_link.loss > 0 || slow_link.mbit > 0))
+        start_relay(pids[0], pids[1]);
+    else if (t->rank == 0)
+        add_cable("host0", other);
+    if (t->rank == 0 && two_cables)
+        add_cable("host1", other);
     t_meet(t);
     if (t->rank < 2)
         plug(t, "host0", ip4[t->rank], ip6[t->rank]);

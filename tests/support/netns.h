@@ -15,6 +15,9 @@ enum t_netns_more {
  * Skips the test, saying why, where this is not permitted. */
 void t_netns_enter(struct t_rank *t, const char *const ip4[2], const char *const ip6[2], int more);
 
+/* For t_netns_enter() from now on: the cable is a link with these properties. Zeros: a plain cable. */
+void t_netns_link_is(unsigned delay_us, double loss, double mbit);
+
 /* Pull the plug of this rank's end, or put it back. */
 void t_netns_link(const char *name, int up);
 

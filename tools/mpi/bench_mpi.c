@@ -101,10 +101,11 @@ static void sum_bf16(void *in, void *inout, int *n, MPI_Datatype *type)
     sum_bf16_plain((const uint16_t *)in + done, (uint16_t *)inout + done, *n - done);
 }
 
-static int peer_init(void)
+static int peer_init(const struct bench_exchange *exchange)
 {
     int provided;
 
+    (void)exchange;
     if (MPI_Initialized(&initialised) == MPI_SUCCESS && !initialised &&
         MPI_Init_thread(NULL, NULL, MPI_THREAD_SINGLE, &provided) != MPI_SUCCESS)
         return -1;
