@@ -10,6 +10,7 @@ configure = test build/$(1)/configured -nt CMakePresets.json || { cmake --preset
 generator = { command -v ninja > /dev/null && echo -GNinja; } || true
 compile   = $(call configure,$(1)) && cmake --build build/$(1) --parallel $(JOBS)
 # $(call check,preset,ctest arguments)
+gpu_tests = '^(hier|ucx)[.](gpus|device|graphs)'
 check     = ctest --test-dir build/$(1) --parallel $(JOBS) --output-on-failure --no-label-summary --no-tests=error $(2)
 
 .PHONY: build
@@ -46,16 +47,16 @@ tsan: ## tests that are labelled tsan, under ThreadSanitizer
 	@$$(scripts/fixed_addresses.sh) $(call check,tsan,-L tsan -LE long)
 
 .PHONY: stall
-stall: ## quick tests with random delays at every step of the CPU protocol
+stall: ## quick tests of the CPU protocol, with random delays at every step of it
 	@scripts/setup.sh test
 	@$(call compile,stall)
-	@$(call check,stall,-LE long -E '^(cuda|house|install)[.]')
+	@$(call check,stall,-LE long -R '^(coll|fault|hier)[.]' -E $(gpu_tests))
 
 .PHONY: clang
 clang: ## quick tests of the CPU side, all built with clang
 	@scripts/setup.sh ci
 	@$(call compile,clang)
-	@$(call check,clang,-LE long -E '^cuda[.]')
+	@$(call check,clang,-LE long -E '^(cuda|net|ucx)[.]'\|$(gpu_tests))
 
 .PHONY: fuzz
 fuzz: ## run every libFuzzer target for FUZZ_SECONDS (default 60)
