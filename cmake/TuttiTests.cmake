@@ -183,10 +183,11 @@ if(support_sources)
     endforeach()
     set(hier_sources)
     if(tutti_have_ucx) # else there is no network in this build
-        file(GLOB hier_sources CONFIGURE_DEPENDS tests/hier/test_hosts_*.c tests/hier/test_netns_*.c)
+        file(GLOB hier_sources CONFIGURE_DEPENDS tests/hier/test_hosts_*.c tests/hier/test_netns_*.c
+             tests/hier/test_ucx_*.c)
     endif()
     foreach(source ${hier_sources})
-        string(REGEX REPLACE ".*/test_(.*)\\.c$" "\\1" name ${source})
+        string(REGEX REPLACE ".*/test_(ucx_)?(.*)\\.c$" "\\2" name ${source})
         set(tutti_test_environment "T_NET=ucx")
         tutti_test_program(ucx_${name} ${source} ${CMOCKA_INCLUDE_DIR})
         target_link_libraries(ucx_${name} PRIVATE tutti_test_support ${CMOCKA_LIBRARY} m)

@@ -79,6 +79,8 @@ void tt_wire_tell(struct tt_wire *w, tutti_result result, int peer, const char *
         if (under_way)
             sched_yield();
     }
+    if (result == TUTTI_E_PEER && peer >= 0)
+        tt_net_tell_lost(w->net, peer);
 }
 
 /* Told once in a wait; the peers forget it with the next packet they wait for. */

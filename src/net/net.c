@@ -54,6 +54,12 @@ tutti_result tt_net_check_peer(struct tt_net *net, int peer)
     return TUTTI_OK;
 }
 
+void tt_net_tell_lost(struct tt_net *net, int rank)
+{
+    if (net->failed == TUTTI_OK)
+        tt_watch_tell(net->watch, TT_NOTICE_LOST, rank);
+}
+
 void tt_net_abort(struct tt_net *net)
 {
     const uint64_t one = 1;

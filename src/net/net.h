@@ -100,6 +100,11 @@ void tt_net_sleep(struct tt_net *net, uint64_t until_ns);
  * this peer: a peer that leaves is no failure of tt_net_progress(). */
 tutti_result tt_net_check_peer(struct tt_net *net, int peer);
 
+/* To those that this rank has exchanged with, now: `rank` is lost, as became known by other means than the
+ * network's. They fail as if they had found it themselves. For a rank that ends because of it: what closes
+ * without a word looks dead itself. */
+void tt_net_tell_lost(struct tt_net *net, int rank);
+
 /* From any thread: every call on this net and on the nets of those it exchanged with, and so on, fails
  * with TUTTI_E_ABORTED soon. Returns at once. */
 void tt_net_abort(struct tt_net *net);
