@@ -1,7 +1,6 @@
 /* Two ranks as on two hosts (network namespaces joined by a virtual cable): which interface is chosen,
  * who listens where, and what a cable that is pulled looks like. */
 /* ctest: timeout=180 serial no-tsan */
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -25,31 +24,8 @@ static void enter(struct t_rank *t, const char *const ip4[2], const char *const 
     t_netns_enter(t, ip4, ip6, more);
 }
 
-struct world {
-    struct tt_net *net;
-    struct tt_net_region *region;
-    unsigned char *mine;
-};
-
-static struct world begin(struct t_rank *t)
-{
-    const struct tt_exchange x = t_net_exchange(t);
-    struct world w = {.net = t_net_new(t, NULL, TIMEOUT)};
-
-    w.mine = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    T_CHECK(w.mine != MAP_FAILED, "no memory");
-    T_OK(tt_net_expose(w.net, &x, w.mine, BYTES, &w.region));
-    return w;
-}
-
-static void end(struct world *w)
-{
-    tt_net_hide(w->region);
-    tt_net_destroy(w->net);
-}
-
 /* Data and a signal each way, of growing size. */
-static void exchange(struct t_rank *t, struct world *w)
+static void exchange(struct t_rank *t, struct t_net_world *w)
 {
     static const size_t bytes[] = {8, 4096, 100000, MIB, 6 * MIB};
     const int peer = 1 - t->rank;
@@ -84,23 +60,23 @@ static void run(void (*body)(struct t_rank *))
 static void one_cable(struct t_rank *t)
 {
     enter(t, four, none, 0);
-    struct world w = begin(t);
+    struct t_net_world w = t_net_begin(t, BYTES, TIMEOUT);
 
     T_CONTAINS(tt_net_details(w.net), "devices host0, address 10.77.0.");
     exchange(t, &w);
     T_CHECK(t_netns_count_listeners() >= 2, "who listens?"); /* the watch's and UCX's */
-    end(&w);
+    t_net_end(&w);
 }
 
 static void only_ip6(struct t_rank *t)
 {
     enter(t, none, six, 0);
-    struct world w = begin(t);
+    struct t_net_world w = t_net_begin(t, BYTES, TIMEOUT);
 
     T_CONTAINS(tt_net_details(w.net), "devices host0, address fd77::");
     exchange(t, &w);
     T_CHECK(t_netns_count_listeners() >= 2, "who listens?");
-    end(&w);
+    t_net_end(&w);
 }
 
 static void named_device(struct t_rank *t)
@@ -109,12 +85,12 @@ static void named_device(struct t_rank *t)
 
     enter(t, four, none, T_NETNS_SECOND);
     setenv("TUTTI_NET_DEVICES", "host1", 1);
-    struct world w = begin(t);
+    struct t_net_world w = t_net_begin(t, BYTES, TIMEOUT);
 
     T_CONTAINS(tt_net_details(w.net), "devices host1, address 10.78.0.");
     exchange(t, &w);
     T_CHECK(t_netns_count_listeners() >= 2, "who listens?");
-    end(&w);
+    t_net_end(&w);
     if (t->rank == 1)
         setenv("TUTTI_NET_DEVICES", "host7", 1);
     T_IS(TUTTI_E_ARG, t_net_try(t, NULL, TIMEOUT, &net));
@@ -135,10 +111,10 @@ static void public_address(struct t_rank *t)
     T_CONTAINS(tutti_last_error(), "TUTTI_NET_ALLOW_PUBLIC=1");
     T_CHECK(t_netns_count_listeners() == 0, "it listens all the same");
     setenv("TUTTI_NET_ALLOW_PUBLIC", "1", 1);
-    struct world w = begin(t);
+    struct t_net_world w = t_net_begin(t, BYTES, TIMEOUT);
 
     exchange(t, &w);
-    end(&w);
+    t_net_end(&w);
 }
 
 /* No address in common and no way: both are told. */
@@ -167,7 +143,7 @@ static void pull(struct t_rank *t, int is_sending)
 {
     enter(t, four, none, 0);
     setenv("TUTTI_NET_LOST", "3s", 1);
-    struct world w = begin(t);
+    struct t_net_world w = t_net_begin(t, BYTES, TIMEOUT);
     tutti_result result = TUTTI_OK;
     uint64_t start;
     double seconds;
@@ -195,7 +171,7 @@ static void pull(struct t_rank *t, int is_sending)
     printf("rank %d knew after %.2f s: %s\n", t->rank, seconds, tutti_last_error());
     t_meet(t);
     start = tt_now_ns();
-    end(&w);
+    t_net_end(&w);
     T_CHECK(tt_now_ns() - start < UINT64_C(1000000000) * t_scale(), "the end took %.1f s",
             (double)(tt_now_ns() - start) / 1e9);
 }
@@ -214,7 +190,7 @@ static void pull_mid_put(struct t_rank *t)
 static void blink(struct t_rank *t)
 {
     enter(t, four, none, 0);
-    struct world w = begin(t);
+    struct t_net_world w = t_net_begin(t, BYTES, TIMEOUT);
     uint64_t start;
 
     exchange(t, &w);
@@ -235,7 +211,7 @@ static void blink(struct t_rank *t)
     }
     T_OK(tt_net_signal(w.net, 1 - t->rank, w.region, FLAG_AT + 16, 1));
     t_net_wait(w.net, w.mine + FLAG_AT + 16, 1, WAIT_S);
-    end(&w);
+    t_net_end(&w);
 }
 
 static void test_cables(void **state)

@@ -3,7 +3,6 @@
 /* ctest: long timeout=120 serial no-tsan as=rma args=rma */
 #include <pthread.h>
 #include <signal.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -15,32 +14,8 @@
 #define TIMEOUT 20000
 #define WAIT_S  20
 
-struct world {
-    struct tt_net *net;
-    struct tt_net_region *region;
-    unsigned char *mine;
-};
-
-static struct world begin(struct t_rank *t)
-{
-    const struct tt_exchange x = t_net_exchange(t);
-    struct world w = {.net = t_net_new(t, NULL, TIMEOUT)};
-
-    w.mine = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    T_CHECK(w.mine != MAP_FAILED, "no memory");
-    T_OK(tt_net_expose(w.net, &x, w.mine, BYTES, &w.region));
-    return w;
-}
-
-static void end(struct world *w)
-{
-    tt_net_hide(w->region);
-    tt_net_destroy(w->net);
-    munmap(w->mine, BYTES);
-}
-
 /* All know each other. */
-static void greet_all(struct t_rank *t, struct world *w, uint64_t value)
+static void greet_all(struct t_rank *t, struct t_net_world *w, uint64_t value)
 {
     for (int r = 0; r < t->n_ranks; r++) {
         if (r != t->rank)
@@ -53,7 +28,7 @@ static void greet_all(struct t_rank *t, struct world *w, uint64_t value)
 }
 
 /* And nobody goes on before everybody does. */
-static void meet_all(struct t_rank *t, struct world *w, uint64_t value)
+static void meet_all(struct t_rank *t, struct t_net_world *w, uint64_t value)
 {
     greet_all(t, w, value);
     for (int r = 0; r < t->n_ranks; r++) {
@@ -77,7 +52,7 @@ static tutti_result until_failed(struct tt_net *net, unsigned limit_ms, double *
 
 /* ---- death ---- */
 
-static void check_death(struct t_rank *t, struct world *w, double limit)
+static void check_death(struct t_rank *t, struct t_net_world *w, double limit)
 {
     double seconds = 0;
     const tutti_result result = until_failed(w->net, 10000, &seconds);
@@ -93,18 +68,18 @@ static void check_death(struct t_rank *t, struct world *w, double limit)
 
 static void die_idle(struct t_rank *t)
 {
-    struct world w = begin(t);
+    struct t_net_world w = t_net_begin(t, BYTES, TIMEOUT);
 
     meet_all(t, &w, 1);
     if (t->rank == 1)
         raise(SIGKILL);
     check_death(t, &w, 2);
-    end(&w);
+    t_net_end(&w);
 }
 
 static void die_mid_put(struct t_rank *t)
 {
-    struct world w = begin(t);
+    struct t_net_world w = t_net_begin(t, BYTES, TIMEOUT);
     uint64_t start;
 
     meet_all(t, &w, 1);
@@ -124,25 +99,25 @@ static void die_mid_put(struct t_rank *t)
         T_CHECK(tt_net_sent(w.net, 1) < tt_net_posted(w.net, 1), "all was sent to a dead rank");
     }
     check_death(t, &w, 3);
-    end(&w);
+    t_net_end(&w);
 }
 
 /* A process that exits without a word has died as well. */
 static void exit_silently(struct t_rank *t)
 {
-    struct world w = begin(t);
+    struct t_net_world w = t_net_begin(t, BYTES, TIMEOUT);
 
     meet_all(t, &w, 1);
     if (t->rank == 1)
         _exit(0);
     check_death(t, &w, 2);
-    end(&w);
+    t_net_end(&w);
 }
 
 /* Asleep, not in progress: the sleep ends. */
 static void die_while_others_sleep(struct t_rank *t)
 {
-    struct world w = begin(t);
+    struct t_net_world w = t_net_begin(t, BYTES, TIMEOUT);
     tutti_result result = TUTTI_OK;
     uint64_t start;
 
@@ -158,7 +133,7 @@ static void die_while_others_sleep(struct t_rank *t)
     }
     T_CHECK(result == TUTTI_E_PEER, "%s", tutti_result_name(result));
     T_CHECK(tt_now_ns() - start < UINT64_C(2300000000) * t_scale(), "the sleep was too deep");
-    end(&w);
+    t_net_end(&w);
 }
 
 static void run(void (*body)(struct t_rank *), int n_ranks, uint64_t dies)
@@ -182,7 +157,7 @@ static void test_deaths(void **state)
 /* A stopped process is no dead one: nothing is claimed of it before the deadline. */
 static void be_stopped(struct t_rank *t)
 {
-    struct world w = begin(t);
+    struct t_net_world w = t_net_begin(t, BYTES, TIMEOUT);
     double seconds;
 
     *(volatile pid_t *)(void *)(t->shared + 8 * t->rank) = getpid();
@@ -196,7 +171,7 @@ static void be_stopped(struct t_rank *t)
         kill(other, SIGCONT);
     }
     greet_all(t, &w, 2);
-    end(&w);
+    t_net_end(&w);
 }
 
 static void test_stopped(void **state)
@@ -212,12 +187,12 @@ static void test_stopped(void **state)
 /* Rank 1 leaves early. The others go on with each other; who asks for rank 1 is told. */
 static void leave(struct t_rank *t)
 {
-    struct world w = begin(t);
+    struct t_net_world w = t_net_begin(t, BYTES, TIMEOUT);
 
     meet_all(t, &w, 1);
     if (t->rank == 1) {
         T_OK(tt_net_signal(w.net, 0, w.region, FLAG_AT, 77));
-        end(&w);
+        t_net_end(&w);
         return;
     }
     T_IS(TUTTI_E_PEER, t_net_wait_result(w.net, 1, w.mine + FLAG_AT, 100, WAIT_S));
@@ -232,26 +207,26 @@ static void leave(struct t_rank *t)
 
     T_OK(tt_net_signal(w.net, other, w.region, 0, 5));
     t_net_wait(w.net, w.mine, 5, WAIT_S);
-    end(&w);
+    t_net_end(&w);
 }
 
 /* All leave at once, again and again: nobody takes it for a death. */
 static void leave_together(struct t_rank *t)
 {
     for (uint64_t i = 0; i < 20; i++) {
-        struct world w = begin(t);
+        struct t_net_world w = t_net_begin(t, BYTES, TIMEOUT);
 
         if (i % 2)
             greet_all(t, &w, 1);
         greet_all(t, &w, 2 + i);
-        end(&w);
+        t_net_end(&w);
     }
 }
 
 /* Rank 0 has sent and goes; rank 1 comes to look much later. */
 static void leave_before_anybody_looks(struct t_rank *t)
 {
-    struct world w = begin(t);
+    struct t_net_world w = t_net_begin(t, BYTES, TIMEOUT);
 
     if (t->rank == 0) {
         t_net_fill(w.mine, MIB, 3);
@@ -262,13 +237,13 @@ static void leave_before_anybody_looks(struct t_rank *t)
         T_OK(t_net_wait_result(w.net, 0, w.mine + FLAG_AT, 1, WAIT_S));
         T_CHECK(t_net_find_wrong(w.mine, MIB, 3) == MIB, "the data of a rank that left is wrong");
     }
-    end(&w);
+    t_net_end(&w);
 }
 
 /* What a rank has posted is in the other's memory before it leaves: it waits for who is busy. */
 static void leave_slowly(struct t_rank *t)
 {
-    struct world w = begin(t);
+    struct t_net_world w = t_net_begin(t, BYTES, TIMEOUT);
     uint64_t start;
 
     meet_all(t, &w, 1);
@@ -283,7 +258,7 @@ static void leave_slowly(struct t_rank *t)
     usleep(700000);
     T_IS(TUTTI_E_PEER, t_net_wait_result(w.net, 0, w.mine + FLAG_AT, 2, WAIT_S));
     T_CHECK(*(uint64_t *)(void *)(w.mine + FLAG_AT) == 1, "its last signal is lost");
-    end(&w);
+    t_net_end(&w);
 }
 
 static void test_leaving(void **state)
@@ -299,7 +274,7 @@ static void test_leaving(void **state)
 
 static void *abort_soon(void *arg)
 {
-    struct world *w = arg;
+    struct t_net_world *w = arg;
 
     usleep(300000);
     const uint64_t start = tt_now_ns();
@@ -313,7 +288,7 @@ static void *abort_soon(void *arg)
  * only, and hears of it all the same. */
 static void abort_all(struct t_rank *t)
 {
-    struct world w = begin(t);
+    struct t_net_world w = t_net_begin(t, BYTES, TIMEOUT);
     pthread_t thread;
     double seconds;
 
@@ -342,7 +317,7 @@ static void abort_all(struct t_rank *t)
         T_IS(TUTTI_E_ABORTED, until_failed(w.net, 5000, &seconds));
         T_CHECK(seconds < 0.45 * t_scale(), "rank %d knew after %.3f s only", t->rank, seconds);
     }
-    end(&w);
+    t_net_end(&w);
 }
 
 static void test_abort(void **state)

@@ -79,7 +79,7 @@ static int is_up(const char *state)
     return strncmp(state, "up", 2) == 0 || strncmp(state, "unknown", 7) == 0;
 }
 
-static void wait_until_up(const char *name)
+void t_netns_wait_up(const char *name)
 {
     const uint64_t end = tt_now_ns() + UINT64_C(5000000000) * t_scale();
     char path[64], state[16] = "";
@@ -179,7 +179,7 @@ void t_netns_enter(struct t_rank *t, const char *const ip4[2], const char *const
     if (t->rank < 2 && two_cables)
         plug(t, "host1", second[t->rank], NULL);
     t_meet(t);
-    wait_until_up("host0");
+    t_netns_wait_up("host0");
     t_meet(t);
 }
 

@@ -21,6 +21,9 @@ void t_netns_link_is(unsigned delay_us, double loss, double mbit);
 /* Pull the plug of this rank's end, or put it back. */
 void t_netns_link(const char *name, int up);
 
+/* Both ends are plugged in, and this one's kernel has noticed, which may take it a second. */
+void t_netns_wait_up(const char *name);
+
 /* Fails if something in this namespace listens on all addresses; the number that listen on one. */
 int t_netns_count_listeners(void);
 

@@ -1,5 +1,7 @@
 #include "support/nets.h"
 
+#include <sys/mman.h>
+
 #include "base/atomic.h"
 #include "base/clock.h"
 #include "base/error.h"
@@ -49,6 +51,24 @@ struct tt_net *t_net_new(struct t_rank *t, const struct tt_net_provider *provide
         t_skip("%s", tt_net_missing());
     T_OK(t_net_try(t, provider, timeout_ms, &net));
     return net;
+}
+
+struct t_net_world t_net_begin(struct t_rank *t, size_t bytes, uint64_t timeout_ms)
+{
+    const struct tt_exchange x = t_net_exchange(t);
+    struct t_net_world w = {.net = t_net_new(t, NULL, timeout_ms), .bytes = bytes};
+
+    w.mine = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    T_CHECK(w.mine != MAP_FAILED, "no memory");
+    T_OK(tt_net_expose(w.net, &x, w.mine, bytes, &w.region));
+    return w;
+}
+
+void t_net_end(struct t_net_world *w)
+{
+    tt_net_hide(w->region);
+    tt_net_destroy(w->net);
+    munmap(w->mine, w->bytes);
 }
 
 tutti_result t_net_wait_result(struct tt_net *net, int peer, const void *flag, uint64_t value,

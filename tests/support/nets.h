@@ -19,6 +19,16 @@ struct tt_net *t_net_new(struct t_rank *t, const struct tt_net_provider *provide
 tutti_result t_net_try(struct t_rank *t, const struct tt_net_provider *provider,
                        uint64_t timeout_ms, struct tt_net **net_out);
 
+/* A net of all ranks with memory that each offers to the others. */
+struct t_net_world {
+    struct tt_net *net;
+    struct tt_net_region *region;
+    unsigned char *mine;
+    size_t bytes;
+};
+struct t_net_world t_net_begin(struct t_rank *t, size_t bytes, uint64_t timeout_ms);
+void t_net_end(struct t_net_world *w);
+
 /* Progress until the word at `flag` is at least `value`; fails after `limit_s`. */
 void t_net_wait(struct tt_net *net, const void *flag, uint64_t value, unsigned limit_s);
 /* The same; returns what ended it. TUTTI_E_TIMEOUT: the limit. */
