@@ -3,10 +3,13 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "net/net_parts.h"
+
+#define RETRY_NS 100000000 /* between two attempts to make a way; the provider complains of each */
 
 static struct tt_net_op *op_at(struct tt_net_endpoint *e, uint64_t number)
 {
@@ -44,22 +47,39 @@ tutti_result tt_net_endpoint(struct tt_net *net, int rank, struct tt_net_endpoin
     return TUTTI_OK;
 }
 
-tutti_result tt_net_wire(struct tt_net_endpoint *e)
+/* The way to it, made when something is first sent. */
+static tutti_result wire(struct tt_net_endpoint *e)
 {
     struct tt_net *net = e->net;
     const struct tt_net_rank *r = &net->ranks[e->rank];
     const size_t bytes = TT_NET_MAX_OPS * sizeof(*e->words);
 
-    if (e->to)
-        return TUTTI_OK;
     if (!e->words && posix_memalign((void **)&e->words, 4096, bytes) != 0)
         return TT_FAIL(TUTTI_E_MEMORY, "no memory for signals to rank %d", e->rank);
     if (!e->words_memory)
         TT_TRY(net->ops->expose(net->provider, e->words, bytes, &e->words_memory));
-    TT_TRY(net->ops->connect(net->provider, e->rank, r->address, r->n_address, &e->to));
+    return net->ops->connect(net->provider, e->rank, r->address, r->n_address, &e->to);
+}
+
+/* A cable that is out for a moment, or a route that is not there yet, is no reason to give up before a host
+ * counts as lost. Whether the peer lives at all is the watch's to say. */
+static tutti_result make_way(struct tt_net_endpoint *e)
+{
+    const struct timespec pause = {.tv_nsec = RETRY_NS};
+    struct tt_net *net = e->net;
+    const uint64_t end = tt_now_ns() + net->lost_ns;
+    tutti_result result;
+
     tt_watch_start(net->watch, e->rank);
-    net->next_watch_ns = 0;
-    return TUTTI_OK;
+    for (;;) {
+        net->next_watch_ns = 0;
+        result = wire(e);
+        if (result != TUTTI_E_SYSTEM || e->life != TT_NET_HERE || tt_now_ns() >= end)
+            return result;
+        nanosleep(&pause, NULL);
+        tt_net_look(net);
+        TT_TRY(tt_net_check(net));
+    }
 }
 
 /* The keys belong to the endpoint, so they go with it. */
@@ -380,7 +400,8 @@ static tutti_result new_op(struct tt_net *net, int peer, uint64_t bytes,
     }
     if (e->life != TT_NET_HERE)
         TT_TRY(tt_net_check_peer(net, peer));
-    TT_TRY(tt_net_wire(e));
+    if (!e->to)
+        TT_TRY(make_way(e));
     TT_TRY(part_key(e, part));
     *op_out = op_at(e, e->n_posted);
     **op_out = (struct tt_net_op){.to = part->base + at, .key = part->key, .region = region};

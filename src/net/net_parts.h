@@ -154,8 +154,6 @@ void tt_net_broken(void *net, int rank, const char *why);
 
 /* endpoint.c: the endpoint of a rank, made when it is first needed. */
 tutti_result tt_net_endpoint(struct tt_net *net, int rank, struct tt_net_endpoint **out);
-/* The way to it, made when something is first sent. */
-tutti_result tt_net_wire(struct tt_net_endpoint *endpoint);
 /* Post what may be posted, count what has been sent. */
 void tt_net_pump(struct tt_net_endpoint *endpoint);
 /* Wait until what was posted is in the peer's memory, or `until_ns`. */

@@ -30,7 +30,8 @@ struct score { /* in the shared area */
     _Atomic long n_calls, n_comms;
 };
 
-/* A process beside rank 0 that pulls the plug for up to 0.7 s, every few seconds. */
+/* A process beside rank 0 that pulls the plug for up to 0.7 s, every few seconds: the other end's kernel takes up to
+ * a second to notice that it is back, and a link that is out most of the time is lost in the end. */
 static void start_flapping(struct score *score, uint64_t seed)
 {
     const pid_t parent = getpid();
@@ -44,7 +45,7 @@ static void start_flapping(struct score *score, uint64_t seed)
     if (getppid() != parent)
         _exit(1);
     for (;;) {
-        t_sleep_us(300000 + (unsigned)t_random_below(&rng, 2000000));
+        t_sleep_us(1500000 + (unsigned)t_random_below(&rng, 2000000));
         atomic_store(&score->is_down, 1);
         if (!atomic_load(&score->keep_up)) {
             t_netns_link("host0", 0);

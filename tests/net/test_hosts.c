@@ -214,12 +214,37 @@ static void blink(struct t_rank *t)
     t_net_end(&w);
 }
 
+/* The first word to a rank waits for a cable that is put back, too. */
+static void out_at_first(struct t_rank *t)
+{
+    enter(t, four, none, 0);
+    struct t_net_world w = t_net_begin(t, BYTES, TIMEOUT);
+
+    if (t->rank == 0) {
+        t_netns_link("host0", 0);
+        const pid_t pid = fork();
+
+        T_SYS(pid);
+        if (pid == 0) {
+            usleep(700000);
+            t_netns_link("host0", 1);
+            _exit(0);
+        }
+        T_OK(tt_net_signal(w.net, 1, w.region, FLAG_AT, 1));
+    }
+    t_net_wait(w.net, w.mine + FLAG_AT, 1, WAIT_S);
+    if (t->rank == 1)
+        T_OK(tt_net_signal(w.net, 0, w.region, FLAG_AT, 1));
+    t_net_end(&w);
+}
+
 static void test_cables(void **state)
 {
     (void)state;
     run(pull_idle);
     run(pull_mid_put);
     run(blink);
+    run(out_at_first);
 }
 
 int main(void)
