@@ -103,7 +103,7 @@ mpi_ranks()
 # all_reduce beside PEER, in the same processes: compare PEER RANKS_PER_HOST LAUNCHER
 compare()
 {
-    local peer=$1 per=$2 launcher=$3 file=$out/all_reduce_2x$2_$1 i
+    local peer=$1 per=$2 launcher=$3 file=$out/net_all_reduce_2x$2_$1 i
     rm -f "$file".*.csv
     for ((i = 1; i <= rounds; i++)); do
         "$launcher" "$per" "$build/tutti" bench all_reduce -d f32 -b 64 -e 16M -f 4 --ordinary --csv \
@@ -117,11 +117,11 @@ compare()
 make_hosts || { say "no namespaces, or no virtual cable, on this machine" && exit 77; }
 
 if wants socket; then
-    { head_of; ip netns exec "$a" "$build/bench/net_bench" "$rounds" "$b" 10.77.0.1; } | tee "$out/put.txt"
+    { head_of; ip netns exec "$a" "$build/bench/net_bench" "$rounds" "$b" 10.77.0.1; } | tee "$out/net_put.txt"
 fi
 if wants hosts; then
     for per in 1 2; do
-        { head_of; ranks $per "$build/bench/hosts_bench"; } | tee "$out/hosts_2x$per.txt"
+        { head_of; ranks $per "$build/bench/hosts_bench"; } | tee "$out/net_hosts_2x$per.txt"
     done
 fi
 if wants mpi && [ -e "$build/tutti_bench_mpi.so" ]; then
@@ -139,6 +139,6 @@ if wants bad; then
             head_of
             echo "# delay_us loss_percent mbit: $link"
             ranks 1 "$build/bench/hosts_bench" 0 262144
-        } | tee "$out/hosts_2x1_bad_${link// /_}.txt"
+        } | tee "$out/net_hosts_2x1_bad_${link// /_}.txt"
     done
 fi
