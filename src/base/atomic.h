@@ -3,7 +3,9 @@
 #define TT_BASE_ATOMIC_H
 
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 /* Two cache lines: x86 fetches lines in pairs, so what different ranks write is kept a pair apart. */
 #define TT_LINE 128
@@ -26,6 +28,22 @@ static inline void tt_store_release(_Atomic uint64_t *p, uint64_t v)
 static inline void tt_store_relaxed(_Atomic uint64_t *p, uint64_t v)
 {
     atomic_store_explicit(p, v, memory_order_relaxed);
+}
+
+/* Copy to memory that others read meanwhile: no word of it is ever there in part, and who reads one sees all that this
+ * thread did before. Words that are not aligned, and bytes behind the last, have no such reader. */
+static inline void tt_store_words(void *to, const void *from, size_t bytes)
+{
+    const size_t n_words = (uintptr_t)to % 8 ? 0 : bytes / 8;
+    _Atomic uint64_t *words = to;
+    uint64_t word;
+
+    for (size_t i = 0; i < n_words; i++) {
+        memcpy(&word, (const unsigned char *)from + i * 8, 8);
+        tt_store_release(&words[i], word);
+    }
+    memcpy((unsigned char *)to + n_words * 8, (const unsigned char *)from + n_words * 8,
+           bytes - n_words * 8);
 }
 
 /* Ask for the line at p, to write to it. Returns at once; an address that cannot be had does nothing. */

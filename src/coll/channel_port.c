@@ -227,6 +227,17 @@ static tutti_result greet(struct tt_port *p)
     return TUTTI_OK;
 }
 
+/* Packets are read while they come. */
+static int store_packets(void *context, uint64_t at, const void *data, uint64_t bytes)
+{
+    const struct tt_port *p = context;
+
+    if (at > p->arena.bytes || bytes > p->arena.bytes - at)
+        return 0;
+    tt_store_words(p->arena.host + at, data, bytes);
+    return 1;
+}
+
 static tutti_result make_net(struct tt_port *p, const int hosts[])
 {
     tutti_channel_set *s = p->set;
@@ -244,6 +255,7 @@ static tutti_result make_net(struct tt_port *p, const int hosts[])
     tt_hmac_sha256(s->comm->key, sizeof(s->comm->key), purpose, strlen(purpose), key);
     TT_TRY(tt_net_create(&nc, &p->net));
     TT_TRY(tt_net_expose(p->net, &x, p->arena.host, p->arena.bytes, &p->arena_region));
+    tt_net_offer(p->arena_region, store_packets, p);
     if (!s->device)
         TT_TRY(tt_net_expose(p->net, &x, s->memory, s->bytes, &p->memory_region));
     return greet(p);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/atomic.h"
 #include "base/log.h"
 #include "net/ucx_parts.h"
 
@@ -64,7 +65,7 @@ static void carry_out(struct tt_provider *p, const struct header *h, const void 
         return;
     }
     if (h->head_bytes > 0)
-        memcpy((void *)(uintptr_t)h->number, head, h->head_bytes);
+        tt_store_words((void *)(uintptr_t)h->number, head, h->head_bytes);
     if (bytes > 0 && !p->config.arrived(p->config.context, to, data, bytes))
         memcpy(to, data, bytes);
     if (h->has_word)
