@@ -27,6 +27,15 @@ static inline uint64_t tt_ticks(void)
 #endif
 }
 
+/* Ranks wait for each other in chains, and the one at the end of a chain is at fault. So who has waited for half of
+ * its deadline tells, and who waits for one that waits itself gives it so much longer. */
+static inline uint64_t tt_patience_ns(uint64_t timeout_ns)
+{
+    const uint64_t most = UINT64_C(3000000000);
+
+    return timeout_ns / 2 < most ? timeout_ns / 2 : most;
+}
+
 /* Nanoseconds per tick, measured once per process (about 1 ms the first time). Any thread. */
 double tt_ns_per_tick(void);
 

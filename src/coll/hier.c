@@ -13,7 +13,6 @@
 #include "cpu/cpu_engine.h"
 
 #define SCRATCH_PER_RANK ((uint64_t)4096) /* at least */
-#define LOCAL_EXTRA_NS   UINT64_C(1000000000)
 
 /* ---- who is where ---- */
 
@@ -88,7 +87,7 @@ static int idle(void *context)
     if (e->local_since_ns == 0)
         e->local_since_ns = now;
     if (now - e->local_since_ns > e->timeout_ns / 2)
-        tt_wire_tell_busy(e->wire);
+        tt_wire_tell_waits(e->wire);
     moved = tt_wire_poll(e->wire);
     if (moved < 0) {
         (void)tt_hier_give_up(e, (tutti_result)moved);
@@ -106,8 +105,6 @@ static tutti_result create_local(struct tt_engine *e, const struct tt_engine_con
                                   .context = &part,
                                   .deadline_ns = config->exchange->deadline_ns};
     struct tt_engine_config own = *config;
-    const uint64_t extra =
-        config->timeout_ns / 4 < LOCAL_EXTRA_NS ? config->timeout_ns / 4 : LOCAL_EXTRA_NS;
     tutti_result res;
 
     own.rank = e->local;
@@ -116,8 +113,6 @@ static tutti_result create_local(struct tt_engine *e, const struct tt_engine_con
     own.labels = e->members + e->first[e->host];
     own.idle = idle;
     own.idle_context = e;
-    own.timeout_ns +=
-        extra; /* who waits for another host is the first to give up, and to say why */
     e->ops = &tt_cpu_engine;
     res = e->ops->create(&own, &e->local_engine);
     if (res != TUTTI_OK && e->n_local > 1)
@@ -135,6 +130,13 @@ static tutti_result check_local(void *context)
     return tt_cpu_failed(e->local_engine);
 }
 
+static void tell_local(void *context)
+{
+    const struct tt_engine *e = context;
+
+    tt_cpu_waits(e->local_engine);
+}
+
 static tutti_result create_wire(struct tt_engine *e, const struct tt_engine_config *config)
 {
     static const char purpose[] = "tutti network";
@@ -150,6 +152,7 @@ static tutti_result create_wire(struct tt_engine *e, const struct tt_engine_conf
                                 .route = config->route,
                                 .polls = tt_cpu_polls(e->local_engine),
                                 .check = check_local,
+                                .waits = tell_local,
                                 .context = e};
 
     tt_hmac_sha256(config->key, 32, purpose, strlen(purpose), key);

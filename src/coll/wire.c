@@ -86,6 +86,7 @@ tutti_result tt_wire_create(const struct tt_wire_config *config, struct tt_wire 
     w->timeout_ns = config->timeout_ns;
     w->polls = config->polls;
     w->check = config->check;
+    w->waits = config->waits;
     w->context = config->context;
     w->culprit = -1;
     snprintf(w->name, sizeof(w->name), "%s", config->name);
@@ -129,7 +130,6 @@ void tt_wire_start(struct tt_wire *w, struct tt_message *messages, size_t n)
 {
     w->messages = messages;
     w->n_messages = w->n_open = n;
-    w->told_busy = 0;
     for (size_t i = 0; i < n; i++)
         w->peers[messages[i].peer].used = 1;
 }

@@ -25,6 +25,7 @@ struct tt_wire_config {
     int polls;                           /* this rank has a core of its own */
     /* Has something else failed? Asked in waits that are long. */
     tutti_result (*check)(void *context);
+    void (*waits)(void *context); /* a wait for another host has lasted for half of the deadline */
     void *context;
 };
 
@@ -75,8 +76,8 @@ int tt_wire_culprit(const struct tt_wire *w);
 
 /* Tell every rank that this one has talked to that the communicator has failed. */
 void tt_wire_tell(struct tt_wire *w, tutti_result result, int peer, const char *text);
-/* This rank waits for one of its own host: its deadline comes first, for it knows more. */
-void tt_wire_tell_busy(struct tt_wire *w);
+/* This rank has waited for long itself: it will know better who is at fault than those that wait for it. */
+void tt_wire_tell_waits(struct tt_wire *w);
 
 void tt_wire_abort(struct tt_wire *w); /* from any thread */
 uint64_t tt_wire_memory(const struct tt_wire *w);

@@ -32,7 +32,6 @@ struct tt_wire_place {
     _Alignas(128) _Atomic uint64_t stream_put; /* bytes that p has put into the ring */
     _Atomic uint64_t stream_taken;             /* bytes and packets that p has taken of ours */
     _Atomic uint64_t packets_taken;
-    _Atomic uint64_t busy; /* p waits for a rank of its own host: its wait number, or 0 */
 };
 
 #define TT_WIRE_BELL   0u /* offset of the word that says that there is a notice */
@@ -61,6 +60,7 @@ struct tt_wire {
     uint64_t timeout_ns;
     int polls;
     tutti_result (*check)(void *context);
+    void (*waits)(void *context);
     void *context;
 
     struct tt_net *net;
@@ -79,7 +79,8 @@ struct tt_wire {
     void *turn_context;
     unsigned char *unpacked; /* a packet's bytes on their way to a taker */
     uint64_t *notice;        /* what this rank tells all */
-    int told, told_busy;
+    int told;
+    uint64_t told_waits_ns;
 };
 
 static inline struct tt_wire_place *tt_wire_place(const struct tt_wire *w, int peer)

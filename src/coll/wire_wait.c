@@ -63,7 +63,7 @@ void tt_wire_tell(struct tt_wire *w, tutti_result result, int peer, const char *
     for (int r = 0; r < w->n_ranks; r++) {
         const int is_dead = result == TUTTI_E_PEER && r == peer;
 
-        if (!w->peers[r].used || is_dead || tt_net_check_peer(w->net, r) != TUTTI_OK)
+        if (!tt_net_has_met(w->net, r) || is_dead || tt_net_check_peer(w->net, r) != TUTTI_OK)
             continue;
         (void)tt_net_put(w->net, r, w->notice, n_words * 8, w->region,
                          tt_wire_theirs(w) + w->notice_at);
@@ -74,7 +74,7 @@ void tt_wire_tell(struct tt_wire *w, tutti_result result, int peer, const char *
         if (tt_net_progress(w->net) == TUTTI_E_ABORTED)
             return; /* which everybody hears of without us */
         for (int r = 0; r < w->n_ranks; r++)
-            under_way |= w->peers[r].used && tt_net_check_peer(w->net, r) == TUTTI_OK &&
+            under_way |= tt_net_posted(w->net, r) > 0 && tt_net_check_peer(w->net, r) == TUTTI_OK &&
                          !tt_net_has_left(w->net, r, tt_net_posted(w->net, r));
         if (under_way)
             sched_yield();
@@ -83,17 +83,14 @@ void tt_wire_tell(struct tt_wire *w, tutti_result result, int peer, const char *
         tt_net_tell_lost(w->net, peer);
 }
 
-/* Told once in a wait; the peers forget it with the next packet they wait for. */
-void tt_wire_tell_busy(struct tt_wire *w)
+void tt_wire_tell_waits(struct tt_wire *w)
 {
-    if (w->told_busy)
+    const uint64_t now = tt_now_ns();
+
+    if (now - w->told_waits_ns < w->timeout_ns / 16)
         return;
-    w->told_busy = 1;
-    for (int r = 0; r < w->n_ranks; r++)
-        if (w->peers[r].used && tt_net_posted(w->net, r) > 0)
-            (void)tt_net_signal(w->net, r, w->region,
-                                tt_wire_theirs(w) + offsetof(struct tt_wire_place, busy),
-                                w->peers[r].packets_out + 1);
+    w->told_waits_ns = now;
+    tt_net_tell_waits(w->net);
 }
 
 /* ---- what ends a wait ---- */
@@ -172,7 +169,7 @@ static tutti_result unreachable(struct tt_wire *w, tutti_result why)
     return TT_FAIL(why, "%s", text);
 }
 
-/* Is anybody waited for who has left in order? */
+/* Is anybody waited for who has left in order? Whoever is waited for is watched, or its death would go unnoticed. */
 static tutti_result check_peers(struct tt_wire *w)
 {
     char text[256];
@@ -180,12 +177,15 @@ static tutti_result check_peers(struct tt_wire *w)
     for (size_t i = 0; i < w->n_messages; i++) {
         const struct tt_message *m = &w->messages[i];
 
+        if (!m->done)
+            tt_net_watch(w->net, m->peer);
         if (m->done || tt_net_check_peer(w->net, m->peer) == TUTTI_OK)
             continue;
         snprintf(text, sizeof(text), "%s", tt_error_text());
         TT_TRY(drain(w));
         if (m->done)
             continue;
+        TT_TRY(tt_wire_look(w)); /* the last that it said may be why it went */
         w->culprit = m->peer;
         return TT_FAIL(TUTTI_E_PEER, "%s", text);
     }
@@ -206,15 +206,19 @@ static tutti_result late(struct tt_wire *w)
                    (unsigned long long)(w->timeout_ns / 1000000), w->rank);
 }
 
-/* A peer that waits for a rank of its own host reports that one, later than this deadline. */
-static uint64_t patience(const struct tt_wire *w)
+/* A peer that waits itself will say who is at fault, later than this deadline. */
+static int is_late(struct tt_wire *w, uint64_t waited_ns)
 {
     const struct tt_message *m = first_open(w);
-    const uint64_t more = w->timeout_ns / 2 < 3 * STOPPED_NS ? w->timeout_ns / 2 : 3 * STOPPED_NS;
 
-    if (m && tt_load_acquire(&tt_wire_place(w, m->peer)->busy) == w->peers[m->peer].packets_in + 1)
-        return w->timeout_ns + more;
-    return w->timeout_ns;
+    if (waited_ns > w->timeout_ns / 2) {
+        tt_wire_tell_waits(w);
+        w->waits(w->context);
+    }
+    if (waited_ns <= w->timeout_ns)
+        return 0;
+    return waited_ns > w->timeout_ns + tt_patience_ns(w->timeout_ns) || !m ||
+           !tt_net_waits(w->net, m->peer, w->timeout_ns / 4);
 }
 
 tutti_result tt_wire_idle(struct tt_wire *w, struct tt_wire_idle *idle)
@@ -235,7 +239,7 @@ tutti_result tt_wire_idle(struct tt_wire *w, struct tt_wire_idle *idle)
         if (w->n_open == 0)
             return TUTTI_OK;
     }
-    if (now - idle->since_ns > w->timeout_ns && now - idle->since_ns > patience(w))
+    if (is_late(w, now - idle->since_ns))
         return late(w);
     if (now - idle->since_ns < YIELD_NS)
         sched_yield();

@@ -52,6 +52,11 @@ tutti_result tt_cpu_fail(struct tt_engine *e, tutti_result result, int peer, con
     return tt_engine_fail_outside(e, result, peer, text);
 }
 
+void tt_cpu_waits(struct tt_engine *e)
+{
+    tt_engine_waits(e, 1);
+}
+
 int tt_cpu_polls(const struct tt_engine *e)
 {
     return e->spins > 0;

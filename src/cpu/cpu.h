@@ -141,6 +141,9 @@ struct tt_idle { /* since something moved; zero at first */
 };
 tutti_result tt_wait_pause(struct tt_engine *e, int r, struct tt_idle *idle);
 
+/* What the others know of this rank's own waiting: it has lasted long, or it is over. */
+void tt_engine_waits(struct tt_engine *e, int is_long);
+
 void tt_wake(struct tt_engine *e);     /* ring this rank's doorbell */
 void tt_wake_all(struct tt_engine *e); /* ring everybody's */
 

@@ -30,6 +30,9 @@ tutti_result tt_cpu_p2p(struct tt_engine *e, struct tt_p2p ops[], size_t n_ops);
 tutti_result tt_cpu_failed(const struct tt_engine *e);
 tutti_result tt_cpu_fail(struct tt_engine *e, tutti_result result, int peer, const char *text);
 
+/* This rank has waited for long for something else: who waits for it is to have patience. */
+void tt_cpu_waits(struct tt_engine *e);
+
 int tt_cpu_polls(const struct tt_engine *e); /* ranks have cores of their own: waits may poll */
 
 /* Behind tutti_live_visit() (live.c). */

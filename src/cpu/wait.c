@@ -229,6 +229,25 @@ static tutti_result check_peer(struct tt_engine *e, int r, const _Atomic uint64_
     return tt_engine_fail(e, why, r, 0, 0);
 }
 
+void tt_engine_waits(struct tt_engine *e, int is_long)
+{
+    _Atomic uint32_t *waits = &e->mine->waits;
+
+    if (atomic_load_explicit(waits, memory_order_relaxed) != (uint32_t)is_long)
+        atomic_store_explicit(waits, (uint32_t)is_long, memory_order_release);
+}
+
+/* A peer that waits itself will say who is at fault, later than this deadline. */
+static int is_late(struct tt_engine *e, int r, uint64_t waited_ns)
+{
+    if (waited_ns > e->timeout_ns / 2)
+        tt_engine_waits(e, 1);
+    if (waited_ns < e->timeout_ns)
+        return 0;
+    return waited_ns >= e->timeout_ns + tt_patience_ns(e->timeout_ns) ||
+           !atomic_load_explicit(&e->peers[r].area->waits, memory_order_acquire);
+}
+
 /* Sleep until rank r rings, at most `ns`. */
 static void nap(struct tt_engine *e, int r, const _Atomic uint64_t *flag, uint64_t value,
                 uint64_t ns)
@@ -249,10 +268,11 @@ static void nap(struct tt_engine *e, int r, const _Atomic uint64_t *flag, uint64
 static tutti_result wait_asleep(struct tt_engine *e, int r, const _Atomic uint64_t *flag,
                                 uint64_t value, uint64_t start)
 {
-    uint64_t deadline = start + e->timeout_ns, before = tt_now_ns(), length = FIRST_NAP_NS;
+    uint64_t before = tt_now_ns(), length = FIRST_NAP_NS;
 
     for (;;) {
-        const uint64_t left = deadline > before ? deadline - before : 0;
+        const uint64_t deadline = start + e->timeout_ns;
+        const uint64_t left = deadline > before ? deadline - before : length;
         uint64_t now;
 
         if (e->idle && (length = IDLE_NAP_NS) && e->idle(e->idle_context))
@@ -266,9 +286,9 @@ static tutti_result wait_asleep(struct tt_engine *e, int r, const _Atomic uint64
         now = tt_now_ns();
         /* A nap that took far longer than asked: this process was stopped, not its peer late. */
         if (now - before > length + UINT64_C(1000000000))
-            deadline += now - before - length;
+            start += now - before - length;
         before = now;
-        if (now >= deadline)
+        if (is_late(e, r, now - start))
             return tt_engine_fail(e, TT_LATE, r, 0, 0);
         length = length * 2 < LONGEST_NAP_NS ? length * 2 : LONGEST_NAP_NS;
     }
@@ -284,6 +304,7 @@ tutti_result tt_wait_slow(struct tt_engine *e, int r, const _Atomic uint64_t *fl
             return TUTTI_OK;
     }
     start = tt_now_ns();
+    tt_engine_waits(e, 0);
     do {
         for (int i = 0; i < 8; i++) {
             sched_yield();
@@ -309,8 +330,10 @@ tutti_result tt_wait_pause(struct tt_engine *e, int r, struct tt_idle *idle)
         tt_pause();
         return TUTTI_OK;
     }
-    if (idle->since_ns == 0)
+    if (idle->since_ns == 0) {
         idle->since_ns = tt_now_ns();
+        tt_engine_waits(e, 0);
+    }
     TT_TRY(tt_engine_failed(e));
     if (tt_now_ns() - idle->since_ns < e->yield_ns) {
         sched_yield();
@@ -323,7 +346,7 @@ tutti_result tt_wait_pause(struct tt_engine *e, int r, struct tt_idle *idle)
     if (why != TT_FAILURE_NONE && idle->is_gone)
         return tt_engine_fail(e, why, r, 0, 0);
     idle->is_gone = why != TT_FAILURE_NONE;
-    if (tt_now_ns() - idle->since_ns > e->timeout_ns)
+    if (is_late(e, r, tt_now_ns() - idle->since_ns))
         return tt_engine_fail(e, TT_LATE, r, 0, 0);
     return TUTTI_OK;
 }

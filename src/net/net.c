@@ -51,7 +51,34 @@ tutti_result tt_net_check_peer(struct tt_net *net, int peer)
     if (e && e->life == TT_NET_LEFT)
         return TT_FAIL(TUTTI_E_PEER, "rank %d on %s has left: it has destroyed its communicator",
                        peer, net->ranks[peer].host);
+    if (e && e->life == TT_NET_GONE)
+        return TT_FAIL(
+            TUTTI_E_PEER,
+            "rank %d on %s is gone: nobody listens at its port. It has died or left before", peer,
+            net->ranks[peer].host);
     return TUTTI_OK;
+}
+
+void tt_net_watch(struct tt_net *net, int peer)
+{
+    tt_watch_start(net->watch, peer);
+}
+
+int tt_net_has_met(const struct tt_net *net, int peer)
+{
+    return net->ranks[peer].endpoint || tt_watch_is_watched(net->watch, peer);
+}
+
+void tt_net_tell_waits(struct tt_net *net)
+{
+    tt_watch_tell(net->watch, TT_NOTICE_WAITS, 0);
+}
+
+int tt_net_waits(const struct tt_net *net, int peer, uint64_t within_ns)
+{
+    const uint64_t told = net->ranks[peer].waits_ns;
+
+    return told && tt_now_ns() - told <= within_ns;
 }
 
 void tt_net_tell_lost(struct tt_net *net, int rank)
@@ -109,6 +136,8 @@ static void on_notice(void *context, int from, const struct tt_notice *notice)
         net->news.is_aborted = 1;
     } else if (notice->kind == TT_NOTICE_LEFT) {
         set_life(net, from, TT_NET_LEFT);
+    } else if (notice->kind == TT_NOTICE_WAITS) {
+        net->ranks[from].waits_ns = tt_now_ns();
     } else if (net->news.lost_rank < 0) {
         net->news.lost_rank = (int)notice->about;
         net->news.said_by = from;

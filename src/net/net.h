@@ -95,10 +95,20 @@ uint64_t tt_net_moves(const struct tt_net *net);
 /* Sleep until something may have arrived or `until_ns`, whichever is first; for waits that are long. */
 void tt_net_sleep(struct tt_net *net, uint64_t until_ns);
 
-/* Is the peer there, as far as is known? TUTTI_E_PEER (naming host and rank) if it is lost or has left:
+/* Is the peer there, as far as is known? TUTTI_E_PEER (naming host and rank) if it is lost, gone or has left:
  * nothing more will come from it, and what it sent before it left is visible by now. For who waits for
  * this peer: a peer that leaves is no failure of tt_net_progress(). */
 tutti_result tt_net_check_peer(struct tt_net *net, int peer);
+
+/* Whether the peer dies is known from here on, although nothing is sent to it: for who waits for it for long. */
+void tt_net_watch(struct tt_net *net, int peer);
+/* Whether the peer has exchanged with this rank or watches it. */
+int tt_net_has_met(const struct tt_net *net, int peer);
+
+/* To those that this rank has exchanged with or that watch it: it has waited for long itself. Whether a peer has said
+ * so in the last `within_ns`. */
+void tt_net_tell_waits(struct tt_net *net);
+int tt_net_waits(const struct tt_net *net, int peer, uint64_t within_ns);
 
 /* To those that this rank has exchanged with, now: `rank` is lost, as became known by other means than the
  * network's. They fail as if they had found it themselves. For a rank that ends because of it: what closes

@@ -99,6 +99,7 @@ struct tt_net_rank {
     unsigned char *address; /* the provider's */
     size_t n_address;
     struct tt_net_endpoint *endpoint; /* NULL: never used */
+    uint64_t waits_ns;                /* when it said that it waits for another rank; 0: never */
 };
 
 /* What the watch has said since it was last looked at; it is acted upon when its call is over. */

@@ -364,6 +364,11 @@ int tt_watch_is_ready(const struct tt_watch *w, int rank)
     return r->theirs || (r->mine && r->mine->state == TT_LINK_READY);
 }
 
+int tt_watch_is_watched(const struct tt_watch *w, int rank)
+{
+    return w->ranks[rank].theirs != NULL;
+}
+
 int tt_watch_fd(const struct tt_watch *w)
 {
     return w->epoll_fd;
@@ -382,7 +387,8 @@ void tt_watch_tell(struct tt_watch *w, enum tt_notice_kind kind, int about)
     const struct tt_notice notice = {.kind = kind, .about = (uint32_t)about};
 
     pthread_mutex_lock(&w->lock);
-    w->said = notice;
+    if (kind != TT_NOTICE_WAITS)
+        w->said = notice;
     for (int rank = 0; rank < w->self.n_ranks; rank++) {
         tell(w->ranks[rank].mine, &notice);
         tell(w->ranks[rank].theirs, &notice);
@@ -449,9 +455,9 @@ void tt_watch_start(struct tt_watch *w, int rank)
     struct watched *r = &w->ranks[rank];
 
     pthread_mutex_lock(&w->lock);
-    r->is_wanted = 1;
-    if (!r->is_over && !r->mine && !r->theirs)
+    if (!r->is_wanted && !r->is_over && !r->mine && !r->theirs)
         connect_to(w, rank);
+    r->is_wanted = 1;
     pthread_mutex_unlock(&w->lock);
 }
 

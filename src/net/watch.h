@@ -43,13 +43,17 @@ void tt_watch_start(struct tt_watch *watch, int rank);
 /* Whether both sides know who the other is, so that neither can go unnoticed. */
 int tt_watch_is_ready(const struct tt_watch *watch, int rank);
 
+/* Whether it watches this one. */
+int tt_watch_is_watched(const struct tt_watch *watch, int rank);
+
 /* Everything that has happened since; returns at once: 1 if a handshake is under way. */
 int tt_watch_poll(struct tt_watch *watch);
 
 /* Readable when there may be something to poll. */
 int tt_watch_fd(const struct tt_watch *watch);
 
-/* To all ranks that are watched, at once and, until close, to those that come. Any thread. */
+/* To all ranks that are watched, at once and, but for what passes by (TT_NOTICE_WAITS), until close to those that
+ * come. Any thread. */
 void tt_watch_tell(struct tt_watch *watch, enum tt_notice_kind kind, int about);
 
 void tt_watch_close(struct tt_watch *watch); /* NULL is fine */

@@ -54,7 +54,7 @@ int tt_notice_parse(const unsigned char key[32], uint64_t number, const unsigned
         return -1;
     kind = get32(in + 4);
     about = get32(in + 16);
-    if (kind < TT_NOTICE_ABORT || kind > TT_NOTICE_LOST || about >= (uint32_t)n_ranks)
+    if (kind < TT_NOTICE_ABORT || kind > TT_NOTICE_WAITS || about >= (uint32_t)n_ranks)
         return -1;
     out->kind = (enum tt_notice_kind)kind;
     out->about = about;

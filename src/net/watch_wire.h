@@ -12,6 +12,7 @@ enum tt_notice_kind {
     TT_NOTICE_ABORT = 1, /* everybody is to stop */
     TT_NOTICE_LEFT = 2,  /* the sender has everything it wanted, and goes */
     TT_NOTICE_LOST = 3,  /* the sender has lost rank `about` */
+    TT_NOTICE_WAITS = 4, /* the sender has waited for another rank for long */
 };
 
 struct tt_notice {

@@ -137,6 +137,69 @@ static void a_stopped_rank_is_named_on_all_hosts(void **state)
     play("01212", 2, 0, 0);
 }
 
+/* Each waits for the next one, and began before it; the last does not come at all. */
+static void wait_in_a_chain(struct t_rank *t)
+{
+    const int last = t->n_ranks - 1;
+    int x = 0;
+
+    scene_of(t)->victim = last;
+    T_OK(tutti_barrier(t->comm, NULL));
+    t_meet(t);
+    if (t->rank == 0)
+        scene_of(t)->struck_ns = t_now_ns();
+    if (t->rank == last) {
+        t_sleep_us(6000000);
+        return;
+    }
+    t_sleep_us(300000 * (unsigned)t->rank);
+    expect(t, TUTTI_E_TIMEOUT, tutti_recv(t->comm, &x, 1, TUTTI_DTYPE_I32, t->rank + 1, NULL), last,
+           5500);
+}
+
+static void the_end_of_a_chain_is_named(void **state)
+{
+    struct t_job job = {.n_ranks = 4, .body = wait_in_a_chain};
+
+    (void)state;
+    job.config.size = sizeof(job.config);
+    job.config.timeout_ms = 3000;
+    t_run(&job);
+    t_hosts("0123");
+    t_run(&job);
+    t_hosts("0011");
+    t_run(&job);
+    t_hosts(NULL);
+}
+
+/* A rank dies that nobody has ever exchanged anything with. */
+static void wait_for_a_stranger(struct t_rank *t)
+{
+    int x = 0;
+
+    scene_of(t)->n_warm++;
+    if (t->rank == scene_of(t)->victim)
+        t_sleep_us(60000000);
+    else
+        expect(t, TUTTI_E_PEER, tutti_recv(t->comm, &x, 1, TUTTI_DTYPE_I32, 1, NULL), 1, 2000);
+}
+
+static void a_rank_that_never_sent_is_missed(void **state)
+{
+    struct scene scene = {.victim = 1};
+    struct t_job job = {.n_ranks = 2,
+                        .body = wait_for_a_stranger,
+                        .arg = &scene,
+                        .prepare = set_scene,
+                        .dies = 2,
+                        .parent = kill_one};
+
+    (void)state;
+    t_hosts("01");
+    t_run(&job);
+    t_hosts(NULL);
+}
+
 static void *abort_later(void *context)
 {
     struct t_rank *t = context;
@@ -269,6 +332,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_killed_rank_is_named_on_all_hosts),
         cmocka_unit_test(a_stopped_rank_is_named_on_all_hosts),
+        cmocka_unit_test(the_end_of_a_chain_is_named),
+        cmocka_unit_test(a_rank_that_never_sent_is_missed),
         cmocka_unit_test(abort_ends_calls_on_all_hosts),
         cmocka_unit_test(calls_that_do_not_match_are_an_error),
         cmocka_unit_test(leaving_is_no_failure_unless_one_is_needed),

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/atomic.h"
 #include "base/clock.h"
 #include "boot/boot.h"
 #include "net/net.h"
@@ -23,6 +24,8 @@ enum { RING = 1 << 18, PIECE = 1 << 15, MOST_FLYING = 48, MOST_REGIONS = 8 };
 /* What a sender has put on its way to a receiver. */
 struct ring {
     _Atomic uint64_t head, tail;
+    _Atomic uint64_t waits_ns; /* when the sender said that it waits */
+    _Atomic int is_watcher;    /* the sender wants to know of our death */
     unsigned char data[RING];
 };
 
@@ -313,26 +316,11 @@ static void take_off(struct peer *p, const struct ring *ring, uint64_t from, uns
     }
 }
 
-/* In whole words where that can be: others may poll them. */
-static void copy(unsigned char *to, const unsigned char *from, size_t bytes)
-{
-    while (bytes >= 8 && (uintptr_t)to % 8 == 0) {
-        uint64_t word;
-
-        memcpy(&word, from, 8);
-        atomic_store_explicit((_Atomic uint64_t *)(void *)to, word, memory_order_release);
-        to += 8;
-        from += 8;
-        bytes -= 8;
-    }
-    memcpy(to, from, bytes);
-}
-
 /* Now and then a piece is offered, if none before it is still flying. */
 static int is_taken(struct tt_net *net, struct peer *p, const struct ring *ring, uint64_t from,
                     const struct record *record)
 {
-    static unsigned char data[PIECE];
+    static _Thread_local unsigned char data[PIECE];
     const struct tt_net_region *region = net->regions[record->region];
 
     if (!region->take || p->n_flying > 0 || dice(net, 3) == 0)
@@ -343,7 +331,7 @@ static int is_taken(struct tt_net *net, struct peer *p, const struct ring *ring,
 
 static void land(struct peer *p, int i)
 {
-    copy(p->flying[i]->to, p->flying[i]->data, p->flying[i]->bytes);
+    tt_store_words(p->flying[i]->to, p->flying[i]->data, p->flying[i]->bytes);
     free(p->flying[i]);
     p->flying[i] = p->flying[--p->n_flying];
 }
@@ -452,6 +440,31 @@ void tt_net_sleep(struct tt_net *net, uint64_t until_ns)
 
     (void)net;
     nanosleep(&t, NULL);
+}
+
+void tt_net_watch(struct tt_net *net, int peer)
+{
+    net->peers[peer].used = 1;
+    atomic_store(&net->peers[peer].inbox->rings[net->rank].is_watcher, 1);
+}
+
+int tt_net_has_met(const struct tt_net *net, int peer)
+{
+    const struct ring *ring = &net->mine->rings[peer];
+
+    return peer != net->rank &&
+           (net->peers[peer].used || atomic_load(&ring->is_watcher) || atomic_load(&ring->head));
+}
+
+void tt_net_tell_waits(struct tt_net *net)
+{
+    for (int r = 0; r < net->n_ranks; r++)
+        atomic_store(&net->peers[r].inbox->rings[net->rank].waits_ns, tt_now_ns());
+}
+
+int tt_net_waits(const struct tt_net *net, int peer, uint64_t within_ns)
+{
+    return tt_now_ns() - atomic_load(&net->mine->rings[peer].waits_ns) <= within_ns;
 }
 
 void tt_net_tell_lost(struct tt_net *net, int rank)
