@@ -17,6 +17,7 @@
 #define SHAKE_NS    (MS / 20)  /* the same while there is a handshake */
 #define CLOCK_EVERY 16         /* calls of progress */
 #define MOST_SLEEP  (100 * MS) /* so that silence is noticed in time */
+#define BLIND_NS    (MS / 20)  /* longest sleep that nothing can end */
 #define GRACE_NS    (300 * MS) /* for the watch to say why an endpoint broke */
 
 /* ---- failure ---- */
@@ -246,8 +247,11 @@ void tt_net_sleep(struct tt_net *net, uint64_t until_ns)
 
     if (ns > MOST_SLEEP)
         ns = MOST_SLEEP;
+    if (fds[0].fd < 0 && ns > BLIND_NS)
+        ns = BLIND_NS;
     limit = (struct timespec){.tv_nsec = (long)ns};
-    if (ns == 0 || tt_net_check(net) != TUTTI_OK || net->ops->arm(net->provider) != 0)
+    if (ns == 0 || tt_net_check(net) != TUTTI_OK ||
+        (fds[0].fd >= 0 && net->ops->arm(net->provider) != 0))
         return;
     (void)ppoll(fds, TT_LEN(fds), &limit, NULL);
     net->next_watch_ns = 0;

@@ -22,6 +22,7 @@ struct tt_net_config {
     uint64_t timeout_ns;
     const unsigned char *key;           /* 32 bytes that the ranks share */
     const struct tt_exchange *exchange; /* used during create only */
+    int polls; /* whoever waits has a core to itself: waking it up is made no dearer to those who send */
     /* This host's address by which the rendezvous reached another host (tt_boot_route); NULL: found by the
      * networks that the hosts have in common. The ranks of a host give the same. */
     const struct tt_boot_address *route;

@@ -87,6 +87,7 @@ static tutti_result open_here(struct tt_net *net, const struct tt_net_config *co
                                     .n_ranks = net->n_ranks,
                                     .devices = net->place.devices,
                                     .lost_ns = net->lost_ns,
+                                    .polls = config->polls,
                                     .context = net,
                                     .broken = tt_net_broken,
                                     .arrived = tt_net_arrived};

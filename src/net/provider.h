@@ -38,7 +38,8 @@ struct tt_provider_config {
     const char *devices; /* names, with commas between them; never all there are */
     int family;          /* AF_INET or AF_INET6: of the address that a socket may listen on */
     uint64_t lost_ns;    /* silence after which a host is lost */
-    void *context;       /* first argument of: */
+    int polls; /* need not be able to wake up who sleeps, if that costs anything: fd() may be -1 */
+    void *context; /* first argument of: */
     /* An endpoint is lost; its requests end as failed, and no other call for it succeeds. */
     void (*broken)(void *context, int rank, const char *why);
     /* Of a provider that stores by itself what comes: 1 if somebody has taken it instead. */
@@ -119,7 +120,7 @@ struct tt_net_provider {
                                      struct tt_provider_request *request);
 
     int (*progress)(struct tt_provider *provider); /* 0: there was nothing to do */
-    /* For sleeping: a descriptor that becomes readable, after arm() has said 0 ("nothing to do now"). */
+    /* For sleeping: a descriptor that becomes readable, after arm() has said 0 ("nothing to do now"). -1: none. */
     int (*fd)(struct tt_provider *provider);
     int (*arm)(struct tt_provider *provider);
 };

@@ -41,13 +41,17 @@ static tutti_result open_context(struct tt_provider *p)
 {
     ucp_params_t params = {.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_NAME |
                                          UCP_PARAM_FIELD_ESTIMATED_NUM_EPS,
-                           .features = UCP_FEATURE_RMA | UCP_FEATURE_AM | UCP_FEATURE_WAKEUP,
+                           .features = UCP_FEATURE_RMA | UCP_FEATURE_AM,
                            .estimated_num_eps = (size_t)p->config.n_ranks,
                            .name = "tutti"};
     ucp_config_t *settings = NULL;
     ucs_status_t status = p->ucx->ucp_config_read(NULL, NULL, &settings);
     tutti_result result;
 
+    /* It nests the transports' event sets in one of its own: one more callback for every packet that arrives,
+     * in the time of who sends it. */
+    if (!p->config.polls)
+        params.features |= UCP_FEATURE_WAKEUP;
     if (status != UCS_OK)
         return FAIL_UCX(p, status, "read its settings");
     result = tt_ucx_configure(p->ucx, &p->config, settings);
@@ -69,7 +73,8 @@ static tutti_result open_worker(struct tt_provider *p)
 
     if (status == UCS_OK)
         status = tt_ucx_listen(p);
-    if (status == UCS_OK)
+    p->fd = -1;
+    if (status == UCS_OK && !p->config.polls)
         status = p->ucx->ucp_worker_get_efd(p->worker, &p->fd);
     return status == UCS_OK ? TUTTI_OK : FAIL_UCX(p, status, "make a worker");
 }

@@ -427,7 +427,7 @@ tutti_result tt_net_progress(struct tt_net *net)
         receive(net, p, r);
     }
     if (now > net->next_look_ns) {
-        net->next_look_ns = now + 2000000;
+        net->next_look_ns = now + 8000000;
         look(net);
     }
     return net->failed == TUTTI_OK ? TUTTI_OK : TT_FAIL(net->failed, "%s", net->text);
