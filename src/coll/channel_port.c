@@ -227,6 +227,19 @@ static tutti_result greet(struct tt_port *p)
     return TUTTI_OK;
 }
 
+/* Where the GPU is plugged in that uses the channels; "": the caller's cores do. */
+static void place_of(const tutti_channel_set *s, char *out, size_t bytes)
+{
+    out[0] = 0;
+#ifdef TUTTI_HAVE_CUDA
+    if (s->device)
+        tt_cuda_channel_place(s->device, out, bytes);
+#else
+    (void)s;
+    (void)bytes;
+#endif
+}
+
 /* Packets are read while they come. */
 static int store_packets(void *context, uint64_t at, const void *data, uint64_t bytes)
 {
@@ -242,15 +255,17 @@ static tutti_result make_net(struct tt_port *p, const int hosts[])
 {
     tutti_channel_set *s = p->set;
     const struct tt_exchange x = exchange_of(s);
-    char purpose[32];
+    char purpose[32], gpu[32];
     unsigned char key[32];
     const struct tt_net_config nc = {.rank = s->rank,
                                      .n_ranks = s->n_ranks,
                                      .host_of = hosts,
                                      .timeout_ns = s->timeout_ns,
                                      .key = key,
+                                     .gpu = gpu,
                                      .exchange = &x};
 
+    place_of(s, gpu, sizeof(gpu));
     snprintf(purpose, sizeof(purpose), "tutti port %d", p->index);
     tt_hmac_sha256(s->comm->key, sizeof(s->comm->key), purpose, strlen(purpose), key);
     TT_TRY(tt_net_create(&nc, &p->net));
@@ -277,30 +292,16 @@ static void set_queues(struct tt_port *p)
     }
 }
 
-/* Near the GPU that writes the queue; else wherever the caller may run. */
-static int cores_for(const tutti_channel_set *s, cpu_set_t *cores)
-{
-#ifdef TUTTI_HAVE_CUDA
-    char place[32];
-
-    if (s->device) {
-        tt_cuda_channel_place(s->device, place, sizeof(place));
-        return tt_cores_near(place, cores);
-    }
-#endif
-    (void)s;
-    (void)cores;
-    return 0;
-}
-
 static tutti_result start(struct tt_port *p)
 {
-    char name[16];
+    char name[16], gpu[32];
     cpu_set_t cores;
     struct tt_proxy_config config = {.name = name, .poll = poll_port, .context = p};
 
     snprintf(name, sizeof(name), "tutti-port-%d", p->index);
-    if (cores_for(p->set, &cores)) {
+    place_of(p->set, gpu, sizeof(gpu));
+    if (gpu[0] &&
+        tt_cores_near(gpu, &cores)) { /* which writes the queue; else wherever the caller may run */
         config.cpus = (const unsigned long *)(const void *)&cores;
         config.cpus_bytes = sizeof(cores);
     }

@@ -150,6 +150,7 @@ static tutti_result create_wire(struct tt_engine *e, const struct tt_engine_conf
                                 .key = key,
                                 .exchange = config->exchange,
                                 .route = config->route,
+                                .gpu = config->gpu,
                                 .polls = tt_cpu_polls(e->local_engine),
                                 .check = check_local,
                                 .waits = tell_local,

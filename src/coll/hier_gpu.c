@@ -84,8 +84,11 @@ static tutti_result create_data(struct tt_engine *e, const struct tt_engine_conf
     const struct tt_call barrier = {.coll = TT_COLL_BARRIER, .dtype = TUTTI_DTYPE_U8};
     struct tt_engine_config own = *config;
     unsigned char key[32];
+    char gpu[32];
 
     derive(config, "tutti data between hosts", 0, key);
+    tt_cuda_place(e->cuda, gpu, sizeof(gpu));
+    own.gpu = gpu;
     own.scratch_bytes = DATA_SCRATCH * e->slot_bytes;
     own.key = key;
     own.timeout_ns += own.timeout_ns / 4 < MORE_NS ? own.timeout_ns / 4 : MORE_NS;

@@ -73,6 +73,7 @@ tutti_result tt_wire_create(const struct tt_wire_config *config, struct tt_wire 
                                      .host_of = config->host_of,
                                      .timeout_ns = config->timeout_ns,
                                      .key = config->key,
+                                     .gpu = config->gpu,
                                      .polls = config->polls,
                                      .exchange = config->exchange,
                                      .route = config->route};

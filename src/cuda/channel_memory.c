@@ -33,8 +33,7 @@ void tt_cuda_channel_close(struct tt_cuda_device *device)
 
 void tt_cuda_channel_place(const struct tt_cuda_device *device, char *out, size_t bytes)
 {
-    if (tt_cuda_driver()->cuDeviceGetPCIBusId(out, (int)bytes, device->handle) != CUDA_SUCCESS)
-        out[0] = 0;
+    tt_cuda_device_place(device, out, bytes);
 }
 
 /* ---- memory ---- */

@@ -7,6 +7,9 @@
 
 extern const struct tt_engine_ops tt_cuda_engine;
 
+/* Where the GPU is plugged in, "0000:17:00.0", or "". */
+void tt_cuda_place(const struct tt_engine *engine, char *out, size_t bytes);
+
 /* ---- memory_pool.c: memory that another allocator manages ---- */
 
 /* What is allocated for a communicator. Outlives it; counted. */

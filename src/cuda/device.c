@@ -6,6 +6,7 @@
 #include "base/env.h"
 #include "base/error.h"
 #include "cuda/cuda.h"
+#include "cuda/cuda_engine.h"
 #include "cuda/images.h"
 
 #define MAX_DEVICES     64
@@ -209,6 +210,17 @@ void tt_cuda_leave(int entered)
 
     if (entered)
         (void)tt_cuda_driver()->cuCtxPopCurrent_v2(&ours);
+}
+
+void tt_cuda_device_place(const struct tt_cuda_device *device, char *out, size_t bytes)
+{
+    if (tt_cuda_driver()->cuDeviceGetPCIBusId(out, (int)bytes, device->handle) != CUDA_SUCCESS)
+        out[0] = 0;
+}
+
+void tt_cuda_place(const struct tt_engine *engine, char *out, size_t bytes)
+{
+    tt_cuda_device_place(engine->device, out, bytes);
 }
 
 tutti_result tt_cuda_launch(const struct tt_engine *engine, enum tt_cuda_kernel kernel,

@@ -1,7 +1,6 @@
 #include "net/interface.h"
 
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <errno.h>
 #include <ifaddrs.h>
 #include <netinet/in.h>
@@ -12,8 +11,7 @@
 
 #include "base/env.h"
 #include "base/error.h"
-
-#define RDMA_FOLDER "/sys/class/infiniband"
+#include "topo/rails.h"
 
 /* ---- pure ---- */
 
@@ -227,45 +225,13 @@ static int choose_address(const struct tt_boot_address *route, const struct tt_n
 
 /* ---- devices ---- */
 
-static int first_line_has(const char *path, const char *word)
-{
-    FILE *file = fopen(path, "re");
-    char line[64] = "";
-    const int found = file && fgets(line, sizeof(line), file) && strstr(line, word);
-
-    if (file)
-        fclose(file);
-    return found;
-}
-
-void tt_net_rdma_ports(const char *folder, char *out, size_t bytes)
-{
-    struct dirent **devices = NULL;
-    const int n = scandir(folder, &devices, NULL, alphasort);
-    char path[600];
-    size_t used = 0;
-
-    out[0] = 0;
-    for (int i = 0; i < n; i++) {
-        const char *device = devices[i]->d_name;
-
-        for (int port = 1; port <= 2 && device[0] != '.'; port++) {
-            snprintf(path, sizeof(path), "%s/%s/ports/%d/state", folder, device, port);
-            if (first_line_has(path, "ACTIVE") && used + strlen(device) + 4 < bytes)
-                used += (size_t)snprintf(out + used, bytes - used, ",%s:%d", device, port);
-        }
-        free(devices[i]);
-    }
-    free(devices);
-}
-
 static int device_exists(const char *name)
 {
     char path[128];
 
     if (if_nametoindex(name))
         return 1;
-    snprintf(path, sizeof(path), RDMA_FOLDER "/%.*s", (int)strcspn(name, ":"), name);
+    snprintf(path, sizeof(path), TT_SYSFS "/class/infiniband/%.*s", (int)strcspn(name, ":"), name);
     return !strchr(name, '/') && access(path, F_OK) == 0;
 }
 
@@ -282,7 +248,7 @@ void tt_net_list_devices(char *out, size_t bytes)
     }
     if (all)
         if_freenameindex(all);
-    tt_net_rdma_ports(RDMA_FOLDER, rdma, sizeof(rdma));
+    tt_rails_list(TT_SYSFS, rdma, sizeof(rdma));
     snprintf(out + used, bytes - used, "%s", rdma);
 }
 
@@ -371,7 +337,7 @@ static tutti_result refuse_public(const struct tt_net_place *place)
 }
 
 tutti_result tt_net_choose(const struct tt_boot_address *route, const struct tt_net_subnet others[],
-                           int n_others, struct tt_net_place *out)
+                           int n_others, const struct tt_net_near *near, struct tt_net_place *out)
 {
     const char *ucx = tt_env_foreign("UCX_NET_DEVICES");
     struct tt_boot_address best = {.kind = TT_BOOT_IP4};
@@ -405,7 +371,8 @@ tutti_result tt_net_choose(const struct tt_boot_address *route, const struct tt_
         size_t n = (size_t)snprintf(out->devices, sizeof(out->devices), "%s", out->interface);
 
         if (n_others > 0)
-            tt_net_rdma_ports(RDMA_FOLDER, out->devices + n, sizeof(out->devices) - n);
+            tt_rails_nearest(TT_SYSFS, near->gpu ? near->gpu : "", near->turn, out->devices + n,
+                             sizeof(out->devices) - n);
     }
     if (is_link_local(&out->address))
         out->address.scope = if_nametoindex(out->interface);

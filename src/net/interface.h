@@ -23,15 +23,21 @@ struct tt_net_place {
     char text[64]; /* of the address */
 };
 
+/* Whose RDMA port is looked for: topo/rails.h. */
+struct tt_net_near {
+    const char *gpu;
+    int turn;
+};
+
 /* Addresses that another host may know this one by, in order of preference; loopback is none. */
 int tt_net_subnets(struct tt_net_subnet out[TT_NET_MAX_SUBNETS]);
 
 /* Choose: TUTTI_NET_DEVICES; else the interface of `route` (an address of this host; NULL or loopback
  * say nothing); else one in a network that an address of `others` is in too; else the one that leads to
- * the first of them. Loopback without others. TUTTI_E_ARG for a device that is not there or an
+ * the first of them; and the nearest RDMA port that is active. Loopback without others. TUTTI_E_ARG for a device that is not there or an
  * address that is public. */
 tutti_result tt_net_choose(const struct tt_boot_address *route, const struct tt_net_subnet others[],
-                           int n_others, struct tt_net_place *out);
+                           int n_others, const struct tt_net_near *near, struct tt_net_place *out);
 
 /* Can the whole Internet address it? Pure. */
 int tt_net_is_public(enum tt_boot_kind kind, const unsigned char *ip);
@@ -39,10 +45,7 @@ int tt_net_is_public(enum tt_boot_kind kind, const unsigned char *ip);
 /* Whether both are in the network of `mine`. Pure. */
 int tt_net_same_subnet(const struct tt_net_subnet *mine, const struct tt_net_subnet *theirs);
 
-/* All devices of this host, with commas between them. */
+/* All devices of this host, with commas between them; RDMA ports have a colon. */
 void tt_net_list_devices(char *out, size_t bytes);
-
-/* ",mlx5_0:1,mlx5_1:1": RDMA ports under `folder` (/sys/class/infiniband) that are active. */
-void tt_net_rdma_ports(const char *folder, char *out, size_t bytes);
 
 #endif

@@ -22,6 +22,8 @@ struct tt_net_config {
     uint64_t timeout_ns;
     const unsigned char *key;           /* 32 bytes that the ranks share */
     const struct tt_exchange *exchange; /* used during create only */
+    const char *
+        gpu; /* "0000:17:00.0": what this rank computes with, whose nearest card it uses; NULL: cores */
     int polls; /* whoever waits has a core to itself: waking it up is made no dearer to those who send */
     /* This host's address by which the rendezvous reached another host (tt_boot_route); NULL: found by the
      * networks that the hosts have in common. The ranks of a host give the same. */

@@ -79,6 +79,16 @@ static tutti_result meet(struct tt_net *net, const struct tt_net_config *config,
 
 /* ---- second round ---- */
 
+/* Which of the ranks of its host this one is. */
+static int turn_of(const struct tt_net_config *config)
+{
+    int n = 0;
+
+    for (int r = 0; r < config->rank; r++)
+        n += config->host_of[r] == config->host_of[config->rank];
+    return n;
+}
+
 static tutti_result open_here(struct tt_net *net, const struct tt_net_config *config,
                               const struct tt_net_subnet *others, int n_others,
                               struct reach_card *card)
@@ -96,10 +106,11 @@ static tutti_result open_here(struct tt_net *net, const struct tt_net_config *co
                                  .key = config->key,
                                  .lost_ns = net->lost_ns,
                                  .events = tt_net_events(net)};
+    const struct tt_net_near near = {.gpu = config->gpu, .turn = turn_of(config)};
     size_t n_address = 0;
     char text[400];
 
-    TT_TRY(tt_net_choose(config->route, others, n_others, &net->place));
+    TT_TRY(tt_net_choose(config->route, others, n_others, &near, &net->place));
     pc.family = net->place.address.kind == TT_BOOT_IP6 ? AF_INET6 : AF_INET;
     wc.address = net->place.address;
     TT_TRY(tt_watch_open(&wc, &net->watch));

@@ -3,6 +3,7 @@
 
 #include <stddef.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/env.h"
 #include "base/error.h"
@@ -53,6 +54,7 @@ tutti_result tt_net_place_text(char *out, size_t bytes)
 {
     struct tt_net_subnet mine[TT_NET_MAX_SUBNETS];
     char devices[TT_NET_DEVICES_BYTES];
+    const struct tt_net_near near = {0};
     struct tt_net_place place;
     tutti_result result;
 
@@ -60,8 +62,9 @@ tutti_result tt_net_place_text(char *out, size_t bytes)
     snprintf(out, bytes, "none of %s", devices);
     if (tt_net_subnets(mine) == 0)
         return TT_FAIL(TUTTI_E_UNSUPPORTED, "no interface is up but the loopback");
-    result = tt_net_choose(NULL, mine, 1, &place);
+    result = tt_net_choose(NULL, mine, 1, &near, &place);
     if (result == TUTTI_OK)
-        snprintf(out, bytes, "%s, address %s; there are %s", place.devices, place.text, devices);
+        snprintf(out, bytes, "%s, address %s; there are %s%s", place.devices, place.text, devices,
+                 strchr(devices, ':') ? ", of whose ports each rank takes the nearest" : "");
     return result;
 }

@@ -1,4 +1,4 @@
-/* What the network would use: public addresses, networks in common, RDMA ports, another UCX in here. */
+/* What the network would use: public addresses, networks in common, another UCX in here. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 /* order matters: cmocka wants the above */
 #include <cmocka.h>
@@ -82,62 +81,6 @@ static void test_subnets(void **state)
     assert_true(same("10.0.0.1", 32, "10.0.0.1"));
 }
 
-static void add_port(const char *folder, const char *device, int port, const char *port_state)
-{
-    char path[300];
-    FILE *file;
-
-    snprintf(path, sizeof(path), "%s/%s", folder, device);
-    mkdir(path, 0700);
-    snprintf(path, sizeof(path), "%s/%s/ports", folder, device);
-    mkdir(path, 0700);
-    snprintf(path, sizeof(path), "%s/%s/ports/%d", folder, device, port);
-    mkdir(path, 0700);
-    snprintf(path, sizeof(path), "%s/%s/ports/%d/state", folder, device, port);
-    file = fopen(path, "w");
-    assert_non_null(file);
-    fputs(port_state, file);
-    fclose(file);
-}
-
-static void remove_port(const char *folder, const char *device, int port)
-{
-    static const char *const forms[] = {"%s/%s/ports/%d/state", "%s/%s/ports/%d", "%s/%s/ports",
-                                        "%s/%s"};
-    char path[300];
-
-    for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {
-        snprintf(path, sizeof(path), forms[i], folder, device, port);
-        (void)remove(path);
-    }
-}
-
-static void test_rdma_ports(void **state)
-{
-    char folder[] = "/tmp/tutti-rdma-XXXXXX";
-    char text[64];
-
-    (void)state;
-    assert_non_null(mkdtemp(folder));
-    tt_net_rdma_ports(folder, text, sizeof(text));
-    assert_string_equal(text, "");
-    add_port(folder, "mlx5_0", 1, "4: ACTIVE\n");
-    add_port(folder, "mlx5_1", 1, "1: DOWN\n");
-    add_port(folder, "mlx5_2", 1, "1: DOWN\n");
-    add_port(folder, "mlx5_2", 2, "4: ACTIVE\n");
-    tt_net_rdma_ports(folder, text, sizeof(text));
-    assert_string_equal(text, ",mlx5_0:1,mlx5_2:2");
-    tt_net_rdma_ports(folder, text, 12); /* what does not fit is left out as a whole */
-    assert_string_equal(text, ",mlx5_0:1");
-    tt_net_rdma_ports("/nowhere", text, sizeof(text));
-    assert_string_equal(text, "");
-    remove_port(folder, "mlx5_0", 1);
-    remove_port(folder, "mlx5_1", 1);
-    remove_port(folder, "mlx5_2", 1);
-    remove_port(folder, "mlx5_2", 2);
-    assert_int_equal(rmdir(folder), 0);
-}
-
 static void test_mapped(void **state)
 {
     (void)state;
@@ -166,7 +109,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_public),
         cmocka_unit_test(test_subnets),
-        cmocka_unit_test(test_rdma_ports),
         cmocka_unit_test(test_mapped),
     };
 
