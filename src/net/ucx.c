@@ -8,8 +8,9 @@
 #include "base/error.h"
 #include "net/ucx_parts.h"
 
-#define RMA_PIECE      (512u << 10)
-#define CLOSE_LIMIT_NS UINT64_C(200000000)
+#define RMA_PIECE        (512u << 10)
+#define CLOSE_LIMIT_NS   UINT64_C(200000000)
+#define ROUTES_READ_ONCE 20 /* minor version of UCX that does so */
 
 static const char *missing(void)
 {
@@ -88,6 +89,41 @@ static void close_provider(struct tt_provider *p)
     free(p);
 }
 
+/* At once, whatever is under way. */
+static void close_endpoint(struct tt_provider *p, ucp_ep_h ep)
+{
+    const ucp_request_param_t param = {.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS,
+                                       .flags = UCP_EP_CLOSE_FLAG_FORCE};
+    const uint64_t end = tt_now_ns() + CLOSE_LIMIT_NS;
+    void *request = p->ucx->ucp_ep_close_nbx(ep, &param);
+
+    if (!UCS_PTR_IS_PTR(request))
+        return;
+    while (p->ucx->ucp_request_check_status(request) == UCS_INPROGRESS && tt_now_ns() < end)
+        p->ucx->ucp_worker_progress(p->worker);
+    p->ucx->ucp_request_free(request);
+}
+
+/* Since 1.20 UCX reads the routes once for the process, when it first makes a way: from then on what had no route at
+ * that moment never has one. So they are read now, while the rendezvous has just used the network, on a way to itself. */
+static void read_routes(struct tt_provider *p)
+{
+    ucp_ep_params_t params = {.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS |
+                                            UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE,
+                              .err_mode = UCP_ERR_HANDLING_MODE_PEER};
+    ucp_address_t *mine;
+    size_t bytes;
+    ucp_ep_h ep;
+
+    if (!tt_ucx_is_at_least(p->ucx, ROUTES_READ_ONCE) ||
+        p->ucx->ucp_worker_get_address(p->worker, &mine, &bytes) != UCS_OK)
+        return;
+    params.address = mine;
+    if (p->ucx->ucp_ep_create(p->worker, &params, &ep) == UCS_OK)
+        close_endpoint(p, ep);
+    p->ucx->ucp_worker_release_address(p->worker, mine);
+}
+
 /* Where no device is a card that writes to memory by itself (they are named with a port, "mlx5_0:1"), puts
  * are messages that tutti carries out at the target: UCX's own emulation takes three times as long. */
 static tutti_result choose_puts(struct tt_provider *p)
@@ -120,6 +156,8 @@ static tutti_result open_provider(const struct tt_provider_config *config, struc
         result = open_context(p);
     if (result == TUTTI_OK)
         result = open_worker(p);
+    if (result == TUTTI_OK)
+        read_routes(p);
     p->config.devices = "as opened"; /* the caller's text ends with this call */
     if (result != TUTTI_OK) {
         close_provider(p);
@@ -213,19 +251,9 @@ static tutti_result connect_endpoint(struct tt_provider *p, int rank, const void
 static void disconnect(struct tt_provider_endpoint *e)
 {
     struct tt_provider_endpoint **at = &e->provider->endpoints;
-    const struct tt_ucx *ucx = e->provider->ucx;
-    const ucp_request_param_t param = {.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS,
-                                       .flags = UCP_EP_CLOSE_FLAG_FORCE};
-    const uint64_t end = tt_now_ns() + CLOSE_LIMIT_NS;
-    void *request;
 
     e->is_broken = 1; /* what the close itself reports is no news */
-    request = ucx->ucp_ep_close_nbx(e->ep, &param);
-    if (UCS_PTR_IS_PTR(request)) {
-        while (ucx->ucp_request_check_status(request) == UCS_INPROGRESS && tt_now_ns() < end)
-            ucx->ucp_worker_progress(e->provider->worker);
-        ucx->ucp_request_free(request);
-    }
+    close_endpoint(e->provider, e->ep);
     if (e->flush)
         e->flush->done(e->flush, 1);
     while (*at != e)

@@ -28,7 +28,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     CHECK(tt_notice_parse(key, 5, data + 1, size - 1, N_RANKS, &notice) != 0);
     if (data[0] % 2 == 0 || size < 6)
         return 0;
-    notice.kind = (enum tt_notice_kind)(data[1] % 5);
+    notice.kind = (enum tt_notice_kind)(data[1] % 6);
     memcpy(&notice.about, data + 2, sizeof(notice.about));
     const struct tt_notice meant = notice;
 
@@ -37,7 +37,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const int good = tt_notice_parse(key, 5, frame, sizeof(frame), N_RANKS, &notice) == 0;
 
     CHECK(good ==
-          (meant.kind >= TT_NOTICE_ABORT && meant.kind <= TT_NOTICE_LOST && meant.about < N_RANKS));
+          (meant.kind >= TT_NOTICE_ABORT && meant.kind <= TT_NOTICE_WAITS && meant.about < N_RANKS));
     CHECK(!good || (notice.kind == meant.kind && notice.about == meant.about));
     frame[data[size - 1] % sizeof(frame)] ^= (unsigned char)(data[0] | 1);
     CHECK(tt_notice_parse(key, 5, frame, sizeof(frame), N_RANKS, &notice) != 0);
