@@ -1,6 +1,6 @@
 /* Two ranks as on two hosts (network namespaces joined by a virtual cable): which interface is chosen,
  * who listens where, and what a cable that is pulled looks like. */
-/* ctest: timeout=180 serial no-tsan */
+/* ctest: timeout=180 processors=1 no-tsan */
 #include <unistd.h>
 
 #include "base/clock.h"
