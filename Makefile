@@ -10,10 +10,9 @@ configure = test build/$(1)/configured -nt CMakePresets.json || { cmake --preset
 generator = { command -v ninja > /dev/null && echo -GNinja; } || true
 compile   = $(call configure,$(1)) && cmake --build build/$(1) --parallel $(JOBS)
 # What they add to the others is kernels on many shapes, on the simulated GPU, which has no allocator of its own.
-gpu_arithmetic = '^cuda[.](move_kernels|device_order|device_groups)'
-gpu_tests = '^(hier|ucx)[.](gpus|device|graphs)'
-# $(call check,preset,ctest arguments). One test more than cores: many mostly wait.
-check     = ctest --test-dir build/$(1) --parallel $$(($(JOBS) + 1)) --output-on-failure --no-label-summary --no-tests=error $(2)
+gpu_arithmetic = '^cuda[.](move_kernels|device_order|device_groups|device_sizes|graphs)'
+# $(call check,preset,ctest arguments)
+check     = ctest --test-dir build/$(1) --parallel $(JOBS) --output-on-failure --no-label-summary --no-tests=error $(2)
 
 .PHONY: build
 build: ## library and program, in build/release (needs cmake and a C compiler)
@@ -49,10 +48,10 @@ tsan: ## tests that are labelled tsan, under ThreadSanitizer
 	@$$(scripts/fixed_addresses.sh) $(call check,tsan,-L tsan -LE long)
 
 .PHONY: stall
-stall: ## quick tests of the CPU protocol, with random delays at every step of it
+stall: ## quick tests of the protocols between CPU ranks, with random delays at every step of it
 	@scripts/setup.sh test
 	@$(call compile,stall)
-	@$(call check,stall,-LE long -R '^(coll|fault|hier)[.]' -E $(gpu_tests))
+	@$(call check,stall,-LE long -R '^(coll|fault)[.]'\|'^hier[.](hosts_calls|rooted|send_recv)')
 
 .PHONY: clang
 clang: ## all built with clang; quick tests of what it compiles otherwise: arithmetic and the CPU engine

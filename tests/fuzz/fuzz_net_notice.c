@@ -36,8 +36,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     CHECK(tt_notice_parse(key, 6, frame, sizeof(frame), N_RANKS, &notice) != 0);
     const int good = tt_notice_parse(key, 5, frame, sizeof(frame), N_RANKS, &notice) == 0;
 
-    CHECK(good ==
-          (meant.kind >= TT_NOTICE_ABORT && meant.kind <= TT_NOTICE_WAITS && meant.about < N_RANKS));
+    CHECK(good == (meant.kind >= TT_NOTICE_ABORT && meant.kind <= TT_NOTICE_WAITS &&
+                   meant.about < N_RANKS));
     CHECK(!good || (notice.kind == meant.kind && notice.about == meant.about));
     frame[data[size - 1] % sizeof(frame)] ^= (unsigned char)(data[0] | 1);
     CHECK(tt_notice_parse(key, 5, frame, sizeof(frame), N_RANKS, &notice) != 0);
