@@ -36,6 +36,8 @@ endif()
 set(tutti_test_words quick long serial tsan no-asan no-tsan)
 set(tutti_test_keys timeout processors as args ranks)
 
+add_custom_target(tsan_tests COMMENT "What ThreadSanitizer runs")
+
 # One ctest entry. `words` is the text after "ctest:".
 function(tutti_add_one_test name target default_processors words)
     set(labels quick)
@@ -88,6 +90,9 @@ function(tutti_add_one_test name target default_processors words)
     set_tests_properties(${name} PROPERTIES LABELS "${labels}" TIMEOUT ${timeout}
         SKIP_RETURN_CODE 77 RUN_SERIAL ${serial} PROCESSORS ${processors}
         ENVIRONMENT "T_TIMEOUT_SCALE=${TUTTI_TEST_TIMEOUT_SCALE};${tutti_test_environment}")
+    if("tsan" IN_LIST labels)
+        add_dependencies(tsan_tests ${target})
+    endif()
 endfunction()
 
 # All entries of one source file.
