@@ -71,8 +71,11 @@ static void run(void (*body)(struct t_rank *), const char *wait)
 
     if (wait != NULL)
         setenv("TUTTI_CPU_WAIT", wait, 1);
-    for (size_t i = 0; i < T_LEN(ranks); i++)
-        t_ranks(ranks[i], body);
+    for (size_t i = 0; i < T_LEN(ranks); i++) {
+        const struct t_job job = {.n_ranks = ranks[i], .body = body, .limit_s = t_times(60, 600)};
+
+        t_run(&job);
+    }
     unsetenv("TUTTI_CPU_WAIT");
 }
 
