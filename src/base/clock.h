@@ -28,12 +28,18 @@ static inline uint64_t tt_ticks(void)
 }
 
 /* Ranks wait for each other in chains, and the one at the end of a chain is at fault. So who has waited for half of
- * its deadline tells, and who waits for one that waits itself gives it so much longer. */
-static inline uint64_t tt_patience_ns(uint64_t timeout_ns)
+ * its deadline tells, and who waits for one that waits itself gives it half as much more, at most 3 s. */
+static inline int tt_is_long_wait(uint64_t waited_ns, uint64_t timeout_ns)
+{
+    return waited_ns > timeout_ns / 2;
+}
+
+static inline int tt_is_overdue(uint64_t waited_ns, uint64_t timeout_ns, int peer_waits)
 {
     const uint64_t most = UINT64_C(3000000000);
+    const uint64_t more = timeout_ns / 2 < most ? timeout_ns / 2 : most;
 
-    return timeout_ns / 2 < most ? timeout_ns / 2 : most;
+    return waited_ns >= timeout_ns + (peer_waits ? more : 0);
 }
 
 /* Nanoseconds per tick, measured once per process (about 1 ms the first time). Any thread. */

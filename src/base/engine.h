@@ -25,8 +25,8 @@ struct tt_engine_config {
     const int *host_of;       /* [n_ranks]: each rank's host, where there are several */
     /* This host's address on the way to the others, as the rendezvous found it, or NULL. */
     const struct tt_boot_address *route;
-    const char
-        *gpu; /* "0000:17:00.0": that the ranks' data is on, for the network; NULL: host memory */
+    /* "0000:17:00.0": that the ranks' data is on, for the network; NULL: host memory. */
+    const char *gpu;
     const struct tt_exchange *exchange; /* copied; its context lives as long as a GPU engine, during
                                          * create only of the others */
     /* Of a GPU engine, which cannot tell by itself; the context is that of `exchange`. Any thread. */

@@ -13,6 +13,7 @@
 #include "topo/cores.h"
 #ifdef TUTTI_HAVE_CUDA
 #include "cuda/channel_memory.h"
+#include "cuda/cuda_engine.h"
 #endif
 
 #define LOOK_NS    UINT64_C(1000000) /* between looks at who is there */
@@ -233,7 +234,7 @@ static void place_of(const tutti_channel_set *s, char *out, size_t bytes)
     out[0] = 0;
 #ifdef TUTTI_HAVE_CUDA
     if (s->device)
-        tt_cuda_channel_place(s->device, out, bytes);
+        tt_cuda_device_place(s->device, out, bytes);
 #else
     (void)s;
     (void)bytes;
@@ -300,8 +301,8 @@ static tutti_result start(struct tt_port *p)
 
     snprintf(name, sizeof(name), "tutti-port-%d", p->index);
     place_of(p->set, gpu, sizeof(gpu));
-    if (gpu[0] &&
-        tt_cores_near(gpu, &cores)) { /* which writes the queue; else wherever the caller may run */
+    /* Near the GPU that writes the queue; else wherever the caller may run. */
+    if (gpu[0] && tt_cores_near(gpu, &cores)) {
         config.cpus = (const unsigned long *)(const void *)&cores;
         config.cpus_bytes = sizeof(cores);
     }

@@ -79,14 +79,11 @@ static tutti_result part_all_gather(void *context, const void *send, void *recv,
 static int idle(void *context)
 {
     struct tt_engine *e = context;
-    const uint64_t now = tt_now_ns();
     int moved;
 
     if (!e->wire)
         return 0;
-    if (e->local_since_ns == 0)
-        e->local_since_ns = now;
-    if (now - e->local_since_ns > e->timeout_ns / 2)
+    if (tt_cpu_has_waited(e->local_engine))
         tt_wire_tell_waits(e->wire);
     moved = tt_wire_poll(e->wire);
     if (moved < 0) {

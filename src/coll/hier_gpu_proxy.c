@@ -68,8 +68,7 @@ static tutti_result look(struct tt_engine *e)
         TT_TRY(look_for_dead(e));
     }
     res = tt_cuda_failed(e->cuda, &peer);
-    if (res == TUTTI_OK ||
-        atomic_load(&e->is_stopping)) /* then it may be the end that has ended them */
+    if (res == TUTTI_OK || atomic_load(&e->is_stopping)) /* whose end has ended the kernels */
         return TUTTI_OK;
     snprintf(text, sizeof(text), "%s", tt_error_text());
     return tt_hier_fail(e->data, res, peer, text);

@@ -31,10 +31,9 @@ struct tt_engine {
     uint64_t timeout_ns;
     char details[256];
 
-    uint64_t sequence;       /* collectives begun */
-    uint64_t rail_sequence;  /* those of the rail alone */
-    uint32_t kind, check;    /* of this call, for messages */
-    uint64_t local_since_ns; /* when the wait within the host began that is under way; 0: none */
+    uint64_t sequence;      /* collectives begun */
+    uint64_t rail_sequence; /* those of the rail alone */
+    uint32_t kind, check;   /* of this call, for messages */
     int has_told;
 
     struct tt_message *messages; /* [max_messages]: those of the step that is prepared or runs */

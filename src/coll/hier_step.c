@@ -70,15 +70,12 @@ static uint64_t larger_side(const struct tt_engine *e, const struct tt_call *cal
 tutti_result tt_hier_local(struct tt_engine *e, struct tt_call *call)
 {
     const uint64_t bytes = larger_side(e, call);
-    tutti_result res;
 
     call->thread = TT_CALL_UNCOUNTED;
     call->algo = (enum tt_algo)tt_select_row(&e->select, call->coll, TT_TUNE_ORDINARY, bytes)->algo;
     call->window_algo =
         bytes >= e->select.direct_from[call->coll] ? TT_ALGO_DIRECT : TT_ALGO_ONE_SHOT;
-    res = e->ops->run(e->local_engine, call);
-    e->local_since_ns = 0;
-    return res;
+    return e->ops->run(e->local_engine, call);
 }
 
 tutti_result tt_hier_meet(struct tt_engine *e, const struct tt_call *call)

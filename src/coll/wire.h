@@ -75,7 +75,7 @@ int tt_wire_poll(struct tt_wire *w);
 /* The rank that the last failure was about, or -1. */
 int tt_wire_culprit(const struct tt_wire *w);
 
-/* Tell every rank that this one has talked to that the communicator has failed. */
+/* Tell every rank that this one has talked to, or that waits for it, that the communicator has failed. */
 void tt_wire_tell(struct tt_wire *w, tutti_result result, int peer, const char *text);
 /* This rank has waited for long itself: it will know better who is at fault than those that wait for it. */
 void tt_wire_tell_waits(struct tt_wire *w);

@@ -211,14 +211,12 @@ static int is_late(struct tt_wire *w, uint64_t waited_ns)
 {
     const struct tt_message *m = first_open(w);
 
-    if (waited_ns > w->timeout_ns / 2) {
+    if (tt_is_long_wait(waited_ns, w->timeout_ns)) {
         tt_wire_tell_waits(w);
         w->waits(w->context);
     }
-    if (waited_ns <= w->timeout_ns)
-        return 0;
-    return waited_ns > w->timeout_ns + tt_patience_ns(w->timeout_ns) || !m ||
-           !tt_net_waits(w->net, m->peer, w->timeout_ns / 4);
+    return tt_is_overdue(waited_ns, w->timeout_ns,
+                         m && tt_net_waits(w->net, m->peer, w->timeout_ns / 4));
 }
 
 tutti_result tt_wire_idle(struct tt_wire *w, struct tt_wire_idle *idle)

@@ -57,6 +57,11 @@ void tt_cpu_waits(struct tt_engine *e)
     tt_engine_waits(e, 1);
 }
 
+int tt_cpu_has_waited(const struct tt_engine *e)
+{
+    return atomic_load_explicit(&e->mine->waits, memory_order_relaxed) != 0;
+}
+
 int tt_cpu_polls(const struct tt_engine *e)
 {
     return e->spins > 0;

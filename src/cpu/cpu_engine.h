@@ -32,6 +32,7 @@ tutti_result tt_cpu_fail(struct tt_engine *e, tutti_result result, int peer, con
 
 /* This rank has waited for long for something else: who waits for it is to have patience. */
 void tt_cpu_waits(struct tt_engine *e);
+int tt_cpu_has_waited(const struct tt_engine *e); /* it has, here, and still does */
 
 int tt_cpu_polls(const struct tt_engine *e); /* ranks have cores of their own: waits may poll */
 

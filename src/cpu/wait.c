@@ -240,12 +240,10 @@ void tt_engine_waits(struct tt_engine *e, int is_long)
 /* A peer that waits itself will say who is at fault, later than this deadline. */
 static int is_late(struct tt_engine *e, int r, uint64_t waited_ns)
 {
-    if (waited_ns > e->timeout_ns / 2)
+    if (tt_is_long_wait(waited_ns, e->timeout_ns))
         tt_engine_waits(e, 1);
-    if (waited_ns < e->timeout_ns)
-        return 0;
-    return waited_ns >= e->timeout_ns + tt_patience_ns(e->timeout_ns) ||
-           !atomic_load_explicit(&e->peers[r].area->waits, memory_order_acquire);
+    return tt_is_overdue(waited_ns, e->timeout_ns,
+                         atomic_load_explicit(&e->peers[r].area->waits, memory_order_acquire) != 0);
 }
 
 /* Sleep until rank r rings, at most `ns`. */
@@ -322,6 +320,8 @@ tutti_result tt_wait_pause(struct tt_engine *e, int r, struct tt_idle *idle)
 {
     enum tt_failure why;
 
+    if (idle->since_ns == 0)
+        tt_engine_waits(e, 0);
     if (e->idle && idle->rounds % 16 == 0 && e->idle(e->idle_context)) {
         *idle = (struct tt_idle){1, 0, 0};
         return TUTTI_OK;
@@ -330,10 +330,8 @@ tutti_result tt_wait_pause(struct tt_engine *e, int r, struct tt_idle *idle)
         tt_pause();
         return TUTTI_OK;
     }
-    if (idle->since_ns == 0) {
+    if (idle->since_ns == 0)
         idle->since_ns = tt_now_ns();
-        tt_engine_waits(e, 0);
-    }
     TT_TRY(tt_engine_failed(e));
     if (tt_now_ns() - idle->since_ns < e->yield_ns) {
         sched_yield();

@@ -31,11 +31,6 @@ void tt_cuda_channel_close(struct tt_cuda_device *device)
     tt_cuda_device_close(device);
 }
 
-void tt_cuda_channel_place(const struct tt_cuda_device *device, char *out, size_t bytes)
-{
-    tt_cuda_device_place(device, out, bytes);
-}
-
 /* ---- memory ---- */
 
 tutti_result tt_cuda_pin(const struct tt_cuda_device *device, size_t bytes, void **host_out,

@@ -15,9 +15,6 @@ struct tt_cuda_device; /* device.c */
 tutti_result tt_cuda_channel_open(int device_index, struct tt_cuda_device **device_out);
 void tt_cuda_channel_close(struct tt_cuda_device *device);
 
-/* "0000:17:00.0", or "" if the driver does not say. */
-void tt_cuda_channel_place(const struct tt_cuda_device *device, char *out, size_t bytes);
-
 /* Zeroed, pinned; *at_device_out is where kernels see it. */
 tutti_result tt_cuda_pin(const struct tt_cuda_device *device, size_t bytes, void **host_out,
                          void **at_device_out);

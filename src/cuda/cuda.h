@@ -41,7 +41,6 @@ struct tt_cuda_device {
 tutti_result tt_cuda_n_devices(int *n_out);
 tutti_result tt_cuda_device_open(int index, struct tt_cuda_device **device_out);
 void tt_cuda_device_close(struct tt_cuda_device *device); /* NULL is fine */
-void tt_cuda_device_place(const struct tt_cuda_device *device, char *out, size_t bytes);
 
 /* Make the device's context current, and put back what was. Cheap when it is current already. */
 tutti_result tt_cuda_enter(const struct tt_cuda_device *device, int *entered);

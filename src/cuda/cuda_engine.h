@@ -7,7 +7,10 @@
 
 extern const struct tt_engine_ops tt_cuda_engine;
 
-/* Where the GPU is plugged in, "0000:17:00.0", or "". */
+struct tt_cuda_device; /* device.c */
+
+/* Where a GPU is plugged in, "0000:17:00.0", or "" if the driver does not say. */
+void tt_cuda_device_place(const struct tt_cuda_device *device, char *out, size_t bytes);
 void tt_cuda_place(const struct tt_engine *engine, char *out, size_t bytes);
 
 /* ---- memory_pool.c: memory that another allocator manages ---- */

@@ -34,8 +34,8 @@ int tt_net_subnets(struct tt_net_subnet out[TT_NET_MAX_SUBNETS]);
 
 /* Choose: TUTTI_NET_DEVICES; else the interface of `route` (an address of this host; NULL or loopback
  * say nothing); else one in a network that an address of `others` is in too; else the one that leads to
- * the first of them; and the nearest RDMA port that is active. Loopback without others. TUTTI_E_ARG for a device that is not there or an
- * address that is public. */
+ * the first of them; and the nearest RDMA port that is active. Loopback without others. TUTTI_E_ARG for a
+ * device that is not there or an address that is public. */
 tutti_result tt_net_choose(const struct tt_boot_address *route, const struct tt_net_subnet others[],
                            int n_others, const struct tt_net_near *near, struct tt_net_place *out);
 

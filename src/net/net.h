@@ -22,9 +22,10 @@ struct tt_net_config {
     uint64_t timeout_ns;
     const unsigned char *key;           /* 32 bytes that the ranks share */
     const struct tt_exchange *exchange; /* used during create only */
-    const char *
-        gpu; /* "0000:17:00.0": what this rank computes with, whose nearest card it uses; NULL: cores */
-    int polls; /* whoever waits has a core to itself: waking it up is made no dearer to those who send */
+    /* "0000:17:00.0": what this rank computes with, whose nearest card it uses; NULL: cores. */
+    const char *gpu;
+    /* Whoever waits has a core to itself: that it can be woken up is to cost those who send nothing. */
+    int polls;
     /* This host's address by which the rendezvous reached another host (tt_boot_route); NULL: found by the
      * networks that the hosts have in common. The ranks of a host give the same. */
     const struct tt_boot_address *route;

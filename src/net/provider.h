@@ -38,7 +38,8 @@ struct tt_provider_config {
     const char *devices; /* names, with commas between them; never all there are */
     int family;          /* AF_INET or AF_INET6: of the address that a socket may listen on */
     uint64_t lost_ns;    /* silence after which a host is lost */
-    int polls; /* need not be able to wake up who sleeps, if that costs anything: fd() may be -1 */
+    /* Need not be able to wake up who sleeps, if that costs anything: fd() may be -1. */
+    int polls;
     void *context; /* first argument of: */
     /* An endpoint is lost; its requests end as failed, and no other call for it succeeds. */
     void (*broken)(void *context, int rank, const char *why);

@@ -1,4 +1,5 @@
 /* The provider over UCX (the UCP interface). docs/design/network.md says what of it is used and why. */
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,11 +112,12 @@ static void read_routes(struct tt_provider *p)
     ucp_ep_params_t params = {.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS |
                                             UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE,
                               .err_mode = UCP_ERR_HANDLING_MODE_PEER};
+    static atomic_int is_done;
     ucp_address_t *mine;
     size_t bytes;
     ucp_ep_h ep;
 
-    if (!tt_ucx_is_at_least(p->ucx, ROUTES_READ_ONCE) ||
+    if (atomic_exchange(&is_done, 1) || !tt_ucx_is_at_least(p->ucx, ROUTES_READ_ONCE) ||
         p->ucx->ucp_worker_get_address(p->worker, &mine, &bytes) != UCS_OK)
         return;
     params.address = mine;

@@ -5,21 +5,7 @@
 #include "support/algorithms.h"
 #include "support/cases.h"
 
-static const size_t counts[] = {1, 5, 67, 0, 130, 1027, 2, 4099};
-enum { MOST = 4099, SCRATCH = 1 << 20 };
-
-static struct t_case some_case(uint64_t seed, int n_ranks)
-{
-    struct t_case c = {.seed = t_hash(seed, 1)};
-
-    c.count = counts[c.seed % T_LEN(counts)];
-    c.inputs = (enum t_inputs)((c.seed >> 8) % 3);
-    c.in_place = (int)(c.seed >> 16 & 1);
-    c.place = (enum t_place)((c.seed >> 17) % T_N_PLACES);
-    c.windows = (enum t_windows)((c.seed >> 24) % 4);
-    c.root = (int)((c.seed >> 32) % (uint64_t)n_ranks);
-    return c;
-}
+enum { SCRATCH = 1 << 20 };
 
 /* A quick run takes a sample, another for each number of ranks and algorithm. */
 static int is_chosen(uint64_t seed, int n_ranks)
@@ -32,7 +18,7 @@ static void every_call(struct t_stage *s, uint64_t seed)
     for (int coll = 0; coll < T_N_COLLS; coll++)
         for (int dtype = 0; dtype < TUTTI_N_DTYPES; dtype++)
             for (int op = 0; op < (t_colls[coll].reduces ? TUTTI_N_OPS : 1); op++) {
-                struct t_case c = some_case(++seed, s->n_ranks);
+                struct t_case c = t_case_of_some_count(++seed, s->n_ranks);
 
                 c.coll = (enum t_coll)coll;
                 c.dtype = (tutti_dtype)dtype;
@@ -59,7 +45,7 @@ static void every_algorithm(struct t_rank *t)
         config.algorithm = names[i];
         config.scratch_bytes = SCRATCH;
         T_OK(t_comm_create(t, 100 + i, &config, &comm));
-        t_stage_open_on(&s, t, comm, t_case_room(t->n_ranks, MOST, 8), 1, &device);
+        t_stage_open_on(&s, t, comm, t_case_room(t->n_ranks, T_CASE_MOST, 8), 1, &device);
         t_meet(t);
         every_call(&s, (uint64_t)t->n_ranks * 100000 + i * 10000);
         t_meet(t);

@@ -5,23 +5,9 @@
 #include "support/cases.h"
 #include "support/hosts.h"
 
-static const size_t counts[] = {1, 5, 67, 0, 130, 1027, 2, 4099};
-enum { MOST = 4099, SCRATCH = 1 << 20, LONG = 60001 };
+enum { SCRATCH = 1 << 20, LONG = 60001 };
 
 static const char *const layouts[] = {"01", "0011", "0111", "0101", "10020"};
-
-static struct t_case some_case(uint64_t seed, int n_ranks)
-{
-    struct t_case c = {.seed = t_hash(seed, 1)};
-
-    c.count = counts[c.seed % T_LEN(counts)];
-    c.inputs = (enum t_inputs)((c.seed >> 8) % 3);
-    c.in_place = (int)(c.seed >> 16 & 1);
-    c.place = (enum t_place)((c.seed >> 17) % T_N_PLACES);
-    c.windows = (enum t_windows)((c.seed >> 24) % 4);
-    c.root = (int)((c.seed >> 32) % (uint64_t)n_ranks);
-    return c;
-}
 
 static void open_stage(struct t_stage *s, struct t_rank *t, struct t_device *device, size_t most)
 {
@@ -46,11 +32,11 @@ static void every_call(struct t_rank *t)
 
     for (int r = 0; r < t->n_ranks; r++)
         seed += (uint64_t)(t_host_of(r) * r) * 7777;
-    open_stage(&s, t, &device, MOST);
+    open_stage(&s, t, &device, T_CASE_MOST);
     for (int coll = 0; coll < T_N_COLLS; coll++)
         for (int dtype = 0; dtype < TUTTI_N_DTYPES; dtype++)
             for (int op = 0; op < (t_colls[coll].reduces ? TUTTI_N_OPS : 1); op++) {
-                struct t_case c = some_case(++seed, t->n_ranks);
+                struct t_case c = t_case_of_some_count(++seed, t->n_ranks);
 
                 c.coll = (enum t_coll)coll;
                 c.dtype = (tutti_dtype)dtype;
@@ -70,7 +56,7 @@ static void long_calls(struct t_rank *t)
     open_stage(&s, t, &device, LONG / (size_t)t->n_ranks);
     for (int coll = 0; coll < T_N_COLLS; coll++)
         for (uint64_t k = 0; k < t_times(2, 8); k++) {
-            struct t_case c = some_case(t_hash(k, (uint64_t)coll), t->n_ranks);
+            struct t_case c = t_case_of_some_count(t_hash(k, (uint64_t)coll), t->n_ranks);
 
             c.coll = (enum t_coll)coll;
             c.dtype = (tutti_dtype)(t_hash(c.seed, 7) % TUTTI_N_DTYPES);
@@ -114,15 +100,15 @@ static void flat_calls(struct t_rank *t)
     struct t_device device;
     struct t_stage s;
 
-    open_stage(&s, t, &device, MOST);
+    open_stage(&s, t, &device, T_CASE_MOST);
     s.is_flat = 1;
     for (size_t i = 0; i < 3 * T_LEN(colls); i++) {
-        struct t_case c = some_case(i, t->n_ranks);
+        struct t_case c = t_case_of_some_count(i, t->n_ranks);
 
         c.coll = colls[i % 3];
         c.dtype = i < 6 ? TUTTI_DTYPE_BF16 : TUTTI_DTYPE_F32;
         c.inputs = T_NEAR;
-        c.count = counts[i % 3 + 4];
+        c.count = t_case_counts[i % 3 + 4];
         t_case_run(&s, &c);
     }
     close_stage(&s, t, &device);

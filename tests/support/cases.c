@@ -410,6 +410,21 @@ struct t_case t_case_random(uint64_t seed, int n_ranks, size_t max_count)
     return c;
 }
 
+const size_t t_case_counts[T_CASE_N_COUNTS] = {1, 5, 67, 0, 130, 1027, 2, T_CASE_MOST};
+
+struct t_case t_case_of_some_count(uint64_t seed, int n_ranks)
+{
+    struct t_case c = {.seed = t_hash(seed, 1)};
+
+    c.count = t_case_counts[c.seed % T_CASE_N_COUNTS];
+    c.inputs = (enum t_inputs)((c.seed >> 8) % 3);
+    c.in_place = (int)(c.seed >> 16 & 1);
+    c.place = (enum t_place)((c.seed >> 17) % T_N_PLACES);
+    c.windows = (enum t_windows)((c.seed >> 24) % 4);
+    c.root = (int)((c.seed >> 32) % (uint64_t)n_ranks);
+    return c;
+}
+
 const char *t_case_text(const struct t_case *c)
 {
     static const char *const places[] = {"at start", "at end", "aligned", "odd"};

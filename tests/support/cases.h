@@ -123,6 +123,11 @@ void t_case_run(struct t_stage *s, const struct t_case *c);
  * small ones more often. Valid on all ranks alike when they pass the same number. */
 struct t_case t_case_random(uint64_t seed, int n_ranks, size_t max_count);
 
+/* Of one of few counts, with root, place, windows and inputs from the seed's hash; the call is the caller's to choose. */
+enum { T_CASE_N_COUNTS = 8, T_CASE_MOST = 4099 };
+extern const size_t t_case_counts[T_CASE_N_COUNTS];
+struct t_case t_case_of_some_count(uint64_t seed, int n_ranks);
+
 /* Bytes of each side that a case may need: the room for a stage. */
 size_t t_case_room(int n_ranks, size_t max_count, size_t element);
 
