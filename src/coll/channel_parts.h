@@ -127,6 +127,7 @@ struct tutti_channel_set {
     uint64_t words_bytes, words_packets; /* where packets begin */
 
     struct tt_cuda_device *device;   /* NULL: host memory */
+    int is_direct;                   /* the network's devices reach the GPUs' memory */
     struct tt_channel_memory common; /* report, queues, states of the host's channels */
     tutti_channel_report *report;
     tutti_channel_state *host_state; /* [n_ranks * n_channels] */
@@ -182,6 +183,15 @@ void tt_ports_stop(tutti_channel_set *s); /* threads first; then networks */
 void tt_ports_free(tutti_channel_set *s);
 uint32_t tt_port_default_proxies(const tutti_channel_set *s);
 
+/* All have managed, or all fail. */
+tutti_result tt_channel_agree(tutti_channel_set *s, tutti_result mine);
+struct tt_exchange tt_channel_exchange(tutti_channel_set *s);
+
+/* channel_direct.c: collective, when networks are there and proxies not yet; sets is_direct. */
+tutti_result tt_ports_try_direct(tutti_channel_set *s);
+/* What the network's devices have written to the GPU's memory so far is seen from now on. */
+tutti_result tt_port_settle(struct tt_port *p);
+
 /* channel_trigger.c: carry out what is queued. 1: something was, 0: nothing, or a failure. */
 int tt_port_take_triggers(struct tt_port *p, struct tt_port_queue *q);
 int tt_port_is_empty(const struct tt_port *p, const struct tt_port_queue *q);
@@ -190,6 +200,7 @@ int tt_port_is_empty(const struct tt_port *p, const struct tt_port_queue *q);
 int tt_port_move_records(struct tt_port *p);
 int tt_port_has_room(const struct tt_port_peer *peer);
 struct tt_port_entry *tt_port_new_entry(struct tt_port *p, int peer, enum tt_record_kind kind);
+tutti_result tt_port_await_copy(struct tt_port *p, uint64_t ticket);
 /* Begin to send up to `bytes` from the GPU's memory; how many, or a failure. */
 int64_t tt_port_stage(struct tt_port *p, int peer, uint64_t to, uint64_t from, uint64_t bytes);
 

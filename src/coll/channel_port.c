@@ -199,7 +199,7 @@ static tutti_result make_memory(struct tt_port *p)
     return TUTTI_OK;
 }
 
-static struct tt_exchange exchange_of(tutti_channel_set *s)
+struct tt_exchange tt_channel_exchange(tutti_channel_set *s)
 {
     return (struct tt_exchange){.rank = s->rank,
                                 .n_ranks = s->n_ranks,
@@ -255,7 +255,7 @@ static int store_packets(void *context, uint64_t at, const void *data, uint64_t 
 static tutti_result make_net(struct tt_port *p, const int hosts[])
 {
     tutti_channel_set *s = p->set;
-    const struct tt_exchange x = exchange_of(s);
+    const struct tt_exchange x = tt_channel_exchange(s);
     char purpose[32], gpu[32];
     unsigned char key[32];
     const struct tt_net_config nc = {.rank = s->rank,
@@ -310,7 +310,7 @@ static tutti_result start(struct tt_port *p)
     return TUTTI_OK;
 }
 
-static tutti_result agree(tutti_channel_set *s, tutti_result mine)
+tutti_result tt_channel_agree(tutti_channel_set *s, tutti_result mine)
 {
     int32_t one = (int32_t)mine;
     int32_t *all = calloc((size_t)s->n_ranks, sizeof(*all));
@@ -347,16 +347,17 @@ tutti_result tt_ports_create(tutti_channel_set *s)
     }
     if (result == TUTTI_OK && tt_net_missing()[0])
         result = TT_FAIL(TUTTI_E_UNSUPPORTED, "port channels need a network: %s", tt_net_missing());
-    result = agree(s, result);
+    result = tt_channel_agree(s, result);
     for (uint32_t i = 0; result == TUTTI_OK && i < s->n_proxies; i++)
         result = make_net(&s->ports[i], hosts); /* agrees by itself */
     free(hosts);
     TT_TRY(result);
+    TT_TRY(tt_ports_try_direct(s));
     for (uint32_t i = 0; result == TUTTI_OK && i < s->n_proxies; i++) {
         result = start(&s->ports[i]);
         s->n_started += result == TUTTI_OK;
     }
-    return agree(s, result);
+    return tt_channel_agree(s, result);
 }
 
 /* ---- the end ---- */

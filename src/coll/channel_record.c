@@ -232,7 +232,7 @@ static tutti_result begin_records(struct tt_port *p, int peer, uint64_t n)
 }
 
 #ifdef TUTTI_HAVE_CUDA
-static tutti_result wait_copy(struct tt_port *p, uint64_t ticket)
+tutti_result tt_port_await_copy(struct tt_port *p, uint64_t ticket)
 {
     const uint64_t until = tt_now_ns() + p->set->timeout_ns;
     uint64_t done = 0;
@@ -259,12 +259,12 @@ static tutti_result add_on_gpu(struct tt_port *p, int peer, const struct tt_reco
     pthread_mutex_lock(&p->set->lock);
     result = copy(p, 0, word, p->set->memory + r->to, sizeof(*word), &ticket);
     if (result == TUTTI_OK)
-        result = wait_copy(p, ticket);
+        result = tt_port_await_copy(p, ticket);
     *word += r->value;
     if (result == TUTTI_OK)
         result = copy(p, 1, p->set->memory + r->to, word, sizeof(*word), &ticket);
     if (result == TUTTI_OK)
-        result = wait_copy(p, ticket);
+        result = tt_port_await_copy(p, ticket);
     pthread_mutex_unlock(&p->set->lock);
     return result;
 }
@@ -327,6 +327,7 @@ static int take_records(struct tt_port *p, int peer, uint64_t copies)
                        (unsigned long long)(n - from->in_done), TT_PORT_RECORDS);
     if (n == from->in_done)
         return 0;
+    TT_TRY(tt_port_settle(p)); /* puts before the records */
     TT_TRY(begin_records(p, peer, n));
     for (; from->in_done < from->in_begun; from->in_done++) {
         const uint64_t slot = from->in_done % TT_PORT_RECORDS;

@@ -210,9 +210,10 @@ static void set_details(tutti_channel_set *s)
              "%d memory peers, %d port peers%s, %u channels each, %u proxies, %s",
              s->n_memory_peers, s->n_port_peers, s->by_port_only ? " (all by port)" : "",
              s->n_channels, s->n_proxies,
-             !s->device        ? "host memory"
-             : s->n_port_peers ? "GPU memory, staged through pinned memory"
-                               : "GPU memory");
+             !s->device             ? "host memory"
+             : s->n_port_peers == 0 ? "GPU memory"
+             : s->is_direct         ? "GPU memory, reached by the network's devices (GPUDirect)"
+                                    : "GPU memory, staged through pinned memory");
     TT_LOG(TUTTI_LOG_INFO, s->rank, s->n_ranks, "channels of communicator %s: %s", s->comm->name,
            s->details);
 }

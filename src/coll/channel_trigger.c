@@ -82,7 +82,7 @@ static tutti_result understand(const struct tt_port *p, const uint64_t word[4], 
 static int put(struct tt_port *p, struct tt_port_queue *q, const struct order *o)
 {
     p->peers[o->peer].is_used = 1;
-    if (!p->copier && q->bytes_put < o->bytes) {
+    if ((!p->copier || p->set->is_direct) && q->bytes_put < o->bytes) {
         TT_TRY(tt_net_put(p->net, o->peer, p->set->memory + o->from, o->bytes, p->memory_region,
                           o->to));
         q->bytes_put = o->bytes;

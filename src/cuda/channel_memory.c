@@ -208,3 +208,26 @@ tutti_result tt_cuda_copies_done(struct tt_cuda_copier *c, uint64_t *n_out)
     *n_out = c->n_done;
     return TUTTI_OK;
 }
+
+/* ---- GPUDirect ---- */
+
+int tt_cuda_is_direct(const struct tt_cuda_device *device, const void *memory, int by_dmabuf)
+{
+    int is_capable = 0;
+
+    if (!device->direct || (by_dmabuf && !device->dmabuf))
+        return 0;
+    return tt_cuda_driver()->cuPointerGetAttribute(&is_capable,
+                                                   CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE,
+                                                   address(memory)) == CUDA_SUCCESS &&
+           is_capable;
+}
+
+tutti_result tt_cuda_settle(const struct tt_cuda_copier *c)
+{
+    if (!c->device->can_flush)
+        return TUTTI_OK;
+    return TT_CUDA(tt_cuda_driver()->cuFlushGPUDirectRDMAWrites(
+        CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TARGET_CURRENT_CTX,
+        CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TO_OWNER));
+}

@@ -42,4 +42,11 @@ tutti_result tt_cuda_copy_out(struct tt_cuda_copier *copier, void *to_host, cons
 /* How many copies are done, from the first on: ticket t is once this is above t. */
 tutti_result tt_cuda_copies_done(struct tt_cuda_copier *copier, uint64_t *n_out);
 
+/* GPUDirect: may devices of the network read and write this memory themselves? by_dmabuf: only what can be
+ * exported as a dma-buf. */
+int tt_cuda_is_direct(const struct tt_cuda_device *device, const void *memory, int by_dmabuf);
+/* What they have written so far is seen by kernels and copies that look from now on. It waits for none of
+ * these. Entered. */
+tutti_result tt_cuda_settle(const struct tt_cuda_copier *copier);
+
 #endif

@@ -33,6 +33,9 @@ struct tt_cuda_device {
     int n_sms;
     int vmm; /* memory can be exported as file descriptors */
     int pdl; /* programmatic dependent launch */
+    /* GPUDirect: other devices may write its memory, and that can be made visible, by a call of the driver's
+     * if it is needed; so may they what cuMemCreate makes; its memory can be exported as a dma-buf. */
+    int direct, can_flush, direct_vmm, dmabuf;
     int n_libraries;
     CUlibrary library[TT_CUDA_MAX_LIBRARIES]; /* one for each .cu file */
     CUfunction kernel[TT_N_CUDA_KERNELS];

@@ -33,6 +33,27 @@ tutti_result tt_cuda_n_devices(int *n_out)
     return TT_CUDA(cu->cuDeviceGetCount(n_out));
 }
 
+/* 0 also where the driver does not know the word. */
+static int attribute(const struct tt_cuda_driver *cu, const struct tt_cuda_device *d,
+                     CUdevice_attribute which)
+{
+    int value = 0;
+
+    return cu->cuDeviceGetAttribute(&value, which, d->handle) == CUDA_SUCCESS ? value : 0;
+}
+
+static void describe_direct(const struct tt_cuda_driver *cu, struct tt_cuda_device *d)
+{
+    const int options = attribute(cu, d, CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_FLUSH_WRITES_OPTIONS);
+    const int ordering = attribute(cu, d, CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WRITES_ORDERING);
+
+    d->can_flush = (options & CU_FLUSH_GPU_DIRECT_RDMA_WRITES_OPTION_HOST) != 0;
+    d->direct = attribute(cu, d, CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_SUPPORTED) &&
+                (d->can_flush || ordering >= CU_GPU_DIRECT_RDMA_WRITES_ORDERING_OWNER);
+    d->direct_vmm = attribute(cu, d, CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED);
+    d->dmabuf = attribute(cu, d, CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED);
+}
+
 static tutti_result describe(const struct tt_cuda_driver *cu, struct tt_cuda_device *d)
 {
     const CUdevice_attribute attributes[] = {
@@ -57,6 +78,7 @@ static tutti_result describe(const struct tt_cuda_driver *cu, struct tt_cuda_dev
     d->minor = value[1];
     d->n_sms = value[2];
     d->vmm = value[3] && value[4];
+    describe_direct(cu, d);
     d->pdl = pdl_choice == 0 && d->major >= PDL_MIN_MAJOR && cu->version >= PDL_MIN_VERSION;
     return TUTTI_OK;
 }

@@ -38,6 +38,8 @@ typedef int CUmemAllocationType;
 typedef int CUmemAllocationHandleType;
 typedef int CUmemAllocationGranularity_flags;
 typedef int CUmemLocationType;
+typedef int CUflushGPUDirectRDMAWritesTarget;
+typedef int CUflushGPUDirectRDMAWritesScope;
 
 typedef struct CUuuid_st {
     char bytes[16];
@@ -113,9 +115,19 @@ typedef struct CUlaunchConfig_st {
     X(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, 76)                                            \
     X(CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED, 102)                                \
     X(CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED, 103)                        \
+    X(CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED, 110)                            \
+    X(CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_SUPPORTED, 116)                                          \
+    X(CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_FLUSH_WRITES_OPTIONS, 117)                               \
+    X(CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WRITES_ORDERING, 118)                                    \
+    X(CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED, 124)                                                  \
+    X(CU_FLUSH_GPU_DIRECT_RDMA_WRITES_OPTION_HOST, 1)                                              \
+    X(CU_GPU_DIRECT_RDMA_WRITES_ORDERING_OWNER, 100)                                               \
+    X(CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TO_OWNER, 100)                                               \
+    X(CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TARGET_CURRENT_CTX, 0)                                       \
     X(CU_FUNC_ATTRIBUTE_NUM_REGS, 4)                                                               \
     X(CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, 9)                                                      \
     X(CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE, 10)                                         \
+    X(CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE, 15)                                         \
     X(CU_STREAM_NON_BLOCKING, 1)                                                                   \
     X(CU_EVENT_DISABLE_TIMING, 2)                                                                  \
     X(CU_STREAM_CAPTURE_STATUS_NONE, 0)                                                            \
@@ -217,7 +229,9 @@ enum tt_cuda_constant {
       (CUmemAllocationProp * prop, CUmemGenericAllocationHandle handle))                           \
     X(cuIpcGetMemHandle, (CUipcMemHandle * handle, CUdeviceptr ptr))                               \
     X(cuIpcOpenMemHandle_v2, (CUdeviceptr * ptr, CUipcMemHandle handle, unsigned int flags))       \
-    X(cuIpcCloseMemHandle, (CUdeviceptr ptr))
+    X(cuIpcCloseMemHandle, (CUdeviceptr ptr))                                                      \
+    X(cuFlushGPUDirectRDMAWrites,                                                                  \
+      (CUflushGPUDirectRDMAWritesTarget target, CUflushGPUDirectRDMAWritesScope scope))
 
 /* Those that drivers before 12.4 lack: NULL there. */
 #define TT_CUDA_OPTIONAL_FUNCTIONS(X) X(cuFuncLoad, (CUfunction function))

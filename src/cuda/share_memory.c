@@ -82,6 +82,7 @@ static CUmemAllocationProp exportable(const struct tt_cuda_device *device)
     prop.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
     prop.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
     prop.location.id = device->handle;
+    prop.allocFlags.gpuDirectRDMACapable = device->direct_vmm != 0;
     return prop;
 }
 

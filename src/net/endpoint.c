@@ -57,7 +57,7 @@ static tutti_result wire(struct tt_net_endpoint *e)
     if (!e->words && posix_memalign((void **)&e->words, 4096, bytes) != 0)
         return TT_FAIL(TUTTI_E_MEMORY, "no memory for signals to rank %d", e->rank);
     if (!e->words_memory)
-        TT_TRY(net->ops->expose(net->provider, e->words, bytes, &e->words_memory));
+        TT_TRY(net->ops->expose(net->provider, e->words, bytes, 0, &e->words_memory));
     return net->ops->connect(net->provider, e->rank, r->address, r->n_address, &e->to);
 }
 

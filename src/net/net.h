@@ -49,6 +49,16 @@ const char *tt_net_details(const struct tt_net *net);
 /* Collective (through `exchange`): this rank offers `bytes` (0: nothing) at `base`, 64-byte aligned. */
 tutti_result tt_net_expose(struct tt_net *net, const struct tt_exchange *exchange, void *base,
                            uint64_t bytes, struct tt_net_region **region_out);
+/* The same of memory of this rank's GPU: the devices read and write it themselves (GPUDirect). What they have
+ * written is there, for those who compute on it, once tt_cuda_settle() has been called after the signal. */
+tutti_result tt_net_expose_gpu(struct tt_net *net, const struct tt_exchange *exchange, void *base,
+                               uint64_t bytes, struct tt_net_region **region_out);
+/* By which ways this rank's devices can; none: TUTTI_E_UNSUPPORTED from the above. */
+enum tt_net_gpu_way {
+    TT_NET_GPU_PEERMEM = 1, /* the kernel module nvidia_peermem: any memory of a GPU */
+    TT_NET_GPU_DMABUF = 2,  /* memory that the driver of the GPU exports as a dma-buf */
+};
+unsigned tt_net_gpu_ways(const struct tt_net *net);
 /* Not collective: the others must have stopped to put into this rank's part. What this rank has posted is
  * delivered first (up to five seconds; what is still under way from this memory then fails the net). After
  * a failure nothing is waited for, and nothing that comes later is let in. */
@@ -60,8 +70,8 @@ void tt_net_hide(struct tt_net_region *region);
 typedef int (*tt_net_take_fn)(void *context, uint64_t at, const void *data, uint64_t bytes);
 void tt_net_offer(struct tt_net_region *region, tt_net_take_fn take, void *context);
 
-/* Copy `bytes` to offset `at` of the peer's part of the region. `src` may be any host memory and may be
- * changed once tt_net_sent() says so. Refused with TUTTI_E_ARG where it would leave the region. Returns
+/* Copy `bytes` to offset `at` of the peer's part of the region. `src` may be any host memory, or memory of
+ * the GPU that is exposed; it may be changed once tt_net_sent() says so. Refused with TUTTI_E_ARG where it would leave the region. Returns
  * at once unless 256 are under way to the peer already; TUTTI_E_TIMEOUT if none of them has been sent for
  * as long as the net's timeout. To a peer that has left (not died) it is a put that nobody will miss:
  * TUTTI_OK, counted as sent. */

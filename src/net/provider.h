@@ -55,6 +55,7 @@ struct tt_provider_limits {
     /* What is DONE, or whose request is, may have been copied to a queue in this process; what was posted before
      * it has left, and so has a piece of at least so many bytes. 0: all that is done has left. */
     uint32_t queued_bytes;
+    uint32_t gpu_ways; /* in which its devices reach GPU memory, of enum tt_net_gpu_way; 0: none */
 };
 
 struct tt_provider_put {
@@ -90,7 +91,8 @@ struct tt_net_provider {
     /* At once: what is under way is lost, or done, when this returns. */
     void (*disconnect)(struct tt_provider_endpoint *endpoint);
 
-    tutti_result (*expose)(struct tt_provider *provider, void *base, uint64_t bytes,
+    /* is_gpu: memory of a GPU; never where gpu_ways is 0. */
+    tutti_result (*expose)(struct tt_provider *provider, void *base, uint64_t bytes, int is_gpu,
                            struct tt_provider_memory **out);
     void (*hide)(struct tt_provider_memory *memory);
     /* At most TT_PROVIDER_MAX_KEY bytes. */

@@ -28,7 +28,7 @@ struct tt_provider_memory *tt_net_memory_of(const struct tt_net *net, const void
     return NULL;
 }
 
-static tutti_result offer(struct tt_net_region *region, struct card *card)
+static tutti_result offer(struct tt_net_region *region, int is_gpu, struct card *card)
 {
     struct tt_net *net = region->net;
     size_t n_key = 0;
@@ -38,7 +38,10 @@ static tutti_result offer(struct tt_net_region *region, struct card *card)
     if (!region->base || (uintptr_t)region->base % 64)
         return TT_FAIL(TUTTI_E_ARG, "memory for the network must be 64-byte aligned; %p is not",
                        (void *)region->base);
-    TT_TRY(net->ops->expose(net->provider, region->base, region->bytes, &region->memory));
+    if (is_gpu && net->limits.gpu_ways == 0)
+        return TT_FAIL(TUTTI_E_UNSUPPORTED, "the network's devices do not reach GPU memory: %s",
+                       net->details);
+    TT_TRY(net->ops->expose(net->provider, region->base, region->bytes, is_gpu, &region->memory));
     TT_TRY(net->ops->pack_key(region->memory, card->key, &n_key));
     card->n_key = (uint32_t)n_key;
     card->base = (uint64_t)(uintptr_t)region->base;
@@ -68,7 +71,8 @@ static tutti_result take_parts(struct tt_net_region *region, const struct card c
 }
 
 static tutti_result expose(struct tt_net *net, const struct tt_exchange *exchange, void *base,
-                           uint64_t bytes, struct tt_net_region *region, struct card *cards)
+                           uint64_t bytes, int is_gpu, struct tt_net_region *region,
+                           struct card *cards)
 {
     struct card mine = {0};
     tutti_result result = tt_net_check(net);
@@ -77,13 +81,14 @@ static tutti_result expose(struct tt_net *net, const struct tt_exchange *exchang
     region->base = base;
     region->bytes = bytes;
     if (result == TUTTI_OK)
-        result = offer(region, &mine);
+        result = offer(region, is_gpu, &mine);
     TT_TRY(tt_net_gather(net, exchange, result, &mine, cards, sizeof(mine)));
     return take_parts(region, cards);
 }
 
-tutti_result tt_net_expose(struct tt_net *net, const struct tt_exchange *exchange, void *base,
-                           uint64_t bytes, struct tt_net_region **region_out)
+static tutti_result expose_region(struct tt_net *net, const struct tt_exchange *exchange,
+                                  void *base, uint64_t bytes, int is_gpu,
+                                  struct tt_net_region **region_out)
 {
     const size_t n = (size_t)net->n_ranks;
     struct tt_net_region *region = calloc(1, sizeof(*region) + n * sizeof(region->parts[0]));
@@ -95,7 +100,7 @@ tutti_result tt_net_expose(struct tt_net *net, const struct tt_exchange *exchang
         free(cards);
         return TT_FAIL(TUTTI_E_MEMORY, "no memory for a region of %zu ranks", n);
     }
-    result = expose(net, exchange, base, bytes, region, cards);
+    result = expose(net, exchange, base, bytes, is_gpu, region, cards);
     free(cards);
     if (result != TUTTI_OK) {
         tt_net_region_free(region);
@@ -105,6 +110,23 @@ tutti_result tt_net_expose(struct tt_net *net, const struct tt_exchange *exchang
     net->regions = region;
     *region_out = region;
     return TUTTI_OK;
+}
+
+tutti_result tt_net_expose(struct tt_net *net, const struct tt_exchange *exchange, void *base,
+                           uint64_t bytes, struct tt_net_region **region_out)
+{
+    return expose_region(net, exchange, base, bytes, 0, region_out);
+}
+
+tutti_result tt_net_expose_gpu(struct tt_net *net, const struct tt_exchange *exchange, void *base,
+                               uint64_t bytes, struct tt_net_region **region_out)
+{
+    return expose_region(net, exchange, base, bytes, 1, region_out);
+}
+
+unsigned tt_net_gpu_ways(const struct tt_net *net)
+{
+    return net->limits.gpu_ways;
 }
 
 void tt_net_region_free(struct tt_net_region *region)

@@ -3,15 +3,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/env.h"
 #include "base/error.h"
+#include "net/net.h"
 #include "net/ucx_parts.h"
 
 #define RMA_PIECE        (512u << 10)
 #define CLOSE_LIMIT_NS   UINT64_C(200000000)
 #define ROUTES_READ_ONCE 20 /* minor version of UCX that does so */
+#define DMABUF_SINCE     15 /* ... that registers dma-bufs of GPUs with cards */
 
 static const char *missing(void)
 {
@@ -139,6 +142,22 @@ static tutti_result choose_puts(struct tt_provider *p)
     return TUTTI_OK;
 }
 
+/* UCX would carry memory of a GPU over anything, by copies of the driver's that may wait for the kernels that
+ * wait for them. A card reaches it by itself through one of two ways, which UCX does not tell. */
+static void find_gpu_ways(struct tt_provider *p)
+{
+    ucp_context_attr_t attr = {.field_mask = UCP_ATTR_FIELD_MEMORY_TYPES};
+
+    if (!p->has_card || p->by_message || p->ucx->ucp_context_query(p->context, &attr) != UCS_OK ||
+        !(attr.memory_types & UINT64_C(1) << UCS_MEMORY_TYPE_CUDA))
+        return;
+    if (access("/sys/module/nvidia_peermem", F_OK) == 0 ||
+        access("/sys/module/nv_peer_mem", F_OK) == 0)
+        p->gpu_ways |= TT_NET_GPU_PEERMEM;
+    if (tt_ucx_is_at_least(p->ucx, DMABUF_SINCE))
+        p->gpu_ways |= TT_NET_GPU_DMABUF;
+}
+
 static tutti_result open_provider(const struct tt_provider_config *config, struct tt_provider **out)
 {
     const char *why;
@@ -159,6 +178,8 @@ static tutti_result open_provider(const struct tt_provider_config *config, struc
     if (result == TUTTI_OK)
         result = open_worker(p);
     if (result == TUTTI_OK)
+        find_gpu_ways(p);
+    if (result == TUTTI_OK)
         read_routes(p);
     p->config.devices = "as opened"; /* the caller's text ends with this call */
     if (result != TUTTI_OK) {
@@ -175,6 +196,7 @@ static void limits(struct tt_provider *p, struct tt_provider_limits *out)
     out->bundle_bytes = p->by_message ? TT_UCX_MESSAGE_PIECE : 0;
     out->head_bytes = p->by_message ? TT_UCX_MESSAGE_HEAD : 0;
     out->queued_bytes = p->by_message ? TT_UCX_MESSAGE_ZCOPY : UINT32_MAX;
+    out->gpu_ways = p->gpu_ways;
     if (p->has_card) /* its queue needs nobody to call */
         out->queued_bytes = 0;
     else if (tt_env_foreign("UCX_ZCOPY_THRESH"))
@@ -266,16 +288,16 @@ static void disconnect(struct tt_provider_endpoint *e)
 
 /* ---- memory ---- */
 
-static tutti_result expose(struct tt_provider *p, void *base, uint64_t bytes,
+static tutti_result expose(struct tt_provider *p, void *base, uint64_t bytes, int is_gpu,
                            struct tt_provider_memory **out)
 {
     struct tt_provider_memory *m = calloc(1, sizeof(*m));
-    ucp_mem_map_params_t params = {.field_mask = UCP_MEM_MAP_PARAM_FIELD_ADDRESS |
-                                                 UCP_MEM_MAP_PARAM_FIELD_LENGTH |
-                                                 UCP_MEM_MAP_PARAM_FIELD_MEMORY_TYPE,
-                                   .address = base,
-                                   .length = bytes,
-                                   .memory_type = UCS_MEMORY_TYPE_HOST};
+    ucp_mem_map_params_t params = {
+        .field_mask = UCP_MEM_MAP_PARAM_FIELD_ADDRESS | UCP_MEM_MAP_PARAM_FIELD_LENGTH |
+                      UCP_MEM_MAP_PARAM_FIELD_MEMORY_TYPE,
+        .address = base,
+        .length = bytes,
+        .memory_type = is_gpu ? UCS_MEMORY_TYPE_CUDA : UCS_MEMORY_TYPE_HOST};
     ucs_status_t status;
 
     if (!m)
@@ -283,6 +305,7 @@ static tutti_result expose(struct tt_provider *p, void *base, uint64_t bytes,
     m->provider = p;
     m->base = base;
     m->bytes = bytes;
+    m->type = params.memory_type;
     status = p->ucx->ucp_mem_map(p->context, &params, &m->handle);
     if (status != UCS_OK) {
         free(m);
@@ -399,7 +422,7 @@ static enum tt_provider_status put(struct tt_provider_endpoint *e, const void *s
     if (e->provider->by_message)
         return tt_ucx_send_put(e, src, bytes, to, request);
     param.op_attr_mask |= UCP_OP_ATTR_FIELD_MEMORY_TYPE;
-    param.memory_type = UCS_MEMORY_TYPE_HOST;
+    param.memory_type = memory ? memory->type : UCS_MEMORY_TYPE_HOST;
     if (memory) {
         param.op_attr_mask |= UCP_OP_ATTR_FIELD_MEMH;
         param.memh = memory->handle;

@@ -19,6 +19,7 @@ struct tt_provider {
     int fd;
     int has_card;   /* a device that writes to memory by itself */
     int by_message; /* puts are messages that the target's provider carries out */
+    unsigned gpu_ways;
     struct tt_provider_endpoint *endpoints;
     struct tt_provider_memory *memories;
     uint64_t n_flushes;
@@ -40,6 +41,7 @@ struct tt_provider_memory {
     ucp_mem_h handle;
     unsigned char *base;
     uint64_t bytes;
+    ucs_memory_type_t type;
     int is_offered; /* to the other ranks: its key has been packed */
     struct tt_provider_memory *next;
 };

@@ -368,6 +368,75 @@ static void large_puts_go_through_the_ring_in_pieces(void **state)
     run(2, large_body, NULL);
 }
 
+/* ---- GPUDirect ---- */
+
+static void expect_way(struct t_rank *t, const char *way)
+{
+    tutti_channel_info info = {.size = sizeof(info)};
+    static struct scene s;
+
+    set_up(&s, t, 1, 0);
+    T_OK(tutti_channel_set_query(s.set, &info));
+    T_CONTAINS(info.details, way);
+    tear_down(&s, TUTTI_OK);
+}
+
+static void direct_body(struct t_rank *t)
+{
+    expect_way(t, "GPUDirect");
+}
+
+static void staged_body(struct t_rank *t)
+{
+    expect_way(t, "staged");
+}
+
+static void refused_body(struct t_rank *t)
+{
+    tutti_channel_set *set;
+    void *memory;
+
+    T_OK(tutti_mem_alloc(t->comm, 4096, &memory));
+    T_IS(TUTTI_E_UNSUPPORTED, tutti_channel_set_create(t->comm, memory, 4096,
+                                                       &(const tutti_channel_config){
+                                                           .size = sizeof(tutti_channel_config),
+                                                           .flags = TUTTI_CHANNELS_BY_PORT},
+                                                       &set));
+    T_CONTAINS(tutti_last_error(), "TUTTI_NET_GPUDIRECT=on, but no device");
+    T_OK(tutti_mem_free(t->comm, memory));
+}
+
+static void the_network_reaches_gpu_memory(void **state)
+{
+    (void)state;
+    setenv("T_NET_GPU", "peermem", 1);
+    run(2, direct_body, NULL);
+    run(2, talk_body, &(const struct plan){1, 0, 6, 8});
+    run(4, talk_body, &(const struct plan){1, 4, 2, 4});
+    run(2, add_body, &(const struct plan){1, 4, 1, 8});
+    run(2, large_body, NULL);
+    setenv("T_NET_GPU", "dmabuf", 1);
+    run(3, direct_body, NULL);
+    unsetenv("T_NET_GPU");
+}
+
+/* ... or does not, or is not to, or only some of it does. */
+static void else_bytes_go_through_pinned_memory(void **state)
+{
+    (void)state;
+    run(2, staged_body, NULL);
+    setenv("TUTTI_NET_GPUDIRECT", "on", 1);
+    run(2, refused_body, NULL);
+    setenv("TUTTI_NET_GPUDIRECT", "off", 1);
+    setenv("T_NET_GPU", "peermem", 1);
+    run(2, staged_body, NULL);
+    unsetenv("TUTTI_NET_GPUDIRECT");
+    setenv("T_NET_GPU", "lost", 1);
+    run(3, staged_body, NULL);
+    run(2, talk_body, &(const struct plan){1, 0, 2, 8});
+    unsetenv("T_NET_GPU");
+}
+
 /* ---- failures ---- */
 
 static uint64_t run_waiting(struct scene *s, uint64_t value)
@@ -532,6 +601,9 @@ static void order_that_is_lost_is_noticed(void **state)
     must_fail("T_SIM_BREAK", "no_release", &(const struct plan){.seeds = 8, .rounds = 30});
     must_fail("T_SIM_BREAK", "no_release", &(const struct plan){1, 0, 8, 30});
     must_fail("T_NET", "signal_early", &(const struct plan){1, 0, 8, 100});
+    setenv("T_NET_GPU", "peermem", 1);
+    must_fail("T_SIM_BREAK", "no_flush", &(const struct plan){1, 0, 8, 30});
+    unsetenv("T_NET_GPU");
 }
 
 int main(void)
@@ -540,6 +612,8 @@ int main(void)
         cmocka_unit_test(one_kernel_for_memory_and_for_ports),
         cmocka_unit_test(all_threads_add_through_a_queue_that_is_full),
         cmocka_unit_test(large_puts_go_through_the_ring_in_pieces),
+        cmocka_unit_test(the_network_reaches_gpu_memory),
+        cmocka_unit_test(else_bytes_go_through_pinned_memory),
         cmocka_unit_test(a_kernel_gives_up_at_the_deadline),
         cmocka_unit_test(an_abort_ends_kernels),
         cmocka_unit_test(a_peer_that_dies_ends_kernels),

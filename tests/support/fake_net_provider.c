@@ -177,11 +177,12 @@ static void disconnect(struct tt_provider_endpoint *e)
 
 /* ---- memory ---- */
 
-static tutti_result expose(struct tt_provider *p, void *base, uint64_t bytes,
+static tutti_result expose(struct tt_provider *p, void *base, uint64_t bytes, int is_gpu,
                            struct tt_provider_memory **out)
 {
     struct tt_provider_memory *m = calloc(1, sizeof(*m));
 
+    T_CHECK(!is_gpu, "there are no GPUs here");
     m->provider = p;
     m->base = base;
     m->bytes = bytes;

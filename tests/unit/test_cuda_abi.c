@@ -37,6 +37,8 @@ int main(void)
     X(CUmemAllocationHandleType)                                                                   \
     X(CUmemAllocationGranularity_flags)                                                            \
     X(CUmemLocationType)                                                                           \
+    X(CUflushGPUDirectRDMAWritesTarget)                                                            \
+    X(CUflushGPUDirectRDMAWritesScope)                                                             \
     X(CUuuid)                                                                                      \
     X(CUipcMemHandle)                                                                              \
     X(CUmemLocation)                                                                               \
@@ -69,6 +71,8 @@ int main(void)
 #define CUmemAllocationHandleType        our_CUmemAllocationHandleType
 #define CUmemAllocationGranularity_flags our_CUmemAllocationGranularity_flags
 #define CUmemLocationType                our_CUmemLocationType
+#define CUflushGPUDirectRDMAWritesTarget our_CUflushGPUDirectRDMAWritesTarget
+#define CUflushGPUDirectRDMAWritesScope  our_CUflushGPUDirectRDMAWritesScope
 #define CUuuid                           our_CUuuid
 #define CUipcMemHandle                   our_CUipcMemHandle
 #define CUmemLocation                    our_CUmemLocation
@@ -112,6 +116,8 @@ int main(void)
 #undef CUmemAllocationHandleType
 #undef CUmemAllocationGranularity_flags
 #undef CUmemLocationType
+#undef CUflushGPUDirectRDMAWritesTarget
+#undef CUflushGPUDirectRDMAWritesScope
 #undef CUuuid
 #undef CUipcMemHandle
 #undef CUmemLocation

@@ -2,7 +2,10 @@
  * A network for tests: src/net/net.h between processes of one machine. Puts come late, in pieces and in
  * any order, but before the signal that follows them. T_NET=signal_early breaks that rule, to show that
  * the tests would notice; not for the first signals, so that what a test needs beforehand succeeds.
+ * T_NET_GPU: its devices reach the memory of (simulated) GPUs, by "peermem" or "dmabuf"; or they say so, but
+ * what they write there is lost: "lost".
  */
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -46,6 +49,7 @@ struct op {
 
 struct flying { /* a part of a put that has not landed */
     unsigned char *to;
+    int is_gpu;
     size_t bytes;
     unsigned char data[PIECE];
 };
@@ -76,6 +80,7 @@ struct tt_net_region {
     struct tt_net *net;
     uint32_t index;
     unsigned char *base;
+    int is_gpu;
     tt_net_take_fn take;
     void *context;
     uint64_t bytes[]; /* [n_ranks] */
@@ -172,6 +177,35 @@ tutti_result tt_net_expose(struct tt_net *net, const struct tt_exchange *exchang
     net->regions[net->n_regions++] = region;
     *region_out = region;
     return exchange->all_gather(exchange->context, &bytes, region->bytes, sizeof(bytes));
+}
+
+tutti_result tt_net_expose_gpu(struct tt_net *net, const struct tt_exchange *exchange, void *base,
+                               uint64_t bytes, struct tt_net_region **region_out)
+{
+    TT_TRY(tt_net_expose(net, exchange, base, bytes, region_out));
+    (*region_out)->is_gpu = 1;
+    return TUTTI_OK;
+}
+
+unsigned tt_net_gpu_ways(const struct tt_net *net)
+{
+    const char *way = getenv("T_NET_GPU");
+
+    (void)net;
+    return way == NULL ? 0 : strcmp(way, "dmabuf") == 0 ? TT_NET_GPU_DMABUF : TT_NET_GPU_PEERMEM;
+}
+
+/* It is not there before somebody asks the GPU's driver. */
+static void write_gpu(void *to, const void *data, size_t bytes)
+{
+    void *library = dlopen(getenv("TUTTI_CUDA_LIBRARY"), RTLD_LAZY | RTLD_NOLOAD);
+    void (*write_later)(void *to, const void *data, size_t bytes) = NULL;
+    void *at = library ? dlsym(library, "tt_sim_write_later") : NULL;
+
+    memcpy(&write_later, &at, sizeof(at));
+    if (strcmp(getenv("T_NET_GPU"), "lost") != 0)
+        write_later(to, data, bytes);
+    dlclose(library);
 }
 
 void tt_net_offer(struct tt_net_region *region, tt_net_take_fn take, void *context)
@@ -299,15 +333,20 @@ int tt_net_has_left(struct tt_net *net, int peer, uint64_t number)
 /* ---- receiving ---- */
 
 /* A put lands in up to three parts, cut between its words. */
-static void take_off(struct peer *p, const struct ring *ring, uint64_t from, unsigned char *to,
-                     size_t bytes, struct tt_net *net)
+static void take_off(struct peer *p, const struct ring *ring, uint64_t from,
+                     const struct record *record, struct tt_net *net)
 {
+    const struct tt_net_region *region = net->regions[record->region];
+    unsigned char *to = region->base + record->at;
+    size_t bytes = record->bytes;
+
     while (bytes > 0) {
         struct flying *f = malloc(sizeof(*f));
         size_t n = bytes > 16 && dice(net, 3) ? (size_t)dice(net, bytes) & ~(size_t)7 : bytes;
 
         n = n == 0 || p->n_flying >= MOST_FLYING - 2 ? bytes : n;
         f->to = to;
+        f->is_gpu = region->is_gpu;
         f->bytes = n;
         load(ring, from, f->data, n);
         p->flying[p->n_flying++] = f;
@@ -332,7 +371,12 @@ static int is_taken(struct tt_net *net, struct peer *p, const struct ring *ring,
 
 static void land(struct peer *p, int i)
 {
-    tt_store_words(p->flying[i]->to, p->flying[i]->data, p->flying[i]->bytes);
+    const struct flying *f = p->flying[i];
+
+    if (f->is_gpu)
+        write_gpu(f->to, f->data, f->bytes);
+    else
+        tt_store_words(f->to, f->data, f->bytes);
     free(p->flying[i]);
     p->flying[i] = p->flying[--p->n_flying];
 }
@@ -365,7 +409,7 @@ static void receive(struct tt_net *net, struct peer *p, int sender)
         if (record.is_signal)
             atomic_store((_Atomic uint64_t *)(void *)to, record.value);
         else if (!is_taken(net, p, ring, tail + sizeof(record), &record))
-            take_off(p, ring, tail + sizeof(record), to, record.bytes, net);
+            take_off(p, ring, tail + sizeof(record), &record, net);
         atomic_store(&ring->tail, tail + sizeof(record) + record.bytes);
     }
 }

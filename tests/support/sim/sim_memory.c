@@ -309,6 +309,10 @@ CUresult cuPointerGetAttribute(void *value, CUpointer_attribute attribute, CUdev
         word = r != NULL ? r->device : 0;
     else if (attribute == CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE)
         word = r != NULL && r->kind == PLAIN && !sim_is_listed("T_SIM_NO_IPC", r->device);
+    else if (attribute == CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE)
+        word =
+            r != NULL && (r->kind == PLAIN ||
+                          (r->kind == VMM && r->allocation->prop.allocFlags.gpuDirectRDMACapable));
     else
         known = 0;
     pthread_mutex_unlock(&lock);
