@@ -76,7 +76,7 @@ struct tt_call {
 
     const size_t *send_counts, *send_displs; /* all_to_allv; else NULL */
     const size_t *recv_counts, *recv_displs;
-    /* reduce_scatterv of host memory whose blocks are not one after another: send_displs alone */
+    /* reduce_scatterv whose blocks are not one after another: send_displs alone */
 
     const tutti_rows *parts; /* all_gatherv_rows: counts are rows; else NULL */
     size_t n_parts;

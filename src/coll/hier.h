@@ -35,6 +35,11 @@ enum tt_presence tt_hier_local_presence(struct tt_engine *e, int local);
 /* The second half of an all_reduce: send is this host's partial result of a part that the rail has in
  * common, recv becomes the reduction over the hosts. Of ranks below n_rails of their host. */
 tutti_result tt_hier_reduce_rail(struct tt_engine *e, const struct tt_call *call);
+/* What a reduce_scatter does between hosts that have as many ranks each. send: this host's partial results of the
+ * blocks of the ranks that have the same number on their hosts, host after host, bytes[h] each; recv becomes the
+ * reduction of this rank's. */
+tutti_result tt_hier_scatter_rail(struct tt_engine *e, const struct tt_call *call,
+                                  const size_t bytes[]);
 /* What an all_gather does between hosts: bytes[r] of every rank, places[r] where those go that come to
  * this rank, which are the ones whose number on their host modulo n_local is its own. */
 tutti_result tt_hier_run_cross(struct tt_engine *e, const void *mine, const size_t bytes[],

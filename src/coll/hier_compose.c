@@ -68,6 +68,22 @@ tutti_result tt_hier_reduce_rail(struct tt_engine *e, const struct tt_call *call
     return end(e, res);
 }
 
+tutti_result tt_hier_scatter_rail(struct tt_engine *e, const struct tt_call *call,
+                                  const size_t bytes[])
+{
+    const uint32_t number = tt_hier_mix(RAIL, ++e->rail_sequence);
+    tutti_result res =
+        begin(e, call, tt_hier_mix(number, tt_cpu_counts_hash(bytes, (size_t)e->n_hosts)));
+    uint64_t fp;
+
+    if (res == TUTTI_OK) {
+        fp = tt_fp_enter();
+        res = tt_hier_scatter_along_rail(e, call, bytes);
+        tt_fp_leave(fp);
+    }
+    return end(e, res);
+}
+
 tutti_result tt_hier_run_cross(struct tt_engine *e, const void *mine, const size_t bytes[],
                                void *const places[])
 {

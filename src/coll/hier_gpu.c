@@ -15,6 +15,7 @@
 #define SMALLEST_SLOT (UINT64_C(16) << 10)
 #define LARGEST_SLOT  (UINT64_C(1) << 20)
 #define DATA_SCRATCH  4u /* of the engine for host memory, in slots */
+#define PARTIALS      4u /* on the GPU, in slots: as many chunks as may be under way */
 #define MORE_NS       UINT64_C(1000000000)
 
 /* ---- agreeing with all ranks ---- */
@@ -125,6 +126,19 @@ static tutti_result make_workspace(struct tt_engine *e)
     return TUTTI_OK;
 }
 
+/* Where GPUs share hosts, which have as many each. */
+static tutti_result make_partials(struct tt_engine *e)
+{
+    void *memory;
+
+    if (!e->place.is_even || e->place.n_local == 1)
+        return TUTTI_OK;
+    TT_TRY(tt_cuda_engine.mem_alloc(e->cuda, PARTIALS * e->slot_bytes, &memory));
+    e->partials = memory;
+    e->partial_bytes = PARTIALS * e->slot_bytes;
+    return TUTTI_OK;
+}
+
 static tutti_result start_proxy(struct tt_engine *e)
 {
     const struct tt_proxy_config config = {
@@ -141,6 +155,7 @@ static tutti_result set_up(struct tt_engine *e, const struct tt_engine_config *c
     TT_TRY(make_workspace(e));
     TT_TRY(agree_on_slots(e, config->scratch_bytes));
     TT_TRY(agree(e, create_cuda(e, config), "set up its GPU"));
+    TT_TRY(agree(e, make_partials(e), "find memory for partial results"));
     TT_TRY(agree(e, create_data(e, config), "reach the others"));
     TT_TRY(agree(e, start_proxy(e), "start its proxy"));
     tt_cuda_engine.info(e->cuda, &cuda);
@@ -162,6 +177,8 @@ static void engine_destroy(struct tt_engine *e)
         tt_hier_engine.abort(e->data);
     tt_proxy_stop(e->proxy);
     tt_cuda_stage_close(e->stage);
+    if (e->partials)
+        (void)tt_cuda_engine.mem_free(e->cuda, e->partials);
     if (e->cuda)
         tt_cuda_engine.destroy(e->cuda);
     if (e->data)
@@ -249,7 +266,7 @@ static void engine_info(const struct tt_engine *e, struct tt_engine_info *info)
 
     tt_cuda_engine.info(e->cuda, info);
     tt_hier_engine.info(e->data, &data);
-    info->memory_bytes += data.memory_bytes + tt_cuda_stage_memory(e->stage);
+    info->memory_bytes += e->partial_bytes + data.memory_bytes + tt_cuda_stage_memory(e->stage);
     info->details = e->details;
 }
 

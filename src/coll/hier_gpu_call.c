@@ -33,8 +33,7 @@ static tutti_result dispatch(struct tt_engine *e, const struct tt_call *call)
     case TT_COLL_ALL_REDUCE: return tt_hier_gpu_all_reduce(e, call);
     case TT_COLL_REDUCE_SCATTER: return tt_hier_gpu_reduce_scatter(e, call);
     case TT_COLL_ALL_GATHER: return tt_hier_gpu_all_gather(e, call);
-    case TT_COLL_ALL_TO_ALL:
-        return call->send_counts ? tt_hier_gpu_all_to_allv(e, call) : tt_hier_gpu_move(e, call);
+    case TT_COLL_ALL_TO_ALL: return tt_hier_gpu_all_to_all(e, call);
     default: return tt_hier_gpu_move(e, call);
     }
 }

@@ -1,14 +1,13 @@
 /* Calls of GPUs on several hosts that only move data. */
 #include "coll/hier_gpu_parts.h"
 
-/* Do GPUs share a host, and is there enough to move that more launches pay? */
-static int is_worth_crossing(const struct tt_engine *e, const struct tt_call *call)
+static uint64_t all_blocks(const struct tt_engine *e, const struct tt_call *call)
 {
     uint64_t bytes = 0;
 
     for (int r = 0; r < e->n_ranks; r++)
-        bytes += tt_gpu_block_of(call, call->coll == TT_COLL_ALL_GATHER ? r : 0);
-    return e->n_ranks > e->place.n_hosts && bytes > TT_GPU_SMALL;
+        bytes += tt_gpu_block_of(call, r);
+    return bytes;
 }
 
 /* ---- all_gather ---- */
@@ -105,10 +104,36 @@ static tutti_result gather_parts(struct tt_engine *e, const struct tt_call *call
     return tt_gpu_plan_launch(e, &plan);
 }
 
+/* Each tensor's rows as blocks of bytes. */
+static tutti_result gather_rows_crossing(struct tt_engine *e, const struct tt_call *call)
+{
+    size_t bytes[TT_HIER_GPU_MAX_RANKS];
+
+    for (size_t p = 0; p < call->n_parts; p++) {
+        const tutti_rows *part = &call->parts[p];
+        struct tt_call one =
+            tt_call_even(TT_COLL_ALL_GATHER, TUTTI_DTYPE_U8, part->send, part->recv, 0);
+
+        for (int r = 0; r < e->n_ranks; r++)
+            bytes[r] = call->counts[r] * part->row_bytes;
+        one.counts = bytes;
+        one.stream = call->stream;
+        TT_TRY(all_gather_crossing(e, &one));
+    }
+    return TUTTI_OK;
+}
+
 static tutti_result gather_rows(struct tt_engine *e, const struct tt_call *call)
 {
     const size_t fit = TT_CUDA_STAGE_BLOCKS / (size_t)(e->n_ranks + 1);
+    uint64_t rows = 0, bytes = 0;
 
+    for (int r = 0; r < e->n_ranks; r++)
+        rows += call->counts[r];
+    for (size_t p = 0; p < call->n_parts; p++)
+        bytes += rows * call->parts[p].row_bytes;
+    if (tt_gpu_is_worth_crossing(e, bytes))
+        return gather_rows_crossing(e, call);
     for (size_t p = 0; p < call->n_parts; p += fit)
         TT_TRY(gather_parts(e, call, p, call->n_parts - p < fit ? call->n_parts - p : fit));
     return TUTTI_OK;
@@ -118,7 +143,8 @@ tutti_result tt_hier_gpu_all_gather(struct tt_engine *e, const struct tt_call *c
 {
     if (call->parts)
         return gather_rows(e, call);
-    return is_worth_crossing(e, call) ? all_gather_crossing(e, call) : all_gather_whole(e, call);
+    return tt_gpu_is_worth_crossing(e, all_blocks(e, call)) ? all_gather_crossing(e, call)
+                                                            : all_gather_whole(e, call);
 }
 
 /* ---- all_to_all ---- */
@@ -146,7 +172,7 @@ static tutti_result exchange_within(struct tt_engine *e, const struct tt_call *c
 }
 
 /* Counts that only the two ranks of a pair know: to other hosts as messages. */
-tutti_result tt_hier_gpu_all_to_allv(struct tt_engine *e, const struct tt_call *call)
+static tutti_result all_to_allv(struct tt_engine *e, const struct tt_call *call)
 {
     const uint64_t size = tt_dtype_bytes(call->dtype);
     const struct tt_hier_place *p = &e->place;
@@ -169,6 +195,28 @@ tutti_result tt_hier_gpu_all_to_allv(struct tt_engine *e, const struct tt_call *
                            call->recv_counts[r] * size, r);
     }
     return tt_gpu_plan_launch(e, &plan);
+}
+
+/* Even blocks the same way, if there is enough of them. In place only as a whole. */
+static tutti_result all_to_all_even(struct tt_engine *e, const struct tt_call *call)
+{
+    size_t counts[TT_HIER_GPU_MAX_RANKS], displs[TT_HIER_GPU_MAX_RANKS];
+    struct tt_call v = *call;
+
+    if (call->send == call->recv || !tt_gpu_is_worth_crossing(e, all_blocks(e, call)))
+        return tt_hier_gpu_move(e, call);
+    for (int r = 0; r < e->n_ranks; r++) {
+        counts[r] = call->count;
+        displs[r] = (size_t)r * call->count;
+    }
+    v.send_counts = v.recv_counts = counts;
+    v.send_displs = v.recv_displs = displs;
+    return all_to_allv(e, &v);
+}
+
+tutti_result tt_hier_gpu_all_to_all(struct tt_engine *e, const struct tt_call *call)
+{
+    return call->send_counts ? all_to_allv(e, call) : all_to_all_even(e, call);
 }
 
 /* ---- everything else ---- */
@@ -245,7 +293,7 @@ static tutti_result broadcast_crossing(struct tt_engine *e, const struct tt_call
 
 tutti_result tt_hier_gpu_move(struct tt_engine *e, const struct tt_call *call)
 {
-    if (call->coll == TT_COLL_BROADCAST && is_worth_crossing(e, call))
+    if (call->coll == TT_COLL_BROADCAST && tt_gpu_is_worth_crossing(e, all_blocks(e, call)))
         return broadcast_crossing(e, call);
     return move_whole(e, call);
 }

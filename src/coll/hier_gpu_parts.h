@@ -18,6 +18,7 @@ enum tt_gpu_kind {
     TT_GPU_WHOLE,    /* the collective itself, among all ranks */
     TT_GPU_COUNTED,  /* the same, of blocks that follow from counts in GPU memory */
     TT_GPU_RAIL,     /* partial results to their reduction, along the rail */
+    TT_GPU_SCATTER,  /* those of a block for each rank of the rail, to that rank */
     TT_GPU_CROSS,    /* every rank's block once to each other host */
     TT_GPU_ENTRIES,  /* a broadcast's data to one rank of each host */
     TT_GPU_MESSAGES, /* sends and receives, each at its own pace */
@@ -53,6 +54,9 @@ struct tt_engine {
     enum tt_algo algo;           /* of steps within the host */
     struct tt_cuda_stage *stage;
     uint64_t slot_bytes;
+    unsigned char
+        *partials; /* on the GPU, of reduce_scatter: [partial_bytes]. NULL: hosts are uneven */
+    uint64_t partial_bytes;
     struct tt_proxy *proxy;
     _Atomic int is_stopping, is_busy; /* busy: in the midst of a call */
     int is_over;                      /* the proxy's: it has failed */
@@ -84,7 +88,7 @@ struct tt_engine {
 tutti_result tt_hier_gpu_all_reduce(struct tt_engine *e, const struct tt_call *call);
 tutti_result tt_hier_gpu_reduce_scatter(struct tt_engine *e, const struct tt_call *call);
 tutti_result tt_hier_gpu_all_gather(struct tt_engine *e, const struct tt_call *call);
-tutti_result tt_hier_gpu_all_to_allv(struct tt_engine *e, const struct tt_call *call);
+tutti_result tt_hier_gpu_all_to_all(struct tt_engine *e, const struct tt_call *call);
 tutti_result tt_hier_gpu_move(struct tt_engine *e, const struct tt_call *call); /* all others */
 
 tutti_result tt_hier_gpu_run(struct tt_engine *e, const struct tt_call *call);
@@ -118,6 +122,9 @@ unsigned char *tt_gpu_at(const void *base, uint64_t offset); /* NULL: of none */
 uint64_t tt_gpu_block_of(const struct tt_call *call, int r);
 void tt_gpu_measure(const struct tt_engine *e, struct tt_gpu_plan *plan, const struct tt_call *call,
                     uint64_t unit);
+
+/* Do GPUs share a host, and is there enough to move (of all ranks' blocks) that more launches pay? */
+int tt_gpu_is_worth_crossing(const struct tt_engine *e, uint64_t bytes);
 
 void tt_gpu_record_drop(struct tt_engine *e, struct tt_gpu_record *record);
 

@@ -200,6 +200,18 @@ static tutti_result run_cross(struct tt_engine *e, const struct chunk *c)
     return tt_hier_run_cross(e->data, c->out, e->proxy_counts, e->places);
 }
 
+/* A block of each rank of the rail, partial results of this host. */
+static tutti_result run_scatter(struct tt_engine *e, const struct chunk *c)
+{
+    const struct tt_gpu_record *r = c->record;
+    struct tt_call call = tt_call_even(r->call.coll, r->call.dtype, c->out, c->in, 0);
+
+    for (int h = 0; h < r->n_out; h++)
+        e->proxy_counts[h] = slice_of(c, h);
+    call.op = r->call.op;
+    return tt_hier_scatter_rail(e->data, &call, e->proxy_counts);
+}
+
 static tutti_result run_chunk(struct tt_engine *e, const struct chunk *c)
 {
     const struct tt_gpu_record *r = c->record;
@@ -207,6 +219,8 @@ static tutti_result run_chunk(struct tt_engine *e, const struct chunk *c)
 
     if (r->kind == TT_GPU_CROSS)
         return run_cross(e, c);
+    if (r->kind == TT_GPU_SCATTER)
+        return run_scatter(e, c);
     if (r->kind == TT_GPU_WHOLE || r->kind == TT_GPU_COUNTED)
         return run_whole(e, c);
     call = tt_call_even(r->call.coll, r->call.dtype, c->out, c->in,

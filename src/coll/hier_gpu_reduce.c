@@ -75,7 +75,9 @@ tutti_result tt_hier_gpu_all_reduce(struct tt_engine *e, const struct tt_call *c
     return tt_gpu_plan_launch(e, &plan);
 }
 
-tutti_result tt_hier_gpu_reduce_scatter(struct tt_engine *e, const struct tt_call *call)
+/* ---- reduce_scatter ---- */
+
+static tutti_result reduce_scatter_whole(struct tt_engine *e, const struct tt_call *call)
 {
     struct tt_gpu_plan plan;
     uint64_t before = 0;
@@ -87,4 +89,97 @@ tutti_result tt_hier_gpu_reduce_scatter(struct tt_engine *e, const struct tt_cal
     }
     tt_gpu_plan_in(&plan, call->recv, tt_gpu_block_of(call, e->rank), e->rank);
     return tt_gpu_plan_launch(e, &plan);
+}
+
+/* A slice of every block: elements [at, at + most) of it. */
+struct slice {
+    const struct tt_call *call;
+    size_t at, most, size;
+    size_t displs[TT_HIER_GPU_MAX_RANKS]; /* of the blocks */
+};
+
+static size_t slice_of(const struct slice *s, int r)
+{
+    const size_t count = s->call->counts ? s->call->counts[r] : s->call->count;
+    const size_t left = count > s->at ? count - s->at : 0;
+
+    return left < s->most ? left : s->most;
+}
+
+static unsigned char *partials_of(const struct tt_engine *e, const struct slice *s, int h)
+{
+    return e->partials + (size_t)h * s->most * s->size;
+}
+
+/* The i'th GPU of this host reduces what the GPUs here have for the i'th of every host. */
+static tutti_result reduce_within(struct tt_engine *e, const struct slice *s)
+{
+    const struct tt_hier_place *p = &e->place;
+    size_t *counts = e->counts, *displs = e->counts + p->n_local;
+    struct tt_call within = *s->call;
+
+    within.op = partial_op(s->call->op);
+    within.counts = counts;
+    within.send_displs = displs;
+    for (int h = 0; h < p->n_hosts; h++) {
+        for (int i = 0; i < p->n_local; i++) {
+            const int r = p->members[p->first[h] + i];
+
+            counts[i] = slice_of(s, r);
+            displs[i] = s->displs[r] + s->at;
+        }
+        within.recv = partials_of(e, s, h);
+        TT_TRY(tt_hier_gpu_within(e, &within));
+    }
+    return TUTTI_OK;
+}
+
+static tutti_result scatter_along_rail(struct tt_engine *e, const struct slice *s)
+{
+    const struct tt_hier_place *p = &e->place;
+    struct tt_gpu_plan plan;
+
+    tt_gpu_plan_begin(&plan, TT_GPU_SCATTER, s->call)->most = p->n_hosts;
+    for (int r = 0; r < e->n_ranks; r++)
+        if (slice_of(s, r) * s->size > plan.longest)
+            plan.longest = slice_of(s, r) * s->size;
+    for (int h = 0; h < p->n_hosts; h++) {
+        const int r = p->members[p->first[h] + p->local];
+
+        tt_gpu_plan_out(&plan, partials_of(e, s, h), slice_of(s, r) * s->size, r);
+    }
+    tt_gpu_plan_in(&plan, tt_gpu_at(s->call->recv, s->at * s->size), slice_of(s, e->rank) * s->size,
+                   e->rank);
+    return tt_gpu_plan_launch(e, &plan);
+}
+
+static tutti_result reduce_scatter_rails(struct tt_engine *e, const struct tt_call *call)
+{
+    struct slice s = {.call = call, .size = tt_dtype_bytes(call->dtype)};
+    size_t before = 0, longest = 0;
+
+    s.most = e->partial_bytes / (size_t)e->place.n_hosts / 64 * 64 / s.size;
+    for (int r = 0; r < e->n_ranks; r++) {
+        const size_t count = call->counts ? call->counts[r] : call->count;
+
+        s.displs[r] = before;
+        before += count;
+        longest = count > longest ? count : longest;
+    }
+    for (; s.at < longest; s.at += s.most) {
+        TT_TRY(reduce_within(e, &s));
+        TT_TRY(scatter_along_rail(e, &s));
+    }
+    return TUTTI_OK;
+}
+
+tutti_result tt_hier_gpu_reduce_scatter(struct tt_engine *e, const struct tt_call *call)
+{
+    uint64_t bytes = 0;
+
+    for (int r = 0; r < e->n_ranks; r++)
+        bytes += tt_gpu_block_of(call, r);
+    return e->partials && !tt_hier_is_flat(call) && tt_gpu_is_worth_crossing(e, bytes)
+               ? reduce_scatter_rails(e, call)
+               : reduce_scatter_whole(e, call);
 }

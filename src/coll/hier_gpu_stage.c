@@ -104,6 +104,11 @@ void tt_gpu_record_drop(struct tt_engine *e, struct tt_gpu_record *r)
 
 /* ---- launches ---- */
 
+int tt_gpu_is_worth_crossing(const struct tt_engine *e, uint64_t bytes)
+{
+    return e->n_ranks > e->place.n_hosts && bytes > TT_GPU_SMALL;
+}
+
 /* Nothing to move is a chunk as well, for the ranks are to meet. */
 void tt_gpu_cut(const struct tt_engine *e, uint64_t longest, int most, uint64_t *slice_out,
                 uint64_t *n_chunks_out)

@@ -148,6 +148,8 @@ tutti_result tt_hier_give_up(struct tt_engine *e, tutti_result why);
 void tt_hier_reason(const char *text, char *out, size_t bytes); /* a text without its frame */
 uint32_t tt_hier_mix(uint64_t h, uint64_t x);
 tutti_result tt_hier_make_room(struct tt_engine *e, size_t n_messages); /* for so many at once */
+tutti_result tt_hier_scatter_along_rail(struct tt_engine *e, const struct tt_call *call,
+                                        const size_t bytes[]);
 tutti_result tt_hier_along_rail(struct tt_engine *e,
                                 const struct tt_call *call); /* hier_reduce.c */
 

@@ -315,40 +315,64 @@ static tutti_result reduce_within(struct tt_engine *e, struct scatter *s)
     return tt_hier_local(e, &local);
 }
 
+/* A partial result of this host goes to the rank whose block it is of. */
+static void give_partial(struct tt_engine *e, int r, const unsigned char *partial, size_t bytes)
+{
+    if (r == e->rank)
+        e->sources[e->host] = partial;
+    else if (bytes)
+        tt_hier_send(e, r, partial, bytes);
+}
+
+/* Those of this rank's block that come from the other hosts, and all of them reduced. */
+static tutti_result combine_partials(struct tt_engine *e, const struct tt_call *call,
+                                     unsigned char *spare, unsigned char *result, size_t bytes)
+{
+    for (int h = 0; bytes && h < e->n_hosts; h++) {
+        if (h == e->host)
+            continue;
+        e->sources[h] = spare;
+        tt_hier_recv(e, tt_hier_partner(e, h), spare, bytes);
+        spare += bytes;
+    }
+    TT_TRY(tt_hier_exchange(e));
+    if (bytes)
+        tt_hier_combine(e, result, e->sources, bytes / tt_dtype_bytes(call->dtype), call->dtype,
+                        call->op);
+    return TUTTI_OK;
+}
+
 static tutti_result reduce_slices(struct tt_engine *e, struct scatter *s)
 {
-    const size_t mine = slice_of(s, e->rank) * s->size;
     const unsigned char *from;
-    unsigned char *to;
 
     s->spare = e->scratch;
     if (e->n_local > 1)
         TT_TRY(reduce_within(e, s));
     from = s->partials;
-    to = s->spare;
-    for (int h = 0; h < e->n_hosts; h++) {
+    for (int h = 0; h < e->n_hosts; h++)
         for (int i = e->local; i < tt_hier_size(e, h); i += e->n_local) {
             const int r = tt_hier_member(e, h, i);
             const size_t bytes = slice_of(s, r) * s->size;
-            const unsigned char *partial = e->n_local > 1 ? from : slice_at(s, r);
 
-            if (r == e->rank)
-                e->sources[e->host] = partial;
-            else if (bytes)
-                tt_hier_send(e, r, partial, bytes);
+            give_partial(e, r, e->n_local > 1 ? from : slice_at(s, r), bytes);
             from += bytes;
         }
-        if (h != e->host && mine) {
-            e->sources[h] = to;
-            tt_hier_recv(e, tt_hier_partner(e, h), to, mine);
-            to += mine;
-        }
+    return combine_partials(e, s->call, s->spare, (unsigned char *)s->call->recv + s->at * s->size,
+                            slice_of(s, e->rank) * s->size);
+}
+
+/* The same of partial results that are there already. */
+tutti_result tt_hier_scatter_along_rail(struct tt_engine *e, const struct tt_call *call,
+                                        const size_t bytes[])
+{
+    const unsigned char *from = call->send;
+
+    for (int h = 0; h < e->n_hosts; h++) {
+        give_partial(e, tt_hier_partner(e, h), from, bytes[h]);
+        from += bytes[h];
     }
-    TT_TRY(tt_hier_exchange(e));
-    if (mine)
-        tt_hier_combine(e, (unsigned char *)s->call->recv + s->at * s->size, e->sources,
-                        mine / s->size, s->call->dtype, s->call->op);
-    return TUTTI_OK;
+    return combine_partials(e, call, e->scratch, call->recv, bytes[e->host]);
 }
 
 tutti_result tt_hier_reduce_scatter(struct tt_engine *e, const struct tt_call *call)

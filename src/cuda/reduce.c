@@ -88,7 +88,7 @@ static uint64_t share_as_given(struct tt_cuda_reduce_args *args, const struct tt
     for (int r = 0; r < n; r++) {
         const uint64_t bytes = (call->counts ? call->counts[r] : call->count) * size;
 
-        args->shard_at[r] = at;
+        args->shard_at[r] = call->send_displs ? call->send_displs[r] * size : at;
         args->shard_bytes[r] = bytes;
         at += bytes;
         longest = bytes > longest ? bytes : longest;
@@ -107,6 +107,17 @@ static uint64_t chunk_bytes(uint64_t longest, uint64_t most)
     return ((longest + n_chunks - 1) / n_chunks + 15) & ~(uint64_t)15;
 }
 
+/* Up to where shards reach. */
+static uint64_t span_of(const struct tt_cuda_reduce_args *args, int n)
+{
+    uint64_t end = 0;
+
+    for (int r = 0; r < n; r++)
+        if (args->shard_bytes[r] > 0 && args->shard_at[r] + args->shard_bytes[r] > end)
+            end = args->shard_at[r] + args->shard_bytes[r];
+    return end;
+}
+
 /* Where the peers' buffers are. What is reduced to shards stays at home. */
 static int reach(struct tt_engine *e, int n, struct tt_cuda_reduce_args *args)
 {
@@ -116,7 +127,7 @@ static int reach(struct tt_engine *e, int n, struct tt_cuda_reduce_args *args)
 
     if (!e->windows || args->result_to == TT_RESULT_ROOT || args->bytes == 0)
         return 0;
-    send = tt_cuda_window_find(e, args->send, args->bytes);
+    send = tt_cuda_window_find(e, args->send, span_of(args, n));
     if (!send)
         return 0;
     if (args->result_to == TT_RESULT_ALL) {
@@ -132,14 +143,14 @@ static int reach(struct tt_engine *e, int n, struct tt_cuda_reduce_args *args)
     return 1;
 }
 
-static int is_aligned(const struct tt_cuda_reduce_args *args, int n, int direct)
+static int is_aligned(const struct tt_cuda_reduce_args *args, int n, int direct, int has_gaps)
 {
     uint64_t bits = (uintptr_t)args->send;
 
     if (args->result_to != TT_RESULT_ROOT || args->root == args->base.rank)
         bits |= (uintptr_t)args->recv;
     for (int r = 0; r < n; r++) {
-        bits |= args->shard_at[r];
+        bits |= args->shard_at[r] | (has_gaps ? args->shard_bytes[r] : 0);
         if (direct)
             bits |= (uintptr_t)args->peer_send[r] | (uintptr_t)args->peer_recv[r];
     }
@@ -209,6 +220,7 @@ static tutti_result reduce_counted(struct tt_engine *e, const struct tt_call *ca
 tutti_result tt_cuda_reduce(struct tt_engine *e, const struct tt_call *call)
 {
     const int n = e->n_ranks, packets = by_packets(call->dtype);
+    const int has_gaps = call->send_displs != NULL;
     struct tt_cuda_reduce_args args;
     struct tt_cuda_shape shape;
     enum tt_algo wanted;
@@ -231,14 +243,19 @@ tutti_result tt_cuda_reduce(struct tt_engine *e, const struct tt_call *call)
             tt_cuda_reduce_shape(&e->limits, call->coll, wanted, args.bytes, in_windows, packets);
         tt_cuda_take_width(&e->limits, wanted, in_windows ? call->window_width : call->width,
                            &shape);
+        if (has_gaps && shape.algo == TT_ALGO_ONE_SHOT) /* which takes all of `send` */
+            shape = tt_cuda_reduce_shape(&e->limits, call->coll, TT_ALGO_TWO_SHOT, args.bytes, 0,
+                                         packets);
     }
     most = tt_cuda_two_shot_chunk(&e->limits.layout, n, packets);
     if (longest > 0 && longest <= 2 * most) /* no second chunk to keep apart */
         most = longest;
     args.chunk = chunk_bytes(longest, most);
-    args.aligned = is_aligned(&args, n, in_windows && shape.algo == TT_ALGO_DIRECT);
+    args.aligned = is_aligned(&args, n, in_windows && shape.algo == TT_ALGO_DIRECT, has_gaps);
     args.stride =
-        args.aligned && longest % 16 == 0 && longest * (uint64_t)n == args.bytes ? longest : 0;
+        args.aligned && !has_gaps && longest % 16 == 0 && longest * (uint64_t)n == args.bytes
+            ? longest
+            : 0;
     args.base.meet = (uint32_t)some_are_silent(&args, shape.algo, n);
     tt_cuda_note(e, call, args.bytes);
     tt_cuda_trace(e, call, args.bytes, &shape);
