@@ -11,8 +11,8 @@ generator = { command -v ninja > /dev/null && echo -GNinja; } || true
 compile   = $(call configure,$(1)) && cmake --build build/$(1) --parallel $(JOBS) $(2)
 # What they add to the others is kernels on many shapes, on the simulated GPU, which has no allocator of its own.
 gpu_arithmetic = '^cuda[.](move_kernels|device_order|device_groups|device_sizes|graphs)'
-# $(call check,preset,ctest arguments)
-check     = ctest --test-dir build/$(1) --parallel $(JOBS) --output-on-failure --no-label-summary --no-tests=error $(2)
+# $(call check,preset,ctest arguments); many tests wait for deadlines most of their time
+check     = ctest --test-dir build/$(1) --parallel $$(( $(JOBS) + 2 )) --output-on-failure --no-label-summary --no-tests=error $(2)
 
 .PHONY: build
 build: ## library and program, in build/release (needs cmake and a C compiler)

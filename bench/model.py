@@ -7,7 +7,7 @@
 A network is what an exchange takes: two ranks put m bytes and a signal to each other at once. On paper that is a + m / b,
 with a latency `a` (seconds) and a bandwidth `b` (bytes a second and rail); `o` is what each further message costs its
 sender. `check` takes it from the column "exchange" (lines between the sizes), where caches and system calls make it no
-straight line, and predicts the other columns from it and from the speed at which one core adds."""
+straight line, and predicts the other columns from it and from the speeds at which one core adds and copies."""
 import re
 import sys
 from dataclasses import dataclass
@@ -50,10 +50,15 @@ class Host:
     ranks: int = 1
     a: float = 0.0
     b: float = float("inf")
-    adds: float = float("inf")  # bytes a second
+    adds: tuple = (float("inf"), float("inf"))  # bytes a second: in the cache of a core, from memory
+    copies: tuple = (float("inf"), float("inf"))
+    cache: float = float("inf")
 
-    def add(self, m):
-        return m / self.adds
+    def add(self, m, of=0):  # m bytes of a vector of so many
+        return m / self.adds[of > self.cache]
+
+    def copy(self, m, of=0):
+        return m / self.copies[of > self.cache]
 
     def part(self, m):  # reduce_scatter or all_gather of a vector of m bytes
         return 0.0 if self.ranks == 1 else self.a + m * (self.ranks - 1) / self.ranks / self.b
@@ -77,16 +82,26 @@ def all_reduce(net, host, hosts, m):
     if hosts == 2 and part <= WHOLE:
         return 2 * host.part(m) + net.exchange(part) + host.add(part)
     share = part * (hosts - 1) / hosts  # of its bytes each rank sends so many, and so many results
-    return 2 * host.part(m) + 2 * (hosts - 2) * net.o + net.a + net.exchange(2 * share) + host.add(share)
+    return (2 * host.part(m) + 2 * (hosts - 2) * net.o + net.a + net.exchange(2 * share)
+            + host.add(share, m))
+
+
+def reduce_scatter(net, host, hosts, m):
+    return net.exchange(m * (hosts - 1) / hosts) + host.add(m * (hosts - 1) / hosts, m)
+
+
+def all_gather(net, host, hosts, m):  # and the own block to its place
+    return net.exchange(m * (hosts - 1) / hosts) + host.copy(m / hosts, m)
 
 
 PREDICT = {  # by column of hosts_bench, for ranks that are each on a host of their own
-    "all_reduce": lambda net, host, n, m: all_reduce(net, host, n, m),
-    "red_scatter": lambda net, host, n, m: net.exchange(m * (n - 1) / n) + host.add(m * (n - 1) / n),
-    "all_gather": lambda net, host, n, m: net.exchange(m * (n - 1) / n),
+    "all_reduce": all_reduce,
+    "red_scatter": reduce_scatter,
+    "all_gather": all_gather,
     "barrier": lambda net, host, n, m: rounds(n) * net.a,
 }
-ADDS = 15e9  # bytes of f32 a second that a core of the machine of the tables adds
+# A core of the machine of the tables, f32 (bench/notes/kernels.md).
+CORE = Host(adds=(15e9, 5e9), copies=(25e9, 9e9), cache=2 << 20)
 
 
 def read_table(path):
@@ -105,7 +120,6 @@ def read_table(path):
 
 def check(paths):
     worst = 1.0
-    host = Host(adds=ADDS)
     for path in paths:
         ranks, rows = read_table(path)
         net = Measured([(m, got["exchange"]) for m, got in rows])
@@ -115,7 +129,7 @@ def check(paths):
         for m, got in rows:
             cells = []
             for column, predict in PREDICT.items():
-                ratio = (quickest if column == "barrier" else got[column]) / predict(net, host, ranks, m)
+                ratio = (quickest if column == "barrier" else got[column]) / predict(net, CORE, ranks, m)
                 worst = max(worst, ratio, 1 / ratio)
                 cells.append(f" {got[column] * 1e6:>12.1f} ({ratio:.2f})")
             print(f"{m:>9}" + "".join(f"{c:>21}" for c in cells))

@@ -236,7 +236,7 @@ static void plan_blocks(const struct tt_engine *e, struct tt_gpu_plan *plan, int
 }
 
 /* All others: `bytes` of each block, how many blocks go out and come in here. */
-static tutti_result move_whole(struct tt_engine *e, const struct tt_call *call)
+tutti_result tt_hier_gpu_whole(struct tt_engine *e, const struct tt_call *call)
 {
     const uint64_t bytes = call->count * tt_dtype_bytes(call->dtype);
     const int n = e->n_ranks, is_root = e->rank == call->root;
@@ -291,9 +291,52 @@ static tutti_result broadcast_crossing(struct tt_engine *e, const struct tt_call
     return tt_hier_gpu_within(e, &within);
 }
 
+/* Blocks between root and the others: on root's host by the GPUs, to and from other hosts as messages. */
+static tutti_result rooted_crossing(struct tt_engine *e, const struct tt_call *call)
+{
+    const struct tt_hier_place *p = &e->place;
+    const uint64_t bytes = call->count * tt_dtype_bytes(call->dtype);
+    const int gathers = call->coll == TT_COLL_GATHER, is_root = e->rank == call->root;
+    size_t counts[2][TT_HIER_GPU_MAX_RANKS] = {{0}}, displs[2][TT_HIER_GPU_MAX_RANKS] = {{0}};
+    size_t *of_root = counts[gathers], *of_all = counts[!gathers];
+    struct tt_gpu_plan plan;
+    struct tt_call v = *call;
+
+    of_root[call->root] = call->count; /* each rank's one block; root's are all */
+    for (int r = 0; r < e->n_ranks; r++) {
+        of_all[r] = is_root ? call->count : 0;
+        displs[!gathers][r] = is_root ? (size_t)r * call->count : 0;
+    }
+    v.coll = TT_COLL_ALL_TO_ALL;
+    v.send_counts = counts[1];
+    v.send_displs = displs[1];
+    v.recv_counts = counts[0];
+    v.recv_displs = displs[0];
+    if (p->host == p->host_of[call->root])
+        TT_TRY(exchange_within(e, &v));
+    tt_gpu_plan_begin(&plan, TT_GPU_MESSAGES, call);
+    for (int r = 0; r < e->n_ranks; r++) {
+        if (p->host_of[r] == p->host || (!is_root && r != call->root))
+            continue;
+        if (gathers != is_root)
+            tt_gpu_plan_out(&plan, tt_gpu_at(call->send, is_root ? (uint64_t)r * bytes : 0), bytes,
+                            r);
+        else
+            tt_gpu_plan_in(&plan, tt_gpu_at(call->recv, is_root ? (uint64_t)r * bytes : 0), bytes,
+                           r);
+    }
+    return plan.n_out + plan.n_in > 0 ? tt_gpu_plan_launch(e, &plan) : TUTTI_OK;
+}
+
 tutti_result tt_hier_gpu_move(struct tt_engine *e, const struct tt_call *call)
 {
-    if (call->coll == TT_COLL_BROADCAST && tt_gpu_is_worth_crossing(e, all_blocks(e, call)))
+    const int is_long = tt_gpu_is_worth_crossing(e, all_blocks(e, call));
+
+    if (call->coll == TT_COLL_BROADCAST && is_long)
         return broadcast_crossing(e, call);
-    return move_whole(e, call);
+    if ((call->coll == TT_COLL_GATHER || call->coll == TT_COLL_SCATTER) && is_long)
+        return rooted_crossing(e, call);
+    if (call->coll == TT_COLL_REDUCE && is_long)
+        return tt_hier_gpu_reduce(e, call);
+    return tt_hier_gpu_whole(e, call);
 }

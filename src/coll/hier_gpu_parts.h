@@ -87,9 +87,12 @@ struct tt_engine {
 
 tutti_result tt_hier_gpu_all_reduce(struct tt_engine *e, const struct tt_call *call);
 tutti_result tt_hier_gpu_reduce_scatter(struct tt_engine *e, const struct tt_call *call);
+tutti_result tt_hier_gpu_reduce(struct tt_engine *e, const struct tt_call *call);
 tutti_result tt_hier_gpu_all_gather(struct tt_engine *e, const struct tt_call *call);
 tutti_result tt_hier_gpu_all_to_all(struct tt_engine *e, const struct tt_call *call);
 tutti_result tt_hier_gpu_move(struct tt_engine *e, const struct tt_call *call); /* all others */
+/* All blocks through the host's memory, in one launch: reduce, even all_to_all, rooted moves, barrier. */
+tutti_result tt_hier_gpu_whole(struct tt_engine *e, const struct tt_call *call);
 
 tutti_result tt_hier_gpu_run(struct tt_engine *e, const struct tt_call *call);
 tutti_result tt_hier_gpu_p2p(struct tt_engine *e, struct tt_p2p ops[], size_t n_ops);

@@ -138,6 +138,7 @@ static tutti_result scatter_along_rail(struct tt_engine *e, const struct slice *
 {
     const struct tt_hier_place *p = &e->place;
     struct tt_gpu_plan plan;
+    int is_empty = 1;
 
     tt_gpu_plan_begin(&plan, TT_GPU_SCATTER, s->call)->most = p->n_hosts;
     for (int r = 0; r < e->n_ranks; r++)
@@ -146,11 +147,12 @@ static tutti_result scatter_along_rail(struct tt_engine *e, const struct slice *
     for (int h = 0; h < p->n_hosts; h++) {
         const int r = p->members[p->first[h] + p->local];
 
+        is_empty = is_empty && slice_of(s, r) == 0;
         tt_gpu_plan_out(&plan, partials_of(e, s, h), slice_of(s, r) * s->size, r);
     }
     tt_gpu_plan_in(&plan, tt_gpu_at(s->call->recv, s->at * s->size), slice_of(s, e->rank) * s->size,
                    e->rank);
-    return tt_gpu_plan_launch(e, &plan);
+    return is_empty ? TUTTI_OK : tt_gpu_plan_launch(e, &plan);
 }
 
 static tutti_result reduce_scatter_rails(struct tt_engine *e, const struct tt_call *call)
@@ -182,4 +184,18 @@ tutti_result tt_hier_gpu_reduce_scatter(struct tt_engine *e, const struct tt_cal
     return e->partials && !tt_hier_is_flat(call) && tt_gpu_is_worth_crossing(e, bytes)
                ? reduce_scatter_rails(e, call)
                : reduce_scatter_whole(e, call);
+}
+
+/* As a reduce_scatter whose blocks are empty but for root's. */
+tutti_result tt_hier_gpu_reduce(struct tt_engine *e, const struct tt_call *call)
+{
+    size_t counts[TT_HIER_GPU_MAX_RANKS] = {0};
+    struct tt_call scatter = *call;
+
+    if (!e->partials || tt_hier_is_flat(call))
+        return tt_hier_gpu_whole(e, call);
+    counts[call->root] = call->count;
+    scatter.coll = TT_COLL_REDUCE_SCATTER;
+    scatter.counts = counts;
+    return reduce_scatter_rails(e, &scatter);
 }
