@@ -44,8 +44,7 @@ static const char *reason_against(const tutti_channel_set *s)
 
     if (ways == 0)
         return "no device of the network reaches GPU memory: that takes an RDMA card, a UCX with "
-               "CUDA, and "
-               "the kernel module nvidia_peermem or dma-bufs";
+               "CUDA, and the kernel module nvidia_peermem or dma-bufs";
     if (!tt_cuda_is_direct(s->device, s->memory, !(ways & TT_NET_GPU_PEERMEM)))
         return "the GPU's driver does not let other devices reach the memory of the channels";
     return NULL;

@@ -122,14 +122,18 @@ static tutti_result reduce_within(struct tt_engine *e, const struct slice *s)
     within.counts = counts;
     within.send_displs = displs;
     for (int h = 0; h < p->n_hosts; h++) {
+        size_t all = 0;
+
         for (int i = 0; i < p->n_local; i++) {
             const int r = p->members[p->first[h] + i];
 
             counts[i] = slice_of(s, r);
             displs[i] = s->displs[r] + s->at;
+            all += counts[i];
         }
         within.recv = partials_of(e, s, h);
-        TT_TRY(tt_hier_gpu_within(e, &within));
+        if (all > 0)
+            TT_TRY(tt_hier_gpu_within(e, &within));
     }
     return TUTTI_OK;
 }
