@@ -20,7 +20,11 @@ static const char *missing(void)
 {
     const char *why;
 
-    return tt_ucx_get(&why) ? "" : why;
+    if (!tt_ucx_get(&why))
+        return why;
+    if (access("/sys/class/net", R_OK) != 0)
+        return "UCX finds the network's devices in /sys/class/net, which is not there: mount /sys";
+    return "";
 }
 
 static void describe(char *text_out, size_t bytes)
