@@ -4,8 +4,23 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Where the network is the real one, it has to be here. */
+static void need_network(void)
+{
+    const char *net = getenv("T_NET");
+    tutti_capability c = TUTTI_CAPABILITY_INIT;
+
+    if (net == NULL || strcmp(net, "ucx") != 0)
+        return;
+    for (size_t i = 0; tutti_capability_describe(i, &c) == TUTTI_OK; i++)
+        if (strcmp(c.name, "network library") == 0 && c.good != 1)
+            t_skip("%s", c.remedy);
+}
+
 void t_hosts(const char *letters)
 {
+    if (letters != NULL)
+        need_network();
     if (letters != NULL)
         setenv("T_HOSTS", letters, 1);
     else
