@@ -36,6 +36,8 @@ tutti_result tt_ucx_configure(const struct tt_ucx *ucx, const struct tt_provider
         {"TCP_TX_SEG_SIZE", "256k", 0, ANY},
         {"TCP_RX_SEG_SIZE", "256k", 0, ANY},
         {"TCP_MAX_NUM_EPS", "inf", 0, ANY},
+        /* Shared memory is never the way, but takes 4 MiB of /dev/shm for every net (containers have 64). */
+        {"TLS", "^sm", 0, ANY},
         /* Whether a message has left is known of those that are not copied (queued_bytes). */
         {"ZCOPY_THRESH", "32k", 0, ANY},
         {"TCP_USER_TIMEOUT", timeout, 22, ANY},
