@@ -1,9 +1,7 @@
 /* Checks, random numbers and times: see t.h. Where a failure goes is job.c's business. */
 #include "support/t.h"
 
-#include <stdlib.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "support/job.h"
 
@@ -58,9 +56,10 @@ void t_sleep_us(unsigned us)
     nanosleep(&pause, NULL);
 }
 
-static unsigned scale_of_build(void)
+unsigned t_scale(void)
 {
     const char *text = getenv("T_TIMEOUT_SCALE");
+
     const long scale = text != NULL ? strtol(text, NULL, 10) : 0;
 
     if (scale > 1 && scale < 1000)
@@ -72,23 +71,6 @@ static unsigned scale_of_build(void)
 #else
     return 1;
 #endif
-}
-
-static unsigned crowd = 1; /* programs that want a core, for each */
-
-/* Once, before there are ranks: they are to agree on their deadlines. */
-__attribute__((constructor)) static void count_crowd(void)
-{
-    const double cores = (double)sysconf(_SC_NPROCESSORS_ONLN);
-    double load = 0;
-
-    if (getloadavg(&load, 1) == 1 && cores >= 1 && load > cores)
-        crowd = load < 8 * cores ? (unsigned)(load / cores) + 1 : 8;
-}
-
-unsigned t_scale(void)
-{
-    return scale_of_build() > crowd ? scale_of_build() : crowd;
 }
 
 static int full_run;

@@ -70,8 +70,7 @@ uint64_t t_hash(uint64_t a, uint64_t b); /* two numbers to a third, well mixed *
 uint64_t t_now_ns(void);
 void t_sleep_us(unsigned us);
 
-/* Limits of time are multiplied by this: 1; more under sanitizers, as ctest says, and where the load is more than the
- * cores. */
+/* Limits of time are multiplied by this: 1, more under sanitizers or as ctest says. */
 unsigned t_scale(void);
 
 /* Repetitions for a test: `quick`, or `full` where the program was started with the word "full". */
