@@ -183,22 +183,23 @@ static tutti_result exchange_words(struct proof *f, int *is_good)
 }
 
 /* Collective. */
-static tutti_result prove_with(tutti_channel_set *s, struct proof *f, int *is_good)
+static tutti_result prove_with(tutti_channel_set *s, struct proof *f)
 {
     const struct tt_exchange x = tt_channel_exchange(s);
     tutti_result result;
+    int is_good = 0;
 
     TT_TRY(
         tt_net_expose_gpu(f->p->net, &x, f->memory, 2 * (uint64_t)s->n_ranks * PROOF, &f->region));
     result = tt_cuda_copier_enter(f->p->copier);
     if (result == TUTTI_OK)
-        result = exchange_words(f, is_good);
+        result = exchange_words(f, &is_good);
     tt_cuda_copier_leave(f->p->copier);
     result = tt_channel_agree(s, result);
     tt_net_hide(f->region);
     if (result == TUTTI_OK)
-        result = all_say(s, *is_good, is_good);
-    if (result == TUTTI_OK && !*is_good)
+        result = all_say(s, is_good, &is_good);
+    if (result == TUTTI_OK && !is_good)
         result = TT_FAIL(TUTTI_E_UNSUPPORTED, "what was sent is not what came");
     return result;
 }
@@ -207,13 +208,12 @@ static tutti_result prove(tutti_channel_set *s)
 {
     struct proof f = {.p = &s->ports[0]};
     void *memory = NULL;
-    int is_good = 0;
     tutti_result result = tt_cuda_words_new(s->device, 2 * (uint64_t)s->n_ranks * PROOF, &memory);
 
     f.memory = memory;
     result = tt_channel_agree(s, result);
     if (result == TUTTI_OK)
-        result = prove_with(s, &f, &is_good);
+        result = prove_with(s, &f);
     tt_cuda_words_free(s->device, memory);
     return result;
 }

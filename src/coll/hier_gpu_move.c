@@ -1,15 +1,6 @@
 /* Calls of GPUs on several hosts that only move data. */
 #include "coll/hier_gpu_parts.h"
 
-static uint64_t all_blocks(const struct tt_engine *e, const struct tt_call *call)
-{
-    uint64_t bytes = 0;
-
-    for (int r = 0; r < e->n_ranks; r++)
-        bytes += tt_gpu_block_of(call, r);
-    return bytes;
-}
-
 /* ---- all_gather ---- */
 
 static tutti_result all_gather_whole(struct tt_engine *e, const struct tt_call *call)
@@ -143,8 +134,8 @@ tutti_result tt_hier_gpu_all_gather(struct tt_engine *e, const struct tt_call *c
 {
     if (call->parts)
         return gather_rows(e, call);
-    return tt_gpu_is_worth_crossing(e, all_blocks(e, call)) ? all_gather_crossing(e, call)
-                                                            : all_gather_whole(e, call);
+    return tt_gpu_is_worth_crossing(e, tt_gpu_all_blocks(e, call)) ? all_gather_crossing(e, call)
+                                                                   : all_gather_whole(e, call);
 }
 
 /* ---- all_to_all ---- */
@@ -203,8 +194,8 @@ static tutti_result all_to_all_even(struct tt_engine *e, const struct tt_call *c
     size_t counts[TT_HIER_GPU_MAX_RANKS], displs[TT_HIER_GPU_MAX_RANKS];
     struct tt_call v = *call;
 
-    if (call->send == call->recv || !tt_gpu_is_worth_crossing(e, all_blocks(e, call)))
-        return tt_hier_gpu_move(e, call);
+    if (call->send == call->recv || !tt_gpu_is_worth_crossing(e, tt_gpu_all_blocks(e, call)))
+        return tt_hier_gpu_whole(e, call);
     for (int r = 0; r < e->n_ranks; r++) {
         counts[r] = call->count;
         displs[r] = (size_t)r * call->count;
@@ -330,13 +321,13 @@ static tutti_result rooted_crossing(struct tt_engine *e, const struct tt_call *c
 
 tutti_result tt_hier_gpu_move(struct tt_engine *e, const struct tt_call *call)
 {
-    const int is_long = tt_gpu_is_worth_crossing(e, all_blocks(e, call));
-
-    if (call->coll == TT_COLL_BROADCAST && is_long)
-        return broadcast_crossing(e, call);
-    if ((call->coll == TT_COLL_GATHER || call->coll == TT_COLL_SCATTER) && is_long)
-        return rooted_crossing(e, call);
-    if (call->coll == TT_COLL_REDUCE && is_long)
-        return tt_hier_gpu_reduce(e, call);
-    return tt_hier_gpu_whole(e, call);
+    if (!tt_gpu_is_worth_crossing(e, tt_gpu_all_blocks(e, call)))
+        return tt_hier_gpu_whole(e, call);
+    switch (call->coll) {
+    case TT_COLL_BROADCAST: return broadcast_crossing(e, call);
+    case TT_COLL_REDUCE: return tt_hier_gpu_reduce(e, call);
+    case TT_COLL_GATHER:
+    case TT_COLL_SCATTER: return rooted_crossing(e, call);
+    default: return tt_hier_gpu_whole(e, call);
+    }
 }

@@ -54,8 +54,8 @@ struct tt_engine {
     enum tt_algo algo;           /* of steps within the host */
     struct tt_cuda_stage *stage;
     uint64_t slot_bytes;
-    unsigned char
-        *partials; /* on the GPU, of reduce_scatter: [partial_bytes]. NULL: hosts are uneven */
+    /* On the GPU, of reduce_scatter: [partial_bytes]. NULL: hosts are uneven, or have one GPU each. */
+    unsigned char *partials;
     uint64_t partial_bytes;
     struct tt_proxy *proxy;
     _Atomic int is_stopping, is_busy; /* busy: in the midst of a call */
@@ -120,9 +120,10 @@ tutti_result tt_gpu_plan_launch(struct tt_engine *e, struct tt_gpu_plan *plan);
 tutti_result tt_hier_gpu_within(struct tt_engine *e, struct tt_call *call);
 
 unsigned char *tt_gpu_at(const void *base, uint64_t offset); /* NULL: of none */
-/* Bytes of rank r's block, where all ranks know them; the longest of all, times `unit`, and how many are
- * not empty. */
+/* Bytes of rank r's block, where all ranks know them; of all ranks' blocks; the longest of all, times `unit`,
+ * and how many are not empty. */
 uint64_t tt_gpu_block_of(const struct tt_call *call, int r);
+uint64_t tt_gpu_all_blocks(const struct tt_engine *e, const struct tt_call *call);
 void tt_gpu_measure(const struct tt_engine *e, struct tt_gpu_plan *plan, const struct tt_call *call,
                     uint64_t unit);
 

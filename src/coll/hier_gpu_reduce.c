@@ -100,7 +100,7 @@ struct slice {
 
 static size_t slice_of(const struct slice *s, int r)
 {
-    const size_t count = s->call->counts ? s->call->counts[r] : s->call->count;
+    const size_t count = tt_gpu_block_of(s->call, r) / s->size;
     const size_t left = count > s->at ? count - s->at : 0;
 
     return left < s->most ? left : s->most;
@@ -166,7 +166,7 @@ static tutti_result reduce_scatter_rails(struct tt_engine *e, const struct tt_ca
 
     s.most = e->partial_bytes / (size_t)e->place.n_hosts / 64 * 64 / s.size;
     for (int r = 0; r < e->n_ranks; r++) {
-        const size_t count = call->counts ? call->counts[r] : call->count;
+        const size_t count = tt_gpu_block_of(call, r) / s.size;
 
         s.displs[r] = before;
         before += count;
@@ -181,11 +181,8 @@ static tutti_result reduce_scatter_rails(struct tt_engine *e, const struct tt_ca
 
 tutti_result tt_hier_gpu_reduce_scatter(struct tt_engine *e, const struct tt_call *call)
 {
-    uint64_t bytes = 0;
-
-    for (int r = 0; r < e->n_ranks; r++)
-        bytes += tt_gpu_block_of(call, r);
-    return e->partials && !tt_hier_is_flat(call) && tt_gpu_is_worth_crossing(e, bytes)
+    return e->partials && !tt_hier_is_flat(call) &&
+                   tt_gpu_is_worth_crossing(e, tt_gpu_all_blocks(e, call))
                ? reduce_scatter_rails(e, call)
                : reduce_scatter_whole(e, call);
 }

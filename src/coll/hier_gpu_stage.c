@@ -27,6 +27,15 @@ uint64_t tt_gpu_block_of(const struct tt_call *call, int r)
     return (call->counts ? call->counts[r] : call->count) * tt_dtype_bytes(call->dtype);
 }
 
+uint64_t tt_gpu_all_blocks(const struct tt_engine *e, const struct tt_call *call)
+{
+    uint64_t bytes = 0;
+
+    for (int r = 0; r < e->n_ranks; r++)
+        bytes += tt_gpu_block_of(call, r);
+    return bytes;
+}
+
 void tt_gpu_measure(const struct tt_engine *e, struct tt_gpu_plan *plan, const struct tt_call *call,
                     uint64_t unit)
 {

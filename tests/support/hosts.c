@@ -19,12 +19,12 @@ static void need_network(void)
 
 void t_hosts(const char *letters)
 {
-    if (letters != NULL)
+    if (letters != NULL) {
         need_network();
-    if (letters != NULL)
         setenv("T_HOSTS", letters, 1);
-    else
+    } else {
         unsetenv("T_HOSTS");
+    }
 }
 
 int t_has_hosts(void)

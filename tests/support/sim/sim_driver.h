@@ -48,14 +48,12 @@ void sim_memset(void *p, int byte, size_t bytes);
 SIM_API int tt_sim_n_objects(void);
 void sim_count_object(int change);
 
+/* CUDA_SUCCESS if all of p[0 .. bytes) is device memory that may be used. */
+CUresult sim_check_range(CUdeviceptr p, size_t bytes);
+
 /* ---- sim_network.c ---- */
 
 /* A device of the network writes this GPU's memory: to be seen for certain after cuFlushGPUDirectRDMAWrites only. */
 SIM_API void tt_sim_write_later(void *to, const void *data, size_t bytes);
-
-/* ---- sim_memory.c ---- */
-
-/* CUDA_SUCCESS if all of p[0 .. bytes) is device memory that may be used. */
-CUresult sim_check_range(CUdeviceptr p, size_t bytes);
 
 #endif
