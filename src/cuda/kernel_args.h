@@ -102,9 +102,16 @@ struct tt_cuda_base {
     struct tt_cuda_layout layout;
 };
 
+/* Who gets the result of which part of `send`: everybody of everything; root of everything; rank r of shard r
+ * only; everybody of everything again, but each rank reduces all of it itself: a shard, for each rank, is all
+ * of `send`. What is pushed to an owner and not passed on by him takes one hop, else it is two. */
+enum tt_cuda_result_to { TT_RESULT_ALL, TT_RESULT_ROOT, TT_RESULT_SHARD, TT_RESULT_WHOLE };
+
+#define TT_CUDA_HOPS(result_to) ((result_to) < TT_RESULT_SHARD ? 2u : 1u)
+
 /* What one-shot and two-shot can hold. One-shot: the most bytes of `send`. Two-shot: the most bytes
- * of `chunk`: two chunks are under way, each with a slot of every source and one of every owner (of two
- * ranks, the only peer is either). */
+ * of `chunk`: two chunks are under way, each with a slot of every source and, for the second hop, one of
+ * every owner (of two ranks, the only peer is either). */
 static inline uint64_t tt_cuda_one_shot_bytes(const struct tt_cuda_layout *layout, int n_ranks,
                                               int packets)
 {
@@ -113,11 +120,12 @@ static inline uint64_t tt_cuda_one_shot_bytes(const struct tt_cuda_layout *layou
 }
 
 static inline uint64_t tt_cuda_two_shot_chunk(const struct tt_cuda_layout *layout, int n_ranks,
-                                              int packets)
+                                              int packets, int32_t result_to)
 {
     const uint64_t n = (uint64_t)n_ranks, slots = n == 2 ? 1 : n; /* tt_slots() */
+    const uint64_t places = 2 * slots * TT_CUDA_HOPS(result_to);
 
-    return (packets ? n * layout->packet_slot / (8 * slots) : layout->sentinel_half / (4 * slots)) &
+    return (packets ? n * layout->packet_slot / 2 : layout->sentinel_half) / places &
            ~(uint64_t)127;
 }
 
@@ -131,10 +139,8 @@ struct tt_cuda_counts {
     int32_t is_one;
 };
 
-/* SHARD: two-shot, whose first hop is all that it needs, or direct; never one-shot. */
-enum tt_cuda_result_to { TT_RESULT_ALL, TT_RESULT_SHARD, TT_RESULT_ROOT };
-
-/* all_reduce, reduce_scatter(v), reduce. Rank r reduces shard r of everybody's send. */
+/* all_reduce, reduce_scatter(v), reduce. Rank r reduces shard r of everybody's send. One-shot: ALL and ROOT;
+ * direct: all but WHOLE. */
 struct tt_cuda_reduce_args {
     const unsigned char *send;
     unsigned char *recv; /* RESULT_SHARD: of my shard only; RESULT_ROOT: used by root only */

@@ -48,7 +48,8 @@ static enum body even_body(enum body body, const struct tt_cuda_reduce_args *arg
     if (body == ONE_SHOT && args->result_to == TT_RESULT_ALL && args->aligned && args->bytes > 0 &&
         args->bytes % 16 == 0)
         return ONE_SHOT_EVEN;
-    if (body == TWO_SHOT && args->result_to != TT_RESULT_ROOT && args->stride > 0)
+    if (body == TWO_SHOT && args->stride > 0 && args->result_to != TT_RESULT_ROOT &&
+        (args->result_to != TT_RESULT_WHOLE || args->base.n_ranks == 2))
         return TWO_SHOT_EVEN;
     return body;
 }
@@ -95,6 +96,17 @@ static uint64_t share_as_given(struct tt_cuda_reduce_args *args, const struct tt
     }
     args->bytes = at;
     return longest;
+}
+
+/* Everything to everybody, by chunks: what is shared are copies. */
+static uint64_t share_whole(struct tt_cuda_reduce_args *args, int n)
+{
+    args->result_to = TT_RESULT_WHOLE;
+    for (int r = 0; r < n; r++) {
+        args->shard_at[r] = 0;
+        args->shard_bytes[r] = args->bytes;
+    }
+    return args->bytes;
 }
 
 /* Fewest chunks, all about as long. */
@@ -194,7 +206,8 @@ static tutti_result reduce_counted(struct tt_engine *e, const struct tt_call *ca
 {
     const tutti_device_counts *c = call->device_counts;
     const int packets = by_packets(call->dtype);
-    const uint64_t most = tt_cuda_two_shot_chunk(&e->limits.layout, e->n_ranks, packets);
+    const uint64_t most =
+        tt_cuda_two_shot_chunk(&e->limits.layout, e->n_ranks, packets, TT_RESULT_SHARD);
     struct tt_cuda_reduce_args args;
     struct tt_cuda_shape shape;
 
@@ -224,6 +237,7 @@ tutti_result tt_cuda_reduce(struct tt_engine *e, const struct tt_call *call)
     struct tt_cuda_reduce_args args;
     struct tt_cuda_shape shape;
     enum tt_algo wanted;
+    enum body body;
     uint64_t longest, most;
     int in_windows = 1;
 
@@ -247,18 +261,23 @@ tutti_result tt_cuda_reduce(struct tt_engine *e, const struct tt_call *call)
             shape = tt_cuda_reduce_shape(&e->limits, call->coll, TT_ALGO_TWO_SHOT, args.bytes, 0,
                                          packets);
     }
-    most = tt_cuda_two_shot_chunk(&e->limits.layout, n, packets);
+    body = body_of(shape.algo);
+    if (body == ONE_SHOT && args.bytes > tt_cuda_one_shot_bytes(&e->limits.layout, n, packets)) {
+        body = TWO_SHOT;
+        longest = share_whole(&args, n);
+    }
+    most = tt_cuda_two_shot_chunk(&e->limits.layout, n, packets, args.result_to);
     if (longest > 0 && longest <= 2 * most) /* no second chunk to keep apart */
         most = longest;
     args.chunk = chunk_bytes(longest, most);
     args.aligned = is_aligned(&args, n, in_windows && shape.algo == TT_ALGO_DIRECT, has_gaps);
-    args.stride =
-        args.aligned && !has_gaps && longest % 16 == 0 && longest * (uint64_t)n == args.bytes
-            ? longest
-            : 0;
+    args.stride = args.aligned && !has_gaps && longest % 16 == 0 &&
+                          (longest * (uint64_t)n == args.bytes || args.result_to == TT_RESULT_WHOLE)
+                      ? longest
+                      : 0;
     args.base.meet = (uint32_t)some_are_silent(&args, shape.algo, n);
     tt_cuda_note(e, call, args.bytes);
     tt_cuda_trace(e, call, args.bytes, &shape);
-    return tt_cuda_launch(e, variant(body_of(shape.algo), call->dtype, n, &args), shape.n_blocks,
-                          shape.n_threads, &args, sizeof(args), call->stream);
+    return tt_cuda_launch(e, variant(body, call->dtype, n, &args), shape.n_blocks, shape.n_threads,
+                          &args, sizeof(args), call->stream);
 }

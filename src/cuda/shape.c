@@ -92,19 +92,20 @@ struct tt_cuda_shape tt_cuda_reduce_shape(const struct tt_cuda_limits *limits, e
                                                                                : REDUCE_ROOT) +
                                              (packets != 0));
     const uint64_t shard = bytes / (uint64_t)limits->n_ranks + 1;
+    const int fits = bytes <= tt_cuda_one_shot_bytes(&limits->layout, limits->n_ranks, packets);
     enum tt_algo algo =
         force != TT_ALGO_AUTO ? force : choose(family, limits->n_ranks, bytes, in_windows);
 
     if (algo == TT_ALGO_DIRECT && !in_windows)
         algo = TT_ALGO_TWO_SHOT;
-    if (algo == TT_ALGO_ONE_SHOT &&
-        (coll == TT_COLL_REDUCE_SCATTER ||
-         bytes > tt_cuda_one_shot_bytes(&limits->layout, limits->n_ranks, packets)))
+    if (algo == TT_ALGO_ONE_SHOT && coll != TT_COLL_ALL_REDUCE &&
+        (coll == TT_COLL_REDUCE_SCATTER || !fits))
         algo = TT_ALGO_TWO_SHOT;
     if (algo == TT_ALGO_DIRECT)
         return widen(limits, algo, DIRECT, shard / 16 + 1);
-    if (algo == TT_ALGO_ONE_SHOT)
-        return widen(limits, algo, ONE_SHOT, bytes / (packets ? 8 : 16) + 1);
+    if (algo ==
+        TT_ALGO_ONE_SHOT) /* what does not fit goes by chunks through the memory of two-shot */
+        return widen(limits, algo, fits ? ONE_SHOT : TWO_SHOT, bytes / (packets ? 8 : 16) + 1);
     return widen(limits, TT_ALGO_TWO_SHOT, TWO_SHOT, shard / (packets ? 8 : 16) + 1);
 }
 

@@ -60,7 +60,9 @@ static void areas_do_not_overlap(void **state)
             assert_int_equal(l.p2p_slot % ((uint64_t)16 * TT_CUDA_P2P_LANES * TT_CUDA_P2P_RING), 0);
             for (int packets = 0; packets < 2; packets++) {
                 assert_true(tt_cuda_one_shot_bytes(&l, n, packets) >= 16);
-                assert_true(tt_cuda_two_shot_chunk(&l, n, packets) >= 16);
+                assert_true(tt_cuda_two_shot_chunk(&l, n, packets, TT_RESULT_ALL) >= 16);
+                assert_true(tt_cuda_two_shot_chunk(&l, n, packets, TT_RESULT_WHOLE) >=
+                            2 * tt_cuda_two_shot_chunk(&l, n, packets, TT_RESULT_ALL));
             }
             assert_true(l.p2p_slot > 0 && l.staging_slot >= 4096);
         }
@@ -90,8 +92,9 @@ static void check_reduction(const struct tt_cuda_limits *limits, enum tt_coll co
                 const struct tt_cuda_shape s =
                     tt_cuda_reduce_shape(limits, coll, forces[f], bytes, windows, packets);
                 const int fits =
-                    coll != TT_COLL_REDUCE_SCATTER &&
-                    bytes <= tt_cuda_one_shot_bytes(&limits->layout, limits->n_ranks, packets);
+                    coll == TT_COLL_ALL_REDUCE ||
+                    (coll == TT_COLL_REDUCE &&
+                     bytes <= tt_cuda_one_shot_bytes(&limits->layout, limits->n_ranks, packets));
 
                 check_width(limits, s);
                 assert_true(s.algo == TT_ALGO_ONE_SHOT || s.algo == TT_ALGO_TWO_SHOT ||
