@@ -1,13 +1,16 @@
 /*
  * Port channels from kernels, between two GPUs of one machine through the network:
  *     tutti run -n 2 -- build/release/bench/ports_gpu_bench
- * Trigger to wire: from before a kernel queues a trigger until it sees that the proxy has posted it, which is
- * later by up to one load from host memory (printed beside it). Then a put with a signal there and back (half
- * of it), packets there and back, and the rate of small messages of 16 blocks against the number of
- * proxies. Medians, in microseconds.
+ * Trigger to proxy: from before a kernel queues a trigger until its proxy has understood it (a flush, which sends
+ * nothing at once); trigger to wire: the same of packets, which have gone through the network's own send() then.
+ * The kernel sees either by a word in host memory; what that way back takes is subtracted: half of what a word
+ * takes to a thread of the host and back. Then a put with a signal there and back (half of it), packets there
+ * and back, and the rate of small messages of 16 blocks against the number of proxies. Medians, in
+ * microseconds.
  */
 #include <cstdio>
 #include <cstdlib>
+#include <thread>
 
 #include <cuda_runtime.h>
 #include <tutti/device.h>
@@ -42,23 +45,49 @@ __device__ static uint64_t ns(void)
     return now;
 }
 
-__global__ void trigger_to_wire(const __grid_constant__ channels c, uint64_t *out, uint64_t *loads)
+__device__ static void pace(uint64_t from) /* not the rate: each by itself */
+{
+    while (ns() - from < 30000)
+        ;
+}
+
+/* A word to the host and back: word[0] is the kernel's, word[16] what a thread of the host makes of it. */
+__global__ void echo(uint64_t *word, uint64_t *out)
 {
     for (int i = 0; i < SAMPLES; i++) {
         const uint64_t from = ns();
-        uint64_t number, posted;
 
-        if (tutti_dev_push(&c.at[0], TUTTI_CHANNEL_PUT_PACKETS, 0, 0, 8, &number) != TUTTI_OK)
+        asm volatile("st.release.sys.u64 [%0], %1;" ::"l"(word), "l"((uint64_t)i + 1) : "memory");
+        while (tutti_dev_acquire(word + 16) != (uint64_t)i + 1)
+            if (ns() - from > 1000000000)
+                return;
+        out[i] = ns() - from;
+        pace(from);
+    }
+}
+
+static void answer(uint64_t *word)
+{
+    for (uint64_t i = 1; i <= SAMPLES; i++) {
+        while (__atomic_load_n(word, __ATOMIC_ACQUIRE) < i)
+            ;
+        __atomic_store_n(word + 16, i, __ATOMIC_RELEASE);
+    }
+}
+
+__global__ void trigger_to(const __grid_constant__ channels c, uint32_t op, uint64_t *out)
+{
+    for (int i = 0; i < SAMPLES; i++) {
+        const uint64_t from = ns();
+        uint64_t number;
+
+        if (tutti_dev_push(&c.at[0], (tutti_channel_op)op, 0, 0, 8, &number) != TUTTI_OK)
             return;
         while (tutti_dev_acquire(c.at[0].done) <= number)
             if (ns() - from > 1000000000)
                 return;
-        posted = ns();
-        out[i] = posted - from;
-        (void)tutti_dev_acquire(c.at[0].done);
-        loads[i] = ns() - posted;
-        while (ns() - from < 30000) /* not the rate: each by itself */
-            ;
+        out[i] = ns() - from;
+        pace(from);
     }
     (void)tutti_channel_flush(&c.at[0]);
 }
@@ -112,7 +141,7 @@ struct bench {
     void *memory;
     tutti_channel_set *set;
     channels ch;
-    uint64_t *out, *loads; /* of the host, seen by kernels */
+    uint64_t *out, *word; /* of the host, seen by kernels */
     uint32_t flag;
 };
 
@@ -152,19 +181,35 @@ static void finish(bench *b, const char *what)
     cuda(cudaDeviceSynchronize(), "barrier");
 }
 
+/* One way of a word between a kernel and the host. */
+static double run_echo(bench *b)
+{
+    std::thread host(answer, b->word);
+
+    echo<<<1, 1>>>(b->word, b->out);
+    cuda(cudaDeviceSynchronize(), "echo");
+    __atomic_store_n(b->word, SAMPLES, __ATOMIC_RELEASE); /* if the kernel has given up */
+    host.join();
+    return median_us(b->out, SAMPLES) / 2;
+}
+
+static void run_trigger(bench *b, const char *what, tutti_channel_op op, double way_back)
+{
+    if (b->info.rank == 0)
+        trigger_to<<<1, 1>>>(b->ch, op, b->out);
+    finish(b, what);
+    if (b->info.rank == 0)
+        printf("%-28s %8.2f us (and %.2f until the kernel knows)\n", what,
+               median_us(b->out, SAMPLES) - way_back, way_back);
+}
+
 static void run_latencies(bench *b)
 {
     const int is_first = b->info.rank == 0;
+    const double way_back = is_first ? run_echo(b) : 0;
 
-    if (is_first)
-        trigger_to_wire<<<1, 1>>>(b->ch, b->out, b->loads);
-    finish(b, "trigger to wire");
-    if (is_first) {
-        const double us = median_us(b->out, SAMPLES);
-
-        printf("trigger to wire              %8.2f us (a load from host memory: %.2f)\n", us,
-               median_us(b->loads, SAMPLES));
-    }
+    run_trigger(b, "trigger to proxy", TUTTI_CHANNEL_FLUSH, way_back);
+    run_trigger(b, "trigger to wire", TUTTI_CHANNEL_PUT_PACKETS, way_back);
     for (uint64_t bytes = 0; bytes <= MOST; bytes = bytes ? bytes * 8 : 8) {
         const int n = bytes < 65536 ? SAMPLES : SAMPLES / 20;
 
@@ -215,7 +260,8 @@ int main(void)
     }
     check(tutti_mem_alloc(b.comm, (size_t)2 * MOST, &b.memory), "memory");
     cuda(cudaMallocHost(&b.out, SAMPLES * sizeof(*b.out)), "memory");
-    cuda(cudaMallocHost(&b.loads, SAMPLES * sizeof(*b.loads)), "memory");
+    cuda(cudaMallocHost(&b.word, 32 * sizeof(*b.word)), "memory");
+    b.word[0] = b.word[16] = 0;
     b.flag = 1;
     open_set(&b, 1);
     run_latencies(&b);

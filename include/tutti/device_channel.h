@@ -239,11 +239,11 @@ TUTTI_CHANNEL_FN int tutti_dev_push(const tutti_channel *c, tutti_channel_op op,
             return result;
         tutti_dev_store(c->seen, tutti_dev_load(c->done));
     }
-    tutti_dev_fence();
+    tutti_dev_fence(); /* once: each word says by its turn that it is there, in whatever order they come */
     tutti_dev_store(&word[0], turn | (to & TUTTI_TRIGGER_MASK));
     tutti_dev_store(&word[1], turn | (from & TUTTI_TRIGGER_MASK));
     tutti_dev_store(&word[2], turn | (bytes & TUTTI_TRIGGER_MASK));
-    tutti_dev_release(&word[3], turn | (uint64_t)op << 32 | c->id);
+    tutti_dev_store(&word[3], turn | (uint64_t)op << 32 | c->id);
     *number_out = number;
 #if !defined(__CUDA_ARCH__) && !defined(TUTTI_DEVICE_WORDS)
     tutti_channel_kick(c);

@@ -130,6 +130,7 @@ static int put_packets(struct tt_port *p, const struct order *o)
     p->peers[o->peer].is_used = 1;
     TT_TRY(tt_net_put(p->net, o->peer, place + l->packets_out + at, o->bytes * 2, p->arena_region,
                       tt_port_theirs(p) + l->packets_in + at));
+    tt_net_push(p->net, o->peer);
     return 1;
 }
 

@@ -427,6 +427,14 @@ tutti_result tt_net_put(struct tt_net *net, int peer, const void *src, uint64_t 
     return TUTTI_OK;
 }
 
+void tt_net_push(struct tt_net *net, int peer)
+{
+    struct tt_net_endpoint *e = net->ranks[peer].endpoint;
+
+    if (e && e->n_started != e->n_posted)
+        pump(e, 0);
+}
+
 tutti_result tt_net_signal(struct tt_net *net, int peer, struct tt_net_region *region, uint64_t at,
                            uint64_t value)
 {

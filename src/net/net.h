@@ -71,12 +71,15 @@ typedef int (*tt_net_take_fn)(void *context, uint64_t at, const void *data, uint
 void tt_net_offer(struct tt_net_region *region, tt_net_take_fn take, void *context);
 
 /* Copy `bytes` to offset `at` of the peer's part of the region. `src` may be any host memory, or memory of
- * the GPU that is exposed; it may be changed once tt_net_sent() says so. Refused with TUTTI_E_ARG where it would leave the region. Returns
- * at once unless 256 are under way to the peer already; TUTTI_E_TIMEOUT if none of them has been sent for
- * as long as the net's timeout. To a peer that has left (not died) it is a put that nobody will miss:
- * TUTTI_OK, counted as sent. */
+ * the GPU that is exposed; it may be changed once tt_net_sent() says so. Refused with TUTTI_E_ARG where it
+ * would leave the region. Returns at once unless 256 are under way to the peer already; TUTTI_E_TIMEOUT if
+ * none of them has been sent for as long as the net's timeout. To a peer that has left (not died) it is a put
+ * that nobody will miss: TUTTI_OK, counted as sent. */
 tutti_result tt_net_put(struct tt_net *net, int peer, const void *src, uint64_t bytes,
                         struct tt_net_region *region, uint64_t at);
+
+/* No signal will follow the last put to `peer`: it leaves now, and not with the next progress. */
+void tt_net_push(struct tt_net *net, int peer);
 
 /* Store `value` at offset `at` (multiple of 8) of the peer's part, after all earlier puts of this rank to
  * this peer are visible there: who reads it with acquire may read their data. */
