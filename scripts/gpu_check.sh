@@ -173,7 +173,7 @@ bench() # NAME OPTIONS...: table in NAME.log, all figures in NAME.json, a plot i
 {
     local name=$1
     shift
-    step "bench/$name" $((2 * limit)) "$release/tutti" bench "$@" --gpus "$n_gpus" --against nccl \
+    step "bench/$name" $((2 * limit)) "$release/tutti" bench "$@" --gpus "$n_gpus" \
         --json "$out/bench/$name.json" --plot "$out/bench/$name.svg"
     local status=$?
     sed 's/^/    /' "$out/bench/$name.log"
@@ -186,12 +186,15 @@ if wants bench && [ "$n_gpus" -gt 0 ]; then
     [ -z "$quick" ] || most=64M fewer='--replays 8 -f 4'
     # shellcheck disable=SC2086
     {
-        bench all_reduce_in_place all_reduce --graph --in-place -b 1K -e $most $fewer
-        bench all_reduce all_reduce --graph -b 1K -e 64M -f 4 $fewer
-        bench common all_gather reduce_scatter all_to_all broadcast --graph -b 8K -e 128M -f 4 $fewer
+        bench all_reduce_in_place all_reduce --graph --in-place --against nccl -b 1K -e $most $fewer
+        bench all_reduce all_reduce --graph --against nccl -b 1K -e 256M $fewer
+        bench common all_gather reduce_scatter all_to_all --graph --against nccl -b 8K -e 128M -f 4 $fewer
+        # NCCL 2.28 does not come back from a broadcast of 2 MiB in its windows.
+        bench broadcast_nccl broadcast --graph --against nccl -b 8K -e 512K -f 4 $fewer
+        bench broadcast broadcast --graph -b 8K -e 128M -f 4 $fewer
         bench others reduce gather scatter reduce_scatterv all_gatherv all_gatherv_rows all_to_allv \
             sendrecv barrier --graph -b 8K -e 8M -f 32 $fewer
-        bench eager all_reduce all_gather -b 1K -e 1M -f 16 $fewer
+        bench eager all_reduce all_gather --against nccl -b 1K -e 1M -f 16 $fewer
     }
     echo "benchmarks took $(seconds_since "$start") s"
 fi

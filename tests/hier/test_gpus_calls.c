@@ -69,10 +69,11 @@ static void long_calls(struct t_rank *t)
 
 static void run(void (*body)(struct t_rank *t), const char *hosts)
 {
-    struct t_job job = t_cuda_job((int)strlen(hosts), body);
+    struct t_job job;
 
-    job.config.scratch_bytes = SCRATCH;
     t_hosts(hosts);
+    job = t_cuda_job((int)strlen(hosts), body);
+    job.config.scratch_bytes = SCRATCH;
     if (t_is_wanted(job.n_ranks))
         t_run(&job);
     t_hosts(NULL);
@@ -125,8 +126,8 @@ static void flat_gives_the_bits_of_one_host(void **state)
 /* A name of an algorithm is that of the steps within a host. */
 static void forced_algorithms_are_taken(void **state)
 {
-    const struct t_job job = t_cuda_job(2, flat_calls);
     static char text[8192];
+    struct t_job job;
     int failed;
 
     (void)state;
@@ -134,6 +135,7 @@ static void forced_algorithms_are_taken(void **state)
     run(every_call, "0011");
     setenv("TUTTI_ALGO", "xmem", 1);
     t_hosts("01");
+    job = t_cuda_job(2, flat_calls);
     failed = t_run_quietly(&job, text, sizeof(text));
     t_hosts(NULL);
     unsetenv("TUTTI_ALGO");

@@ -53,11 +53,12 @@ static void check_failed(tutti_comm *comm, const struct t_device *d, void *p, tu
 
 static void run(void (*body)(struct t_rank *t), const char *hosts, uint64_t dies)
 {
-    struct t_job job = t_cuda_job((int)strlen(hosts), body);
+    struct t_job job;
 
+    t_hosts(hosts);
+    job = t_cuda_job((int)strlen(hosts), body);
     job.config.scratch_bytes = SCRATCH;
     job.dies = dies;
-    t_hosts(hosts);
     if (t_is_wanted(job.n_ranks))
         t_run(&job);
     t_hosts(NULL);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cuda/driver.h"
+#include "support/hosts.h"
 
 typedef struct CUgraph_st *CUgraph;
 typedef struct CUgraphNode_st *CUgraphNode;
@@ -128,9 +129,10 @@ struct t_job t_cuda_job(int n_ranks, void (*body)(struct t_rank *t))
     job.config.device = TUTTI_DEVICE_CUDA;
     job.n_devices = t_n_devices();
     job.limit_s = 240;
-    /* Processes on one real GPU take turns, and a turn of milliseconds is spent waiting. */
+    /* Processes on one real GPU take turns, and a turn of milliseconds is spent waiting. But hosts have
+     * processes of their own. */
     job.threads = ranks != NULL ? strcmp(ranks, "threads") == 0
-                                : !t_is_simulated() && n_ranks > job.n_devices;
+                                : !t_is_simulated() && n_ranks > job.n_devices && !t_has_hosts();
     return job;
 }
 
