@@ -434,6 +434,21 @@ static int is_gone(int pid)
     return state == 'X' || state == 'Z';
 }
 
+/* Of those that it knows, or of all. */
+static void look(struct tt_net *net, int everywhere)
+{
+    for (int r = 0; r < net->n_ranks; r++) {
+        struct peer *p = &net->peers[r];
+
+        if (r == net->rank || net->failed != TUTTI_OK || !is_gone(p->pid) ||
+            atomic_load(&p->inbox->has_left) ||
+            !(everywhere || p->used || net->mine->rings[r].head))
+            continue;
+        net->failed = TUTTI_E_PEER;
+        snprintf(net->text, sizeof(net->text), "lost rank %d on fake: its process is gone", r);
+    }
+}
+
 tutti_result tt_net_check_peer(struct tt_net *net, int peer)
 {
     const struct peer *p = &net->peers[peer];
@@ -441,24 +456,14 @@ tutti_result tt_net_check_peer(struct tt_net *net, int peer)
 
     if (net->failed != TUTTI_OK)
         return TT_FAIL(net->failed, "%s", net->text);
-    if (atomic_load(&p->inbox->has_left) && p->n_flying == 0 &&
-        atomic_load(&ring->head) == atomic_load(&ring->tail))
+    if (!atomic_load(&p->inbox->has_left) || p->n_flying > 0 ||
+        atomic_load(&ring->head) != atomic_load(&ring->tail))
+        return TUTTI_OK;
+    look(net, 1); /* who leaves because somebody died has said so before */
+    if (net->failed == TUTTI_OK)
         return TT_FAIL(TUTTI_E_PEER, "rank %d on fake has left: it has destroyed its communicator",
                        peer);
-    return TUTTI_OK;
-}
-
-static void look(struct tt_net *net)
-{
-    for (int r = 0; r < net->n_ranks; r++) {
-        struct peer *p = &net->peers[r];
-
-        if (r == net->rank || net->failed != TUTTI_OK || !is_gone(p->pid) ||
-            atomic_load(&p->inbox->has_left) || !(p->used || net->mine->rings[r].head))
-            continue;
-        net->failed = TUTTI_E_PEER;
-        snprintf(net->text, sizeof(net->text), "lost rank %d on fake: its process is gone", r);
-    }
+    return TT_FAIL(net->failed, "%s", net->text);
 }
 
 tutti_result tt_net_progress(struct tt_net *net)
@@ -485,7 +490,7 @@ tutti_result tt_net_progress(struct tt_net *net)
     }
     if (now > net->next_look_ns) {
         net->next_look_ns = now + 8000000;
-        look(net);
+        look(net, 0);
     }
     return net->failed == TUTTI_OK ? TUTTI_OK : TT_FAIL(net->failed, "%s", net->text);
 }
