@@ -36,7 +36,7 @@ TT_KERNEL(t_move_direct, tt_cuda_move_args)
     tt_move_direct_body(&args);
 }
 
-enum { MAX_N = 8, LAUNCHES = 12, GUARD = 48 };
+enum { MAX_N = 8, LAUNCHES = 12, GUARD = 48, WIDE = 100000 };
 enum kernel { PACKET, STAGED, DIRECT, BARRIER, N_KERNELS };
 enum pattern { ANY, EVEN, FROM_ROOT, TO_ROOT, GATHER_IN_PLACE, EXCHANGE_IN_PLACE, N_PATTERNS };
 
@@ -213,6 +213,7 @@ static void make_launch(struct launch *l)
     struct tt_cuda_move_args *first = &l->args[0];
     const int root = job.no_meet ? 0 : (int)below((uint64_t)job.n);
     uint64_t most, even;
+    int is_wide;
 
     memset(l, 0, sizeof(*l));
     l->kernel = (enum kernel)below(below(4) == 0 ? N_KERNELS : DIRECT);
@@ -223,17 +224,20 @@ static void make_launch(struct launch *l)
         l->kernel = PACKET;
         l->pattern = FROM_ROOT;
     }
-    l->blocks = 1 + (int)below(9);
-    l->threads =
-        l->kernel == STAGED ? 64 * TT_CUDA_STREAMS * (1 + (int)below(2)) : 32 * (1 + (int)below(3));
+    /* So many blocks that some do nothing but copy the own block, which is long. */
+    is_wide = l->kernel == DIRECT && below(2);
+    l->blocks = is_wide ? 8 + (int)below(16) : 1 + (int)below(9);
+    l->threads = is_wide               ? 32
+                 : l->kernel == STAGED ? 64 * TT_CUDA_STREAMS * (1 + (int)below(2))
+                                       : 32 * (1 + (int)below(3));
     first->n_parts = l->kernel == BARRIER ? 0 : l->kernel == DIRECT ? 1 : 1 + (int)below(4);
     for (int p = 0; p < first->n_parts; p++)
         first->part[p].unit_bytes = unit_bytes[below(T_LEN(unit_bytes))];
     first->streams = 1 + (int)below(TT_CUDA_STREAMS);
     first->in_place = l->pattern == EXCHANGE_IN_PLACE;
     first->chunk = below(2) ? 16 * (1 + below(8)) : 1 + below(4096);
-    most = most_units(l, first);
-    even = below(most + 1);
+    most = is_wide ? WIDE / (first->part[0].unit_bytes + 1) : most_units(l, first);
+    even = is_wide ? most : below(most + 1);
     for (int i = 0; i < job.n && l->kernel != BARRIER; i++)
         for (int k = 0; k < job.n; k++)
             l->units[i][k] = random_units(l->pattern, most, i, k, even, root);
