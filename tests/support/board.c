@@ -105,6 +105,14 @@ void t_skip(const char *format, ...)
     abort(); /* skip does not return */
 }
 
+/* Whoever would wait for a rank that has been skipped is skipped with it. */
+static void follow_skipped(const struct t_rank *t)
+{
+    for (int r = 0; r < t->n_ranks; r++)
+        if (atomic_load(&t->board->slots[r].state) == T_SKIPPED)
+            t_skip("%s", t->board->slots[r].text);
+}
+
 void t_meet(struct t_rank *t)
 {
     struct t_board *board = t->board;
@@ -115,10 +123,12 @@ void t_meet(struct t_rank *t)
         atomic_store(&board->met, round + 1);
     }
     for (unsigned spins = 0; atomic_load(&board->met) == round; spins++)
-        if (spins < 50)
+        if (spins < 50) {
             sched_yield();
-        else
+        } else {
+            follow_skipped(t);
             t_sleep_us(50);
+        }
 }
 
 void t_share_id(struct t_rank *t, int owner, uint64_t key, tutti_unique_id *id_out)
