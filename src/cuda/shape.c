@@ -103,8 +103,8 @@ struct tt_cuda_shape tt_cuda_reduce_shape(const struct tt_cuda_limits *limits, e
         algo = TT_ALGO_TWO_SHOT;
     if (algo == TT_ALGO_DIRECT)
         return widen(limits, algo, DIRECT, shard / 16 + 1);
-    if (algo ==
-        TT_ALGO_ONE_SHOT) /* what does not fit goes by chunks through the memory of two-shot */
+    /* What does not fit goes by chunks through the memory of two-shot. */
+    if (algo == TT_ALGO_ONE_SHOT)
         return widen(limits, algo, fits ? ONE_SHOT : TWO_SHOT, bytes / (packets ? 8 : 16) + 1);
     return widen(limits, TT_ALGO_TWO_SHOT, TWO_SHOT, shard / (packets ? 8 : 16) + 1);
 }
