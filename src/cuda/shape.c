@@ -128,7 +128,7 @@ struct tt_cuda_shape tt_cuda_move_shape(const struct tt_cuda_limits *limits, enu
     if (algo == TT_ALGO_DIRECT && !in_windows)
         algo = TT_ALGO_TWO_SHOT;
     if (algo == TT_ALGO_ONE_SHOT && pair_room > limits->layout.packet_slot)
-        algo = TT_ALGO_TWO_SHOT;
+        algo = in_windows ? TT_ALGO_DIRECT : TT_ALGO_TWO_SHOT;
     if (algo == TT_ALGO_DIRECT)
         return widen(limits, algo, MOVE_DIRECT, sent / (16 * MOVE_VECTORS));
     if (algo == TT_ALGO_ONE_SHOT)

@@ -139,6 +139,8 @@ static void every_move_has_a_shape(void **state)
                         assert_true(s.algo != TT_ALGO_ONE_SHOT ||
                                     room <= limits.layout.packet_slot);
                         assert_true(s.algo != TT_ALGO_DIRECT || windows);
+                        if (forces[f] == TT_ALGO_AUTO && windows) /* staging is for the others */
+                            assert_int_not_equal(s.algo, TT_ALGO_TWO_SHOT);
                     }
         }
 }
