@@ -200,12 +200,12 @@ bench() # NAME OPTIONS...: table in NAME.log, all figures in NAME.json, a plot i
 
 if wants bench && [ "$n_gpus" -gt 0 ]; then
     start=$(date +%s%N)
-    most=1G fewer='' # word splitting is meant
-    [ -z "$quick" ] || most=64M fewer='--replays 8 -f 4'
+    most=1G middle=256M fewer='' # word splitting is meant
+    [ -z "$quick" ] || most=64M middle=64M fewer='--replays 8 -f 4'
     # shellcheck disable=SC2086
     {
         bench all_reduce_in_place all_reduce --graph --in-place --against nccl -b 1K -e $most $fewer
-        bench all_reduce all_reduce --graph --against nccl -b 1K -e 256M $fewer
+        bench all_reduce all_reduce --graph --against nccl -b 1K -e $middle $fewer
         bench common all_gather reduce_scatter all_to_all --graph --against nccl -b 8K -e 128M -f 4 $fewer
         # NCCL 2.28 does not come back from a broadcast of 2 MiB in its windows.
         bench broadcast_nccl broadcast --graph --against nccl -b 8K -e 512K -f 4 $fewer

@@ -130,7 +130,8 @@ tutti_result tt_cuda_layout(int n_ranks, uint64_t scratch_bytes, struct tt_cuda_
 struct tt_cuda_shape {
     enum tt_algo algo;
     int n_blocks, n_threads;
-    int streams; /* of a staged move */
+    int streams;   /* of a staged move */
+    int in_chunks; /* one-shot of more than its memory holds, through that of two-shot */
 };
 struct tt_cuda_limits {
     int n_ranks;

@@ -262,7 +262,7 @@ tutti_result tt_cuda_reduce(struct tt_engine *e, const struct tt_call *call)
                                          packets);
     }
     body = body_of(shape.algo);
-    if (body == ONE_SHOT && args.bytes > tt_cuda_one_shot_bytes(&e->limits.layout, n, packets)) {
+    if (shape.in_chunks) {
         body = TWO_SHOT;
         longest = share_whole(&args, n);
     }

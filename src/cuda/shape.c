@@ -95,6 +95,7 @@ struct tt_cuda_shape tt_cuda_reduce_shape(const struct tt_cuda_limits *limits, e
     const int fits = bytes <= tt_cuda_one_shot_bytes(&limits->layout, limits->n_ranks, packets);
     enum tt_algo algo =
         force != TT_ALGO_AUTO ? force : choose(family, limits->n_ranks, bytes, in_windows);
+    struct tt_cuda_shape shape;
 
     if (algo == TT_ALGO_DIRECT && !in_windows)
         algo = TT_ALGO_TWO_SHOT;
@@ -103,9 +104,11 @@ struct tt_cuda_shape tt_cuda_reduce_shape(const struct tt_cuda_limits *limits, e
         algo = TT_ALGO_TWO_SHOT;
     if (algo == TT_ALGO_DIRECT)
         return widen(limits, algo, DIRECT, shard / 16 + 1);
-    /* What does not fit goes by chunks through the memory of two-shot. */
-    if (algo == TT_ALGO_ONE_SHOT)
-        return widen(limits, algo, fits ? ONE_SHOT : TWO_SHOT, bytes / (packets ? 8 : 16) + 1);
+    if (algo == TT_ALGO_ONE_SHOT) {
+        shape = widen(limits, algo, fits ? ONE_SHOT : TWO_SHOT, bytes / (packets ? 8 : 16) + 1);
+        shape.in_chunks = !fits;
+        return shape;
+    }
     return widen(limits, TT_ALGO_TWO_SHOT, TWO_SHOT, shard / (packets ? 8 : 16) + 1);
 }
 

@@ -21,13 +21,14 @@ static void ask_for_network(int to)
  * this one, and CUDA, which UCX may load, does not survive that. */
 static void need_network(void)
 {
+    static int is_here; /* not to be asked again */
     const char *net = getenv("T_NET");
     char missing[512];
     ssize_t n;
     int ends[2];
     pid_t pid;
 
-    if (net == NULL || strcmp(net, "ucx") != 0)
+    if (is_here || net == NULL || strcmp(net, "ucx") != 0)
         return;
     T_CHECK(pipe(ends) == 0 && (pid = fork()) >= 0, "cannot fork");
     if (pid == 0) {
@@ -40,6 +41,7 @@ static void need_network(void)
     waitpid(pid, NULL, 0);
     if (n > 0)
         t_skip("%.*s", (int)n, missing);
+    is_here = 1;
 }
 
 void t_hosts(const char *letters)

@@ -59,7 +59,6 @@ void t_sleep_us(unsigned us)
 unsigned t_scale(void)
 {
     const char *text = getenv("T_TIMEOUT_SCALE");
-
     const long scale = text != NULL ? strtol(text, NULL, 10) : 0;
 
     if (scale > 1 && scale < 1000)
