@@ -211,7 +211,8 @@ if wants bench && [ "$n_gpus" -gt 0 ]; then
         bench broadcast_nccl broadcast --graph --against nccl -b 8K -e 512K -f 4 $fewer
         bench broadcast broadcast --graph -b 8K -e 128M -f 4 $fewer
         bench others reduce gather scatter reduce_scatterv all_gatherv all_gatherv_rows all_to_allv \
-            sendrecv barrier --graph -b 8K -e 8M -f 32 $fewer
+            sendrecv --graph --against nccl -b 8K -e 8M -f 32 $fewer
+        bench barrier barrier --graph $fewer
         bench eager all_reduce all_gather --against nccl -b 1K -e 1M -f 16 $fewer
     }
     echo "benchmarks took $(seconds_since "$start") s"

@@ -125,12 +125,15 @@ void tt_cuda_pool_detach(struct tt_engine *engine); /* it ends; its pool's memor
 /* Divide scratch_bytes; TUTTI_E_ARG if they are too few for n_ranks. */
 tutti_result tt_cuda_layout(int n_ranks, uint64_t scratch_bytes, struct tt_cuda_layout *layout);
 
+/* How p2p_slot is divided: into lanes, and these into TT_CUDA_P2P_RING places of so many bytes. */
+int tt_cuda_p2p_most_lanes(const struct tt_cuda_layout *layout);
+uint64_t tt_cuda_p2p_place(const struct tt_cuda_layout *layout);
+
 /* ---- shape.c: which algorithm, how many blocks and threads: pure functions, the same on all ranks ---- */
 
 struct tt_cuda_shape {
     enum tt_algo algo;
     int n_blocks, n_threads;
-    int streams;   /* of a staged move */
     int in_chunks; /* one-shot of more than its memory holds, through that of two-shot */
 };
 struct tt_cuda_limits {
@@ -144,7 +147,7 @@ struct tt_cuda_limits {
 struct tt_cuda_shape tt_cuda_reduce_shape(const struct tt_cuda_limits *limits, enum tt_coll coll,
                                           enum tt_algo force, uint64_t bytes, int in_windows,
                                           int packets);
-/* One-shot is by packets, two-shot through the staging area. pair_bytes: of the longest message of
+/* One-shot is by packets, two-shot staged. pair_bytes: of the longest message of
  * one rank to another, pair_room: what it takes of a packet slot; UINT64_MAX if not all ranks know. */
 struct tt_cuda_shape tt_cuda_move_shape(const struct tt_cuda_limits *limits, enum tt_algo force,
                                         uint64_t pair_bytes, uint64_t pair_room, int in_windows);

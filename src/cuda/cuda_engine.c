@@ -100,7 +100,7 @@ static tutti_result fill_arena(struct tt_engine *e, uint64_t epoch)
     for (int b = 0; b < TT_CUDA_MAX_BLOCKS; b++)
         blocks[b] = (struct tt_cuda_block){.epoch = epoch};
     TT_TRY(tt_cuda_write(arena, blocks, sizeof(blocks)));
-    TT_TRY(tt_cuda_fill(arena + layout->one_shot, 0xff, layout->bytes - layout->one_shot));
+    TT_TRY(tt_cuda_fill(arena + layout->p2p, 0xff, layout->bytes - layout->p2p));
     TT_TRY(TT_CUDA(cu->cuMemHostAlloc(&report, sizeof(*e->report),
                                       CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP)));
     memset(report, 0, sizeof(*e->report));

@@ -13,9 +13,8 @@
 #define TT_CUDA_MAX_THREADS 512 /* of one block; always a multiple of 32 */
 #define TT_CUDA_MAX_PARTS   16  /* tensors of one move: TUTTI_MAX_ROW_PARTS */
 #define TT_CUDA_PARTS       3   /* of the one-shot memory, used in turn */
-#define TT_CUDA_STREAMS     2   /* of a block in a staged move, each way, at most */
 #define TT_CUDA_P2P_OPS     64  /* of one launch: one each way for every pair, at least */
-#define TT_CUDA_P2P_LANES   16  /* that a message may be divided among */
+#define TT_CUDA_P2P_LANES   32  /* that a message may be divided among, at most */
 #define TT_CUDA_P2P_RING    4   /* chunks of a lane that are under way at most */
 
 /* An arena: one allocation of GPU memory per rank, mapped by all ranks.
@@ -24,11 +23,10 @@
  *   FLAGS      uint64_t [TT_N_FLAGS][TT_CUDA_MAX_BLOCKS][TT_CUDA_MAX_RANKS], written by the peers
  *   packets    [2 halves][n_ranks][packet_slot]             written by the peers, flags in the data
  *   one_shot   [3 parts][one_shot_part]                     written by the peers, all ones when idle
- *   sentinel   [2 halves][sentinel_half]                    the same, of two-shot
- *   staging    [n_ranks - 1][staging_slot]              written by the peers, guarded by flags
+ *   sentinel   [2 halves][sentinel_half]                    the same, of two-shot and staged moves
  *   P2P        uint64_t [TT_N_P2P_WORDS][TT_CUDA_P2P_LANES][TT_CUDA_MAX_RANKS]
  *   COUNTS     packets [2 halves][TT_CUDA_MAX_RANKS]        written by the peers, flags in the data
- *   p2p        [n_ranks][p2p_slot]                          written by the peers, guarded by P2P
+ *   p2p        [n_ranks][p2p_slot]                          written by the peers, all ones when idle
  */
 struct tt_cuda_block {
     uint64_t epoch;  /* launches that this block has finished */
@@ -40,19 +38,13 @@ struct tt_cuda_block {
 enum tt_cuda_flag {
     TT_FLAG_ENTRY, /* value: epoch. My kernel has begun: my windows may be read and written */
     TT_FLAG_EXIT,  /* value: epoch. I have read and written all that I wanted of yours */
-    /* value: epoch << 24 | chunks. So many chunks of this launch are in your staging; and so many have
-     * been taken out of mine. For each of the TT_CUDA_STREAMS of a block. */
-    TT_FLAG_READY,
-    TT_FLAG_CREDIT = TT_FLAG_READY + TT_CUDA_STREAMS,
-    /* Own, in place only, likewise: so many have been sent, and what comes may lie there. */
-    TT_FLAG_SENT = TT_FLAG_CREDIT + TT_CUDA_STREAMS,
-    TT_N_FLAGS = TT_FLAG_SENT + TT_CUDA_STREAMS
+    TT_FLAG_CREDIT, /* value: epoch << 24 | chunks of this launch that have been taken out of my memory */
+    TT_N_FLAGS
 };
 
 /* Of sends and receives, which only two ranks take part in and which are no epoch therefore. Chunks
  * are counted per lane and pair from the creation of the communicator on. */
 enum tt_cuda_p2p_word {
-    TT_P2P_READY,  /* by the sender, in the receiver's arena: chunks put into the ring */
     TT_P2P_CREDIT, /* by the receiver, in the sender's arena: chunks that may be put */
     TT_P2P_POSTED, /* by the receiver, in the sender's arena: bytes of the message it waits for */
     TT_P2P_SENT,   /* own: chunks of earlier messages */
@@ -69,9 +61,8 @@ enum tt_cuda_p2p_word {
 struct tt_cuda_layout {
     uint64_t packets, packet_slot;    /* 16-byte packets of 8 bytes of data and two flags */
     uint64_t one_shot, one_shot_part; /* 16-byte vectors of floats */
-    uint64_t sentinel, sentinel_half; /* likewise */
-    uint64_t staging, staging_slot;   /* bytes */
-    uint64_t p2p, p2p_slot;           /* bytes; [TT_CUDA_P2P_LANES][TT_CUDA_P2P_RING] chunks */
+    uint64_t sentinel, sentinel_half; /* likewise, and anything else in tiles of move_tiles.inc */
+    uint64_t p2p, p2p_slot;           /* [lanes][TT_CUDA_P2P_RING] chunks, in tiles */
     uint64_t bytes;                   /* of the whole arena */
 };
 
@@ -162,8 +153,14 @@ struct tt_cuda_reduce_args {
     struct tt_cuda_counts counts; /* counted kernels, which fill the shards in themselves */
 };
 
-/* A pair that needs at most this much of a packet slot goes by packets in a staged move too. */
-#define TT_CUDA_SHORT_ROOM 32768
+/* Staged moves and messages go by tiles of TILE_BYTES, which take TILE_ROOM. A pair has a ring of slots for
+ * the first in the sentinel memory, and one for each lane of the second. */
+#define TT_CUDA_TILE_THREADS 32
+#define TT_CUDA_TILE_DEPTH   8 /* vectors of each thread */
+#define TT_CUDA_TILE_BYTES   (TT_CUDA_TILE_THREADS * TT_CUDA_TILE_DEPTH * 16)
+#define TT_CUDA_TILE_TOPS    (TT_CUDA_TILE_THREADS * 4)
+#define TT_CUDA_TILE_ROOM    (TT_CUDA_TILE_TOPS + TT_CUDA_TILE_BYTES)
+#define TT_CUDA_STAGED_RING  4
 
 /* What one part of what a pair moves takes of a packet slot: 16 bytes for every 8. A move can go by
  * packets if no pair's parts need more than layout.packet_slot together. */
@@ -185,13 +182,6 @@ struct tt_cuda_move_args {
     int32_t n_parts;
     uint64_t send_at[TT_CUDA_MAX_RANKS], send_units[TT_CUDA_MAX_RANKS]; /* to each rank */
     uint64_t recv_at[TT_CUDA_MAX_RANKS], recv_units[TT_CUDA_MAX_RANKS]; /* from each rank */
-    int32_t in_place; /* staged: what comes from a peer lies where what goes to it was */
-    int32_t
-        streams; /* staged: of each block, each way; at most TT_CUDA_STREAMS. A block has 64 threads
-                      * for each of them, or more */
-    uint64_t
-        chunk; /* staged: bytes that a stream moves at a time, before it shows a flag; the kernel
-                      * takes fewer where four of them would not fit its part of the slot */
     /* direct (one part): where my block for rank r goes, as mapped here */
     unsigned char *peer_recv[TT_CUDA_MAX_RANKS];
     /* counted kernels, which fill in the blocks; peer_recv are the windows' recv as a whole then */
@@ -209,7 +199,7 @@ struct tt_cuda_p2p_op {
 
 struct tt_cuda_p2p_args {
     struct tt_cuda_base base;
-    uint64_t chunk;                 /* p2p_slot / TT_CUDA_P2P_LANES / TT_CUDA_P2P_RING */
+    uint64_t chunk, place;          /* bytes of a chunk, and what it takes of a ring */
     int32_t n_channels, lanes;      /* pairs of peer and direction; the most lanes of any op */
     int32_t first[TT_CUDA_P2P_OPS]; /* op of each channel */
     struct tt_cuda_p2p_op op[TT_CUDA_P2P_OPS];

@@ -2,7 +2,6 @@
 #include "base/error.h"
 #include "cuda/cuda.h"
 
-#define STAGED_CHUNK  65536u                /* bytes that a block moves before it shows a flag */
 #define BROADCAST_ALL ((uint64_t)256 << 10) /* larger ones are divided among the ranks to pass on */
 
 /* A move under preparation. */
@@ -25,7 +24,6 @@ static void begin(struct tt_engine *e, struct plan *plan, const struct tt_call *
     a->part[0].recv = call->recv;
     a->part[0].unit_bytes = 1;
     a->n_parts = 1;
-    a->chunk = STAGED_CHUNK;
     for (int r = 0; r < e->n_ranks; r++)
         a->send_at[r] = a->send_units[r] = a->recv_at[r] = a->recv_units[r] = plan->put_at[r] = 0;
     plan->longest = plan->bytes = 0;
@@ -242,8 +240,6 @@ static tutti_result launch(struct tt_engine *e, struct plan *plan, const struct 
     tt_cuda_trace(e, call, plan->bytes, &shape);
     for (int r = 0; shape.algo == TT_ALGO_DIRECT && r < e->n_ranks; r++)
         a->peer_recv[r] = tt_cuda_window_at(window, call->recv, r) + plan->put_at[r];
-    a->streams = shape.streams;
-    a->in_place = call->coll == TT_COLL_ALL_TO_ALL && call->send == call->recv;
     a->base.meet = plan->silent && shape.algo != TT_ALGO_DIRECT; /* which always meets */
     return tt_cuda_launch(e, kernel_of(shape.algo, call), shape.n_blocks, shape.n_threads, a,
                           sizeof(*a), call->stream);

@@ -109,14 +109,23 @@ static uint64_t share_whole(struct tt_cuda_reduce_args *args, int n)
     return args->bytes;
 }
 
-/* Fewest chunks, all about as long. */
-static uint64_t chunk_bytes(uint64_t longest, uint64_t most)
+/* Bytes of a shard that a launch handles at a time: a vector of each thread, or what even.inc makes of it. */
+static uint64_t pass_bytes(const struct tt_cuda_shape *shape, int n)
 {
-    const uint64_t n_chunks = longest / most + (longest % most != 0);
+    return (uint64_t)shape->n_blocks * (uint64_t)shape->n_threads * (n == 2 ? 32 : 16);
+}
+
+/* Fewest chunks, all about as long. Of whole passes where that can be: a chunk of little more than one takes as
+ * long as one of two. */
+static uint64_t chunk_bytes(uint64_t longest, uint64_t most, uint64_t pass)
+{
+    const uint64_t unit = longest > most && most >= pass ? pass : 16;
+    const uint64_t fit = unit == pass ? most / unit * unit : most;
+    const uint64_t n_chunks = longest / fit + (longest % fit != 0);
 
     if (n_chunks == 0)
         return 16;
-    return ((longest + n_chunks - 1) / n_chunks + 15) & ~(uint64_t)15;
+    return ((longest + n_chunks - 1) / n_chunks + unit - 1) / unit * unit;
 }
 
 /* Up to where shards reach. */
@@ -222,9 +231,10 @@ static tutti_result reduce_counted(struct tt_engine *e, const struct tt_call *ca
     args.counts.max = c->max_count;
     args.counts.send_stride = c->send_stride;
     args.counts.unit_bytes = c->unit * tt_dtype_bytes(call->dtype);
-    args.chunk = chunk_bytes(c->max_count * args.counts.unit_bytes, most);
     args.bytes = (uint64_t)e->n_ranks * c->max_count * args.counts.unit_bytes;
     shape = tt_cuda_reduce_shape(&e->limits, call->coll, TT_ALGO_TWO_SHOT, args.bytes, 0, packets);
+    args.chunk =
+        chunk_bytes(c->max_count * args.counts.unit_bytes, most, pass_bytes(&shape, e->n_ranks));
     tt_cuda_note(e, call, args.bytes);
     return tt_cuda_launch(e, variant(TWO_SHOT_COUNTED, call->dtype, e->n_ranks, &args),
                           shape.n_blocks, shape.n_threads, &args, sizeof(args), call->stream);
@@ -269,7 +279,7 @@ tutti_result tt_cuda_reduce(struct tt_engine *e, const struct tt_call *call)
     most = tt_cuda_two_shot_chunk(&e->limits.layout, n, packets, args.result_to);
     if (longest > 0 && longest <= 2 * most) /* no second chunk to keep apart */
         most = longest;
-    args.chunk = chunk_bytes(longest, most);
+    args.chunk = chunk_bytes(longest, most, pass_bytes(&shape, n));
     args.aligned = is_aligned(&args, n, in_windows && shape.algo == TT_ALGO_DIRECT, has_gaps);
     args.stride = args.aligned && !has_gaps && longest % 16 == 0 &&
                           (longest * (uint64_t)n == args.bytes || args.result_to == TT_RESULT_WHOLE)

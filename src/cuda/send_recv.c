@@ -57,7 +57,10 @@ static tutti_result launch(struct tt_engine *e, struct tt_p2p ops[], size_t n_op
 
     args.base = e->base;
     args.base.coll = TT_COLL_SEND_RECV;
-    args.chunk = e->limits.layout.p2p_slot / TT_CUDA_P2P_LANES / TT_CUDA_P2P_RING;
+    args.place = tt_cuda_p2p_place(&e->limits.layout);
+    args.chunk = args.place >= TT_CUDA_TILE_ROOM
+                     ? args.place / TT_CUDA_TILE_ROOM * TT_CUDA_TILE_BYTES
+                     : args.place - TT_CUDA_TILE_TOPS;
     args.n_channels = args.lanes = 0;
     for (size_t i = 0; i < n_ops; i++)
         if (ops[i].done == CHOSEN)

@@ -8,10 +8,9 @@
 #include "cuda/cuda.h"
 
 #define MOVE_VECTORS 4 /* that a thread moves at a time, at least */
-#define P2P_LANE_MIN 32768u
-#define STREAMS_FROM                                                                               \
-    (6u << 20) /* bytes of a staged move: one stream's flags take longer than its data */
-#define TEAMS (2 * TT_CUDA_STREAMS * 32) /* threads of a staged move's smallest teams */
+#define P2P_LANE_MIN 16384u
+#define STAGED_ITEM  32 /* bytes: of few tiles each has a block of 128 threads to itself */
+#define UNKNOWN_SENT ((uint64_t)2 << 20) /* not too wide for little, nor too narrow for much */
 
 enum family {
     REDUCE_ALL,
@@ -112,11 +111,6 @@ struct tt_cuda_shape tt_cuda_reduce_shape(const struct tt_cuda_limits *limits, e
     return widen(limits, TT_ALGO_TWO_SHOT, TWO_SHOT, shard / (packets ? 8 : 16) + 1);
 }
 
-static int whole_teams(int n_threads)
-{
-    return n_threads < TEAMS ? TEAMS : n_threads / TEAMS * TEAMS;
-}
-
 struct tt_cuda_shape tt_cuda_move_shape(const struct tt_cuda_limits *limits, enum tt_algo force,
                                         uint64_t pair_bytes, uint64_t pair_room, int in_windows)
 {
@@ -126,20 +120,17 @@ struct tt_cuda_shape tt_cuda_move_shape(const struct tt_cuda_limits *limits, enu
         pair_bytes <= UINT64_MAX / TT_CUDA_MAX_RANKS ? pair_bytes * peers : UINT64_MAX;
     enum tt_algo algo =
         force != TT_ALGO_AUTO ? force : choose(MOVE, limits->n_ranks, sent, in_windows);
-    struct tt_cuda_shape shape;
 
     if (algo == TT_ALGO_DIRECT && !in_windows)
         algo = TT_ALGO_TWO_SHOT;
     if (algo == TT_ALGO_ONE_SHOT && pair_room > limits->layout.packet_slot)
-        algo = in_windows ? TT_ALGO_DIRECT : TT_ALGO_TWO_SHOT;
+        algo = TT_ALGO_TWO_SHOT;
     if (algo == TT_ALGO_DIRECT)
         return widen(limits, algo, MOVE_DIRECT, sent / (16 * MOVE_VECTORS));
     if (algo == TT_ALGO_ONE_SHOT)
         return widen(limits, algo, MOVE_PACKET, pair_room / (16 * MOVE_VECTORS) * peers + peers);
-    shape = widen(limits, TT_ALGO_TWO_SHOT, MOVE_STAGED, sent / (16 * MOVE_VECTORS));
-    shape.n_threads = whole_teams(shape.n_threads);
-    shape.streams = sent >= STREAMS_FROM ? TT_CUDA_STREAMS : 1;
-    return shape;
+    return widen(limits, TT_ALGO_TWO_SHOT, MOVE_STAGED,
+                 (pair_bytes == UINT64_MAX ? UNKNOWN_SENT : sent) / STAGED_ITEM);
 }
 
 void tt_cuda_take_width(const struct tt_cuda_limits *limits, enum tt_algo algo,
@@ -148,7 +139,7 @@ void tt_cuda_take_width(const struct tt_cuda_limits *limits, enum tt_algo algo,
     if (width.n_blocks == 0 || shape->algo != algo || limits->n_blocks)
         return;
     shape->n_blocks = width.n_blocks < limits->max_blocks ? width.n_blocks : limits->max_blocks;
-    shape->n_threads = shape->streams ? whole_teams(width.n_threads) : width.n_threads;
+    shape->n_threads = width.n_threads;
 }
 
 static uint64_t mix(uint64_t hash, uint64_t value)
@@ -181,8 +172,8 @@ int tt_cuda_p2p_lanes(const struct tt_cuda_limits *limits, uint64_t bytes)
     const int blocks = limits->max_blocks / (2 * (limits->n_ranks - 1));
     uint64_t lanes = bytes / P2P_LANE_MIN;
 
-    if (lanes > TT_CUDA_P2P_LANES)
-        lanes = TT_CUDA_P2P_LANES;
+    if (lanes > (uint64_t)tt_cuda_p2p_most_lanes(&limits->layout))
+        lanes = (uint64_t)tt_cuda_p2p_most_lanes(&limits->layout);
     if (lanes > (uint64_t)(blocks > 0 ? blocks : 0))
         lanes = (uint64_t)blocks;
     return lanes ? (int)lanes : 1;

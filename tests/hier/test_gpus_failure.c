@@ -1,4 +1,4 @@
-/* ctest: no-tsan timeout=120 */
+/* ctest: serial no-tsan timeout=120 */
 /* What must end between GPUs of several hosts: a rank that never calls, one that is killed, an abort, calls
  * that do not match. The rank is named on all hosts, kernels that wait end, other communicators go on. */
 #include <pthread.h>

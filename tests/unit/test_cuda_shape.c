@@ -49,22 +49,22 @@ static void areas_do_not_overlap(void **state)
             const uint64_t ranks = (uint64_t)n;
 
             assert_true(l.packets >= TT_CUDA_CONTROL_BYTES);
-            assert_true(l.staging >= l.packets + 2 * ranks * l.packet_slot);
-            assert_true(l.p2p >= l.staging + (ranks > 1 ? ranks - 1 : 1) * l.staging_slot);
+            assert_true(l.p2p >= l.packets + 2 * ranks * l.packet_slot);
             assert_true(l.sentinel >= l.p2p + ranks * l.p2p_slot);
             assert_true(l.bytes >= l.sentinel + 2 * l.sentinel_half);
             assert_int_equal(l.bytes, scratches[s]);
-            assert_int_equal((l.packets | l.staging | l.p2p | l.sentinel) % 256, 0);
-            assert_int_equal(
-                (l.packet_slot | l.staging_slot | l.sentinel_half | l.one_shot_part) % 256, 0);
-            assert_int_equal(l.p2p_slot % ((uint64_t)16 * TT_CUDA_P2P_LANES * TT_CUDA_P2P_RING), 0);
+            assert_int_equal((l.packets | l.p2p | l.sentinel) % 256, 0);
+            assert_int_equal((l.packet_slot | l.sentinel_half | l.one_shot_part) % 256, 0);
+            assert_true(tt_cuda_p2p_place(&l) >= TT_CUDA_TILE_TOPS + 16);
+            assert_true(l.p2p_slot >= tt_cuda_p2p_place(&l) * TT_CUDA_P2P_RING *
+                                          (uint64_t)tt_cuda_p2p_most_lanes(&l));
             for (int packets = 0; packets < 2; packets++) {
                 assert_true(tt_cuda_one_shot_bytes(&l, n, packets) >= 16);
                 assert_true(tt_cuda_two_shot_chunk(&l, n, packets, TT_RESULT_ALL) >= 16);
                 assert_true(tt_cuda_two_shot_chunk(&l, n, packets, TT_RESULT_WHOLE) >=
                             2 * tt_cuda_two_shot_chunk(&l, n, packets, TT_RESULT_ALL));
             }
-            assert_true(l.p2p_slot > 0 && l.staging_slot >= 4096);
+            assert_true(l.sentinel_half >= TT_CUDA_STAGED_RING * (ranks - 1) * TT_CUDA_TILE_ROOM);
         }
 }
 
@@ -139,8 +139,8 @@ static void every_move_has_a_shape(void **state)
                         assert_true(s.algo != TT_ALGO_ONE_SHOT ||
                                     room <= limits.layout.packet_slot);
                         assert_true(s.algo != TT_ALGO_DIRECT || windows);
-                        if (forces[f] == TT_ALGO_AUTO && windows) /* staging is for the others */
-                            assert_int_not_equal(s.algo, TT_ALGO_TWO_SHOT);
+                        if (forces[f] == TT_ALGO_AUTO && windows && bytes >= 8 * MIB)
+                            assert_int_equal(s.algo, TT_ALGO_DIRECT);
                     }
         }
 }

@@ -2,24 +2,43 @@
 #ifndef TT_CUDA_KERNELS_DEVICE_PTX_H
 #define TT_CUDA_KERNELS_DEVICE_PTX_H
 
-/* One 16-byte access to memory that GPUs share. PTX promises atomicity for each 4 bytes only;
- * protocols check every word, or both flags of a packet. */
+/* One 16-byte access to memory that GPUs share, whose two halves PTX promises to be atomic; protocols check
+ * both, or every word. */
 TT_FN void tt_store_shared16(void *p, struct tt_vec v)
 {
-    asm volatile("st.volatile.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(v.w[0]),
-                 "r"(v.w[1]), "r"(v.w[2]), "r"(v.w[3])
+    const uint64_t low = v.w[0] | (uint64_t)v.w[1] << 32, high = v.w[2] | (uint64_t)v.w[3] << 32;
+
+    asm volatile("st.volatile.global.v2.u64 [%0], {%1, %2};" ::"l"(p), "l"(low), "l"(high)
                  : "memory");
 }
 
 TT_FN struct tt_vec tt_load_shared16(const void *p)
 {
+    uint64_t low, high;
     struct tt_vec v;
 
-    asm volatile("ld.volatile.global.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v.w[0]), "=r"(v.w[1]), "=r"(v.w[2]), "=r"(v.w[3])
+    asm volatile("ld.volatile.global.v2.u64 {%0, %1}, [%2];"
+                 : "=l"(low), "=l"(high)
                  : "l"(p)
                  : "memory");
+    v.w[0] = (uint32_t)low;
+    v.w[1] = (uint32_t)(low >> 32);
+    v.w[2] = (uint32_t)high;
+    v.w[3] = (uint32_t)(high >> 32);
     return v;
+}
+
+TT_FN void tt_store_shared4(void *p, uint32_t word)
+{
+    asm volatile("st.volatile.global.u32 [%0], %1;" ::"l"(p), "r"(word) : "memory");
+}
+
+TT_FN uint32_t tt_load_shared4(const void *p)
+{
+    uint32_t word;
+
+    asm volatile("ld.volatile.global.u32 %0, [%1];" : "=r"(word) : "l"(p) : "memory");
+    return word;
 }
 
 /* A plain access: the caller's buffers, and peers' windows between the entry and the exit flags. */
@@ -67,12 +86,6 @@ TT_FN void tt_fence_sys(void)
 TT_FN void tt_sync_block(void)
 {
     __syncthreads();
-}
-
-/* The n_threads (a multiple of 32) of a team: 0, 1 ... */
-TT_FN void tt_sync_team(int team, int n_threads)
-{
-    asm volatile("bar.sync %0, %1;" ::"r"(1 + team), "r"(n_threads) : "memory");
 }
 
 /* Programmatic dependent launch: wait for all of the kernel before us, and let the one after us

@@ -46,9 +46,8 @@ typedef void (*tt_sim_kernel)(const void *args);
 /* ---- sim_fibres.c ---- */
 
 void tt_sim_pause(void); /* let the others run */
-#define TT_SIM_TEAMS 5
-/* A barrier of the block (team 0, n_threads 0) or of a team; its threads' stores are seen after it. */
-void tt_sim_sync(int team, int n_threads);
+/* A barrier of the block; its threads' stores are seen after it. */
+void tt_sim_sync(void);
 
 /* Memory of this block, for one launch, found by key; full of rubbish at first. */
 void *tt_sim_shared(const void *key, size_t bytes);
@@ -60,6 +59,8 @@ uint64_t tt_sim_random(void); /* 0 for ever in calm weather: T_SIM_SEED is not s
 
 void tt_sim_store16(void *p, const void *vec);
 void tt_sim_load16(const void *p, void *vec);
+void tt_sim_store4(void *p, uint32_t word);
+uint32_t tt_sim_load4(const void *p);
 void tt_sim_store_flag(uint64_t *p, uint64_t value, int release);
 uint64_t tt_sim_load_flag(const uint64_t *p, int acquire);
 void tt_sim_fence(void);
@@ -76,6 +77,16 @@ TT_FN struct tt_vec tt_load_shared16(const void *p)
 
     tt_sim_load16(p, &v);
     return v;
+}
+
+TT_FN void tt_store_shared4(void *p, uint32_t word)
+{
+    tt_sim_store4(p, word);
+}
+
+TT_FN uint32_t tt_load_shared4(const void *p)
+{
+    return tt_sim_load4(p);
 }
 
 TT_FN struct tt_vec tt_load16(const void *p)
@@ -115,12 +126,7 @@ TT_FN void tt_fence_sys(void)
 
 TT_FN void tt_sync_block(void)
 {
-    tt_sim_sync(0, 0);
-}
-
-TT_FN void tt_sync_team(int team, int n_threads)
-{
-    tt_sim_sync(1 + team, n_threads);
+    tt_sim_sync();
 }
 
 /* Launches follow one another here. */

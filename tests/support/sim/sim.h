@@ -8,14 +8,17 @@
 enum { TT_SIM_PENDING = 32 };
 
 struct tt_sim_store {
-    uint64_t *p;
+    void *p;
     uint64_t value;
+    int bytes; /* 8, or 4 */
 };
 
 struct tt_sim_pending {
     int n;
     int n_before; /* of these, the first so many come before the thread's last block barrier */
     struct tt_sim_store at[TT_SIM_PENDING];
+    struct tt_sim_store
+        late; /* T_SIM_BREAK=no_release: one that may come long after the others; p: is there one */
 };
 
 /* ---- sim_fibres.c ---- */

@@ -23,7 +23,6 @@ enum state { READY, AT_BARRIER, OVER };
 struct fibre {
     struct tt_sim_thread id;
     enum state state;
-    int team;       /* whose barrier it is at: 0 is the block */
     int has_paused; /* its turn ended with a wait */
     int is_listed;  /* among the ready */
     struct tt_sim_stack stack;
@@ -37,7 +36,7 @@ struct shared {
 };
 
 struct block {
-    int n_live, n_at_barrier[TT_SIM_TEAMS];
+    int n_live, n_at_barrier;
     int held; /* rounds that it sits out */
     struct shared *shared;
 };
@@ -166,30 +165,29 @@ static void list(struct machine *m, struct fibre *f)
     m->ready[m->n_ready++] = f;
 }
 
-static void release(struct block *b, const struct fibre *last, int team)
+static void release(struct block *b, const struct fibre *last)
 {
     struct fibre *first = &here->fibres[last->id.block * last->id.threads];
 
-    b->n_at_barrier[team] = 0;
+    b->n_at_barrier = 0;
     for (int i = 0; i < last->id.threads; i++)
-        if (first[i].state == AT_BARRIER && first[i].team == team) {
+        if (first[i].state == AT_BARRIER) {
             first[i].state = READY;
             list(here, &first[i]);
         }
 }
 
-void tt_sim_sync(int team, int n_threads)
+void tt_sim_sync(void)
 {
     struct fibre *f = here->running;
     struct block *b = &here->blocks[f->id.block];
 
     tt_sim_passed_barrier(&f->stores);
-    if (b->n_at_barrier[team] + 1 == (n_threads ? n_threads : b->n_live)) {
-        release(b, f, team);
+    if (b->n_at_barrier + 1 == b->n_live) {
+        release(b, f);
         return;
     }
-    b->n_at_barrier[team]++;
-    f->team = team;
+    b->n_at_barrier++;
     f->state = AT_BARRIER;
     leave(f);
 }
@@ -222,8 +220,8 @@ static void fibre_main(void)
     tt_sim_drain(&f->stores);
     f->state = OVER;
     b->n_live--;
-    if (b->n_live > 0 && b->n_at_barrier[0] == b->n_live)
-        release(b, f, 0);
+    if (b->n_live > 0 && b->n_at_barrier == b->n_live)
+        release(b, f);
     leave(f);
     die("a fibre that was over ran again");
 }
@@ -274,6 +272,7 @@ static void set_up(struct machine *m, int n_blocks, int n_threads)
         f->state = READY;
         f->is_listed = 0;
         f->stores.n = f->stores.n_before = 0;
+        f->stores.late.p = NULL;
         tt_sim_stack_make(&f->stack, stack_of(m, i), STACK_BYTES, (size_t)(i % 16) * 192,
                           fibre_main);
         *canary_of(m, i) = CANARY;

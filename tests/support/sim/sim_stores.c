@@ -8,7 +8,7 @@
  * a thread what others of its block have stored in GPU memory.)
  *
  * T_SIM_BREAK takes one promise away, to prove that the tests would notice:
- *   no_release   releases and fences order nothing
+ *   no_release   releases and fences order nothing, and a thread may keep a store back for long
  *   no_acquire   waits for flags do not wait
  *   no_rearm     sentinels are not put back
  *   torn         the data of packets comes later than their flags
@@ -49,6 +49,10 @@ static void put(struct tt_sim_store s)
 {
     uint32_t words[2];
 
+    if (s.bytes == 4) {
+        __atomic_store_n((uint32_t *)s.p, (uint32_t)s.value, __ATOMIC_RELAXED);
+        return;
+    }
     if (broken() & TORN) { /* each half has its flag in the second word */
         memcpy(words, &s.value, sizeof(words));
         __atomic_store_n((uint32_t *)s.p + 1, words[1], __ATOMIC_RELAXED);
@@ -57,7 +61,7 @@ static void put(struct tt_sim_store s)
         __atomic_store_n((uint32_t *)s.p, words[0], __ATOMIC_RELAXED);
         return;
     }
-    __atomic_store_n(s.p, s.value, __ATOMIC_RELAXED);
+    __atomic_store_n((uint64_t *)s.p, s.value, __ATOMIC_RELAXED);
 }
 
 /* Entry i, or the first before it to the same address. */
@@ -75,16 +79,28 @@ static void drain_one(struct tt_sim_pending *q, int i)
     put(s);
 }
 
+static void drain_late(struct tt_sim_pending *q)
+{
+    const struct tt_sim_store late = q->late;
+
+    q->late.p = NULL;
+    if (late.p != NULL)
+        put(late);
+}
+
 void tt_sim_drain(struct tt_sim_pending *q)
 {
     while (q->n > 0)
         drain_one(q, (int)(tt_sim_random() % (uint64_t)q->n));
+    drain_late(q);
 }
 
 void tt_sim_drain_some(struct tt_sim_pending *q)
 {
-    while (q->n > 0 && tt_sim_random() % 4 != 0)
+    while (q->n > 0 && (tt_sim_random() >> 8) % 4 != 0)
         drain_one(q, (int)(tt_sim_random() % (uint64_t)q->n));
+    if ((tt_sim_random() >> 8) % 64 == 0)
+        drain_late(q);
 }
 
 void tt_sim_passed_barrier(struct tt_sim_pending *q)
@@ -105,13 +121,20 @@ static void drain_for_release(void)
     tt_sim_drain(tt_sim_my_stores());
 }
 
+static int is_in(const struct tt_sim_store *s, const void *p, size_t bytes)
+{
+    const uintptr_t at = (uintptr_t)s->p, begin = (uintptr_t)p;
+
+    return at + (size_t)s->bytes > begin && at < begin + bytes;
+}
+
 /* This thread sees its own stores. */
 static void drain_range(struct tt_sim_pending *q, const void *p, size_t bytes)
 {
-    const uintptr_t begin = (uintptr_t)p;
-
+    if (q->late.p != NULL && is_in(&q->late, p, bytes))
+        drain_late(q);
     for (int i = 0; i < q->n; i++)
-        if ((uintptr_t)q->at[i].p + 8 > begin && (uintptr_t)q->at[i].p < begin + bytes)
+        if (is_in(&q->at[i], p, bytes))
             drain_one(q, i--);
 }
 
@@ -124,28 +147,55 @@ static void need_alignment(const void *p)
     abort();
 }
 
+/* Now, or later. */
+static void store(const struct tt_sim_store s[], int n)
+{
+    struct tt_sim_pending *q;
+
+    if (tt_sim_random() == 0) {
+        for (int i = 0; i < n; i++)
+            put(s[i]);
+        return;
+    }
+    q = tt_sim_my_stores();
+    if (q->late.p != NULL && is_in(&q->late, s[0].p, (size_t)(n * s[0].bytes)))
+        drain_late(q);
+    while (q->n + n > TT_SIM_PENDING)
+        drain_one(q, (int)(tt_sim_random() % (uint64_t)q->n));
+    for (int i = 0; i < n; i++)
+        q->at[q->n++] = s[i];
+    if (broken() & NO_RELEASE && q->late.p == NULL && (tt_sim_random() >> 8) % 16 == 0)
+        q->late = q->at[--q->n];
+}
+
 void tt_sim_store16(void *p, const void *vec)
 {
     struct tt_sim_store halves[2];
-    struct tt_sim_pending *q;
 
     need_alignment(p);
     for (int i = 0; i < 2; i++) {
         halves[i].p = (uint64_t *)p + i;
+        halves[i].bytes = 8;
         memcpy(&halves[i].value, (const char *)vec + 8 * i, 8);
     }
     if ((broken() & NO_REARM) && (halves[0].value & halves[1].value) == UINT64_MAX)
         return;
-    if (tt_sim_random() == 0) {
-        put(halves[0]);
-        put(halves[1]);
-        return;
-    }
-    q = tt_sim_my_stores();
-    while (q->n + 2 > TT_SIM_PENDING)
-        drain_one(q, (int)(tt_sim_random() % (uint64_t)q->n));
-    q->at[q->n++] = halves[0];
-    q->at[q->n++] = halves[1];
+    store(halves, 2);
+}
+
+void tt_sim_store4(void *p, uint32_t word)
+{
+    const struct tt_sim_store s = {p, word, 4};
+
+    if (!((broken() & NO_REARM) && word == UINT32_MAX))
+        store(&s, 1);
+}
+
+uint32_t tt_sim_load4(const void *p)
+{
+    if (tt_sim_random() != 0)
+        drain_range(tt_sim_my_stores(), p, 4);
+    return __atomic_load_n((const uint32_t *)p, __ATOMIC_RELAXED);
 }
 
 void tt_sim_load16(const void *p, void *vec)
