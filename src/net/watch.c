@@ -31,6 +31,7 @@ struct watched {
     int is_wanted;          /* tt_watch_start() */
     uint64_t trying_ns;     /* since when no connection could be made; 0: it could */
     int n_refused;          /* times that it hung up on our proof, in a row */
+    int has_left;           /* said so, on either connection: their end is no death */
     int is_over;            /* lost, gone or left: nothing more to learn */
 };
 
@@ -156,33 +157,59 @@ static void on_ready(struct tt_watch *w, struct tt_link *link)
         (void)tt_link_tell(link, &w->said);
 }
 
+/* It was not through the handshake. */
+static void on_refused(struct tt_watch *w, struct tt_link *link, enum tt_link_result how, int error)
+{
+    const int rank = link->rank;
+
+    w->ranks[rank].mine = NULL;
+    bury(w, link);
+    w->ranks[rank].n_refused += link->state == TT_LINK_WANTS_WELCOME;
+    if (how == TT_LINK_LIES || w->ranks[rank].n_refused == MOST_REFUSALS)
+        lose_rank(w, rank, "its port is held by a process that does not know the ranks' key");
+    else if (error == ECONNREFUSED)
+        rank_is_gone(w, rank);
+}
+
+/* Two ranks that connect at once have two connections. One that ends alone says nothing: a process that
+ * dies closes the other as well, and one that leaves has said so there, where we have not read it yet. */
+static int other_will_tell(struct tt_watch *w, struct tt_link *link)
+{
+    struct watched *r = &w->ranks[link->rank];
+    struct tt_link **mine = link == r->mine ? &r->mine : &r->theirs;
+    const struct tt_link *other = link == r->mine ? r->theirs : r->mine;
+
+    if (!other || other->state != TT_LINK_READY)
+        return 0;
+    *mine = NULL;
+    bury(w, link);
+    return 1;
+}
+
 static void on_closed(struct tt_watch *w, struct tt_link *link, enum tt_link_result how, int error)
 {
     const int rank = link->rank;
     char text[160];
 
-    if (link->has_left) {
+    if (w->ranks[rank].has_left) {
         end_rank(w, rank);
         return;
     }
     if (link->state != TT_LINK_READY) {
-        w->ranks[rank].mine = NULL;
-        bury(w, link);
-        w->ranks[rank].n_refused += link->state == TT_LINK_WANTS_WELCOME;
-        if (how == TT_LINK_LIES || w->ranks[rank].n_refused == MOST_REFUSALS)
-            lose_rank(w, rank, "its port is held by a process that does not know the ranks' key");
-        else if (error == ECONNREFUSED)
-            rank_is_gone(w, rank);
+        on_refused(w, link, how, error);
         return;
     }
-    if (how == TT_LINK_LIES)
+    if (how == TT_LINK_LIES) {
         snprintf(text, sizeof(text), "its connection (process %u) carried what it cannot have sent",
                  link->pid);
-    else if (error == ETIMEDOUT || error == EHOSTUNREACH || error == ENETUNREACH)
+    } else if (error == ETIMEDOUT || error == EHOSTUNREACH || error == ENETUNREACH) {
         snprintf(text, sizeof(text), "its host does not answer any more (%s)", strerror(error));
-    else
+    } else {
+        if (other_will_tell(w, link))
+            return;
         snprintf(text, sizeof(text), "process %u died: its connection was closed without a word",
                  link->pid);
+    }
     lose_rank(w, rank, text);
 }
 
@@ -254,6 +281,7 @@ static void on_notice(void *context, int from, const struct tt_notice *notice)
 {
     struct tt_watch *w = context;
 
+    w->ranks[from].has_left |= notice->kind == TT_NOTICE_LEFT;
     w->events.notice(w->events.context, from, notice);
 }
 
@@ -328,8 +356,8 @@ static int is_shaking_hands(const struct tt_watch *w)
     for (int rank = 0; rank < w->self.n_ranks && !busy; rank++) {
         const struct watched *r = &w->ranks[rank];
 
-        busy = r->is_wanted && !r->is_over && !r->theirs &&
-               (!r->mine || r->mine->state != TT_LINK_READY);
+        busy =
+            !r->is_over && (r->mine ? r->mine->state != TT_LINK_READY : r->is_wanted && !r->theirs);
     }
     return busy;
 }

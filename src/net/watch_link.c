@@ -218,7 +218,6 @@ static enum tt_link_result on_frame(struct tt_link *link, const struct tt_link_s
         0)
         return TT_LINK_LIES;
     link->n_read++;
-    link->has_left |= said.kind == TT_NOTICE_LEFT;
     notice(context, link->rank, &said);
     return TT_LINK_FINE;
 }
@@ -232,15 +231,11 @@ static enum tt_link_result finish_connect(struct tt_link *link)
     return TT_LINK_FINE;
 }
 
-enum tt_link_result tt_link_step(struct tt_link *link, const struct tt_link_self *self,
-                                 tt_link_notice_fn notice, void *context)
+static enum tt_link_result receive(struct tt_link *link, const struct tt_link_self *self,
+                                   tt_link_notice_fn notice, void *context)
 {
     enum tt_link_result result = TT_LINK_FINE;
 
-    if (link->state == TT_LINK_CONNECTING)
-        result = finish_connect(link);
-    if (result == TT_LINK_FINE)
-        result = send_rest(link);
     for (int i = 0; i < MOST_FRAMES && result == TT_LINK_FINE; i++) {
         const size_t want = wanted(link);
         long n = tt_boot_recv_some(link->fd, link->in + link->n_in, want - link->n_in);
@@ -257,4 +252,24 @@ enum tt_link_result tt_link_step(struct tt_link *link, const struct tt_link_self
         link->n_in = 0;
     }
     return result;
+}
+
+enum tt_link_result tt_link_step(struct tt_link *link, const struct tt_link_self *self,
+                                 tt_link_notice_fn notice, void *context)
+{
+    enum tt_link_result result = TT_LINK_FINE, sent;
+    int error;
+
+    if (link->state == TT_LINK_CONNECTING)
+        result = finish_connect(link);
+    if (result != TT_LINK_FINE)
+        return result;
+    sent = send_rest(link);
+    error = errno;
+    result =
+        receive(link, self, notice, context); /* who takes nothing any more may have said why */
+    if (sent == TT_LINK_FINE || result == TT_LINK_LIES)
+        return result;
+    errno = error;
+    return sent;
 }

@@ -37,7 +37,6 @@ struct tt_link {
         shaken[TT_WIRE_CHALLENGE_BYTES + TT_WIRE_PROOF_BYTES]; /* frames of the handshake */
     unsigned char key_in[32], key_out[32];
     uint64_t n_read, n_sent; /* notices */
-    int has_left;            /* said so: its end is no death */
     struct tt_link *next;
 };
 
