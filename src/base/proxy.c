@@ -30,6 +30,7 @@ struct tt_proxy {
     int (*poll)(void *context);
     void *context;
     char name[16];
+    uint64_t nap_ns;       /* 0: by the time since there was work */
     _Atomic uint32_t bell; /* the futex; counts kicks of a napping proxy */
     _Atomic int napping;   /* 1 from before the last look for work to the end of the nap */
     _Atomic int stopping;
@@ -48,20 +49,28 @@ static void sleep_until_kicked(struct tt_proxy *p, uint32_t bell, uint64_t ns)
     syscall(SYS_futex, (uint32_t *)(void *)&p->bell, FUTEX_WAIT_PRIVATE, bell, &t, NULL, 0);
 }
 
+static uint64_t nap_length(const struct tt_proxy *p, uint64_t idle_ns)
+{
+    const uint64_t ns = idle_ns / 16;
+
+    if (p->nap_ns)
+        return p->nap_ns;
+    if (ns < FIRST_NAP_NS)
+        return FIRST_NAP_NS;
+    return ns < TT_PROXY_NAP_NS ? ns : TT_PROXY_NAP_NS;
+}
+
 /* The last look for work is after `napping` is set, so of a kick and this look one sees the other. */
 static int nap(struct tt_proxy *p, uint64_t idle_ns)
 {
     const uint32_t bell = atomic_load(&p->bell);
-    uint64_t ns = idle_ns / 16;
     int moved;
 
-    ns = ns < FIRST_NAP_NS ? FIRST_NAP_NS : ns;
-    ns = ns < TT_PROXY_NAP_NS ? ns : TT_PROXY_NAP_NS;
     atomic_store(&p->napping, 1);
     atomic_thread_fence(memory_order_seq_cst);
     moved = p->poll(p->context);
     if (!moved && !atomic_load(&p->stopping))
-        sleep_until_kicked(p, bell, ns);
+        sleep_until_kicked(p, bell, nap_length(p, idle_ns));
     atomic_store(&p->napping, 0);
     return moved;
 }
@@ -159,6 +168,7 @@ tutti_result tt_proxy_start(const struct tt_proxy_config *config, struct tt_prox
         return TT_FAIL(TUTTI_E_MEMORY, "no memory for the proxy thread %s", config->name);
     p->poll = config->poll;
     p->context = config->context;
+    p->nap_ns = config->nap_ns;
     snprintf(p->name, sizeof(p->name), "%s", config->name);
     p->crowded = atomic_fetch_add(&n_proxies, 1) + 1 >= n_cores();
     err = create_thread(p, config);

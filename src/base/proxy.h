@@ -22,6 +22,7 @@ struct tt_proxy_config {
      * does; a failure it keeps for others to find. */
     int (*poll)(void *context);
     void *context;
+    uint64_t nap_ns; /* of every nap; 0: as above. Long ones suit who has all work kicked */
     const unsigned long *cpus; /* affinity (the bits of a cpu_set_t), or NULL: as the caller */
     size_t cpus_bytes;
 };

@@ -256,7 +256,7 @@ int tt_boot_address_list(const char *iface, struct tt_boot_address out[], int n_
     int n = 0;
 
     if (getifaddrs(&list) != 0)
-        return 0;
+        return -1;
     for (int wanted = 0; wanted <= 7; wanted++) {
         for (const struct ifaddrs *p = list; p && n < n_max; p = p->ifa_next) {
             if (preference(p, *iface != 0) != wanted)

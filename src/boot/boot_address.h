@@ -59,7 +59,8 @@ void tt_boot_id_where(const struct tt_boot_id *id, char *out, size_t bytes);
 int tt_boot_address_resolve(const struct tt_boot_address *address, uint16_t port,
                             struct tt_boot_endpoint out[], int n_max);
 
-/* Addresses of this host for an id, in the order to try them; iface "" means all interfaces. */
+/* Addresses of this host for an id, in the order to try them; iface "" means all interfaces.
+ * -1 with errno where the system does not tell them. */
 int tt_boot_address_list(const char *iface, struct tt_boot_address out[], int n_max);
 
 #endif

@@ -174,6 +174,8 @@ tutti_result tt_boot_id_create(tutti_unique_id *id_out)
     size_t bytes = 0;
     int fd = -1;
 
+    if (n < 0)
+        return TT_FAIL_SYS("cannot list the addresses of this host");
     if (n == 0 && *iface)
         return TT_FAIL(TUTTI_E_ARG,
                        "TUTTI_BOOT_IFACE=%s is not an interface of this host that is up and has an "

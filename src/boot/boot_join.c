@@ -60,6 +60,7 @@ struct hunt {
     uint64_t instance;
     uint64_t lookup_ns; /* when to look up names again */
     int has_warned;
+    int shortage; /* errno of a connection for which this process has no means; 0: none */
     int n;
     struct try tries[MAX_TRIES];
 };
@@ -113,12 +114,31 @@ static void connected(struct hunt *hunt, struct try *t)
         enter(t, WAITING);
 }
 
+static int is_shortage(int error)
+{
+    return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
+}
+
+/* With too few descriptors for all addresses side by side they take turns; which says nothing of rank 0. */
+static void put_off(struct hunt *hunt, struct try *t, int error)
+{
+    int n_open = 0;
+
+    for (int i = 0; i < hunt->n; i++)
+        n_open += hunt->tries[i].fd >= 0;
+    if (n_open == 0)
+        hunt->shortage = error;
+    t->next_ns = tt_now_ns() + HEAD_START_MS * MS;
+}
+
 static void begin(struct hunt *hunt, struct try *t)
 {
     int error = tt_boot_connect(&t->endpoint, &t->fd);
 
     if (error == EINPROGRESS)
         enter(t, CONNECTING);
+    else if (is_shortage(error))
+        put_off(hunt, t, error);
     else if (error)
         retry(hunt, t, NO_CONNECTION, error);
     else
@@ -393,6 +413,10 @@ static tutti_result wait_round(struct hunt *hunt)
         return TT_FAIL(TUTTI_E_ABORTED, "rank %d aborted while joining", boot->rank);
     if (tt_now_ns() >= boot->deadline_ns)
         return fail_deadline(hunt);
+    if (hunt->shortage) {
+        errno = hunt->shortage;
+        return TT_FAIL_SYS("rank %d cannot make a connection to rank 0", boot->rank);
+    }
     if (root_is_gone(hunt))
         return TT_FAIL(TUTTI_E_PEER,
                        "rank 0 no longer listens at %s: it died, left or failed before rank %d "

@@ -74,7 +74,16 @@ static void create_within(struct t_rank *t, int what, rlim_t value, unsigned who
     t_meet(t);
 }
 
-/* t_holdings_now() counts the descriptor that it counts with on every call alike. */
+/* RLIMIT_NOFILE is a bound of the numbers: at the lowest free one nothing more can be opened. */
+static rlim_t lowest_free_fd(void)
+{
+    const int fd = dup(0);
+
+    T_SYS(fd);
+    close(fd);
+    return (rlim_t)fd;
+}
+
 static void few_descriptors(struct t_rank *t)
 {
     tutti_comm *comm;
@@ -84,7 +93,7 @@ static void few_descriptors(struct t_rank *t)
     use_and_destroy(t, comm);
     for (unsigned who = 1; who < 4; who++)
         for (unsigned more = 0; more <= MORE_FDS; more++)
-            create_within(t, RLIMIT_NOFILE, t_count_fds() + more, who, key++);
+            create_within(t, RLIMIT_NOFILE, lowest_free_fd() + more, who, key++);
     T_OK(create(t, key, &comm));
     use_and_destroy(t, comm);
 }
@@ -175,16 +184,6 @@ static void check_both_seen(const struct tally *tally)
         T_CHECK(tally->n_good[i] > 0 && tally->n_failed[i] > 0,
                 "%s succeeded %u times and failed %u times: the limits prove nothing", names[i],
                 tally->n_good[i], tally->n_failed[i]);
-}
-
-/* RLIMIT_NOFILE is a bound of the numbers: at the lowest free one nothing more can be opened. */
-static rlim_t lowest_free_fd(void)
-{
-    const int fd = dup(0);
-
-    T_SYS(fd);
-    close(fd);
-    return (rlim_t)fd;
 }
 
 static void few_descriptors_for_windows(struct t_rank *t)

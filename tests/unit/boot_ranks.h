@@ -197,11 +197,10 @@ static inline void fill_record(unsigned char *record, int rank, int round, size_
         memcpy(record + i, &word, bytes - i < sizeof(word) ? bytes - i : sizeof(word));
 }
 
-/* Gather such records, and check all of them. */
-static inline tutti_result gather_checked(struct tt_boot *boot, int rank, int n_ranks, int round,
-                                          size_t bytes)
+/* Gather such records, and check all of them. `recv` has room for them and a byte more. */
+static inline tutti_result gather_into(unsigned char *recv, struct tt_boot *boot, int rank,
+                                       int n_ranks, int round, size_t bytes)
 {
-    unsigned char *recv = malloc(bytes * (size_t)n_ranks + 1);
     unsigned char record[TT_BOOT_MAX_RECORD];
     tutti_result result;
 
@@ -215,6 +214,15 @@ static inline tutti_result gather_checked(struct tt_boot *boot, int rank, int n_
     }
     if (result == TUTTI_OK && recv[bytes * (size_t)n_ranks] != 0xa5)
         result = TT_FAIL(TUTTI_E_INTERNAL, "wrote past the end");
+    return result;
+}
+
+static inline tutti_result gather_checked(struct tt_boot *boot, int rank, int n_ranks, int round,
+                                          size_t bytes)
+{
+    unsigned char *recv = malloc(bytes * (size_t)n_ranks + 1);
+    const tutti_result result = gather_into(recv, boot, rank, n_ranks, round, bytes);
+
     free(recv);
     return result;
 }
