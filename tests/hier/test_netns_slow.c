@@ -39,7 +39,7 @@ static void calls(struct t_rank *t, tutti_comm *comm, int n, size_t most)
  * late. Batches, since a call may be short after one that was long. */
 static double quickest_ms(tutti_comm *comm, size_t bytes, double enough_ms)
 {
-    enum { BATCH = 10, MOST = 30 };
+    enum { BATCH = 4, MOST = 75 };
     float *x = calloc(1, bytes);
     double least = 1e9;
 
