@@ -35,9 +35,9 @@ enum tt_presence tt_hier_local_presence(struct tt_engine *e, int local);
 /* The second half of an all_reduce: send is this host's partial result of a part that the rail has in
  * common, recv becomes the reduction over the hosts. Of ranks below n_rails of their host. */
 tutti_result tt_hier_reduce_rail(struct tt_engine *e, const struct tt_call *call);
-/* What a reduce_scatter does between hosts that have as many ranks each. send: this host's partial results of the
- * blocks of the ranks that have the same number on their hosts, host after host, bytes[h] each; recv becomes the
- * reduction of this rank's. */
+/* What a reduce_scatter does between hosts. bytes[r] of every rank's block; send: this host's partial results of
+ * those of the ranks whose number on their host modulo n_local is this one's, host after host; recv becomes the
+ * reduction of this rank's. Of all ranks; where hosts are even, of rails. */
 tutti_result tt_hier_scatter_rail(struct tt_engine *e, const struct tt_call *call,
                                   const size_t bytes[]);
 /* What an all_gather does between hosts: bytes[r] of every rank, places[r] where those go that come to

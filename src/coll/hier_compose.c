@@ -5,6 +5,7 @@
 
 enum {
     RAIL = 0x7a11,
+    SCATTER = 0x5ca7,
     CROSS = 0xc055,
     ENTRIES = 0xe417
 }; /* parts of calls, in `check` of messages */
@@ -71,9 +72,10 @@ tutti_result tt_hier_reduce_rail(struct tt_engine *e, const struct tt_call *call
 tutti_result tt_hier_scatter_rail(struct tt_engine *e, const struct tt_call *call,
                                   const size_t bytes[])
 {
-    const uint32_t number = tt_hier_mix(RAIL, ++e->rail_sequence);
+    const uint32_t number =
+        e->is_even ? tt_hier_mix(RAIL, ++e->rail_sequence) : tt_hier_mix(SCATTER, ++e->sequence);
     tutti_result res =
-        begin(e, call, tt_hier_mix(number, tt_cpu_counts_hash(bytes, (size_t)e->n_hosts)));
+        begin(e, call, tt_hier_mix(number, tt_cpu_counts_hash(bytes, (size_t)e->n_ranks)));
     uint64_t fp;
 
     if (res == TUTTI_OK) {

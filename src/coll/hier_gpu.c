@@ -126,16 +126,15 @@ static tutti_result make_workspace(struct tt_engine *e)
     return TUTTI_OK;
 }
 
-/* Where GPUs share hosts, which have as many each. */
 static tutti_result make_partials(struct tt_engine *e)
 {
     void *memory;
 
-    if (!e->place.is_even || e->place.n_local == 1)
+    e->partial_bytes = PARTIALS * e->slot_bytes; /* on all ranks, for they cut alike */
+    if (e->place.n_local == 1)
         return TUTTI_OK;
-    TT_TRY(tt_cuda_engine.mem_alloc(e->cuda, PARTIALS * e->slot_bytes, &memory));
+    TT_TRY(tt_cuda_engine.mem_alloc(e->cuda, e->partial_bytes, &memory));
     e->partials = memory;
-    e->partial_bytes = PARTIALS * e->slot_bytes;
     return TUTTI_OK;
 }
 

@@ -188,13 +188,35 @@ static tutti_result all_to_allv(struct tt_engine *e, const struct tt_call *call)
     return tt_gpu_plan_launch(e, &plan);
 }
 
-/* Even blocks the same way, if there is enough of them. In place only as a whole. */
+/* In chunks, where messages would store what comes over what has not left yet. */
+static tutti_result exchange_in_place(struct tt_engine *e, const struct tt_call *call)
+{
+    const uint64_t bytes = call->count * tt_dtype_bytes(call->dtype);
+    struct tt_gpu_plan plan;
+
+    tt_gpu_plan_begin(&plan, TT_GPU_WHOLE, call)->longest = bytes;
+    plan.most = e->n_ranks;
+    for (int way = 0; way < 2; way++)
+        for (int r = 0; r < e->n_ranks; r++) {
+            unsigned char *at = tt_gpu_at(call->recv, (uint64_t)r * bytes);
+
+            if (e->place.host_of[r] == e->place.host)
+                continue;
+            if (way == 0)
+                tt_gpu_plan_out(&plan, at, bytes, r);
+            else
+                tt_gpu_plan_in(&plan, at, bytes, r);
+        }
+    return tt_gpu_plan_launch(e, &plan);
+}
+
+/* Even blocks the same way, if there is enough of them. */
 static tutti_result all_to_all_even(struct tt_engine *e, const struct tt_call *call)
 {
     size_t counts[TT_HIER_GPU_MAX_RANKS], displs[TT_HIER_GPU_MAX_RANKS];
     struct tt_call v = *call;
 
-    if (call->send == call->recv || !tt_gpu_is_worth_crossing(e, tt_gpu_all_blocks(e, call)))
+    if (!tt_gpu_is_worth_crossing(e, tt_gpu_all_blocks(e, call)))
         return tt_hier_gpu_whole(e, call);
     for (int r = 0; r < e->n_ranks; r++) {
         counts[r] = call->count;
@@ -202,7 +224,10 @@ static tutti_result all_to_all_even(struct tt_engine *e, const struct tt_call *c
     }
     v.send_counts = v.recv_counts = counts;
     v.send_displs = v.recv_displs = displs;
-    return all_to_allv(e, &v);
+    if (call->send != call->recv)
+        return all_to_allv(e, &v);
+    TT_TRY(exchange_within(e, &v));
+    return exchange_in_place(e, call);
 }
 
 tutti_result tt_hier_gpu_all_to_all(struct tt_engine *e, const struct tt_call *call)

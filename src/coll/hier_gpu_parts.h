@@ -18,7 +18,7 @@ enum tt_gpu_kind {
     TT_GPU_WHOLE,    /* the collective itself, among all ranks */
     TT_GPU_COUNTED,  /* the same, of blocks that follow from counts in GPU memory */
     TT_GPU_RAIL,     /* partial results to their reduction, along the rail */
-    TT_GPU_SCATTER,  /* those of a block for each rank of the rail, to that rank */
+    TT_GPU_SCATTER,  /* those of a block for each rank that is this one's to serve, to that rank */
     TT_GPU_CROSS,    /* every rank's block once to each other host */
     TT_GPU_ENTRIES,  /* a broadcast's data to one rank of each host */
     TT_GPU_MESSAGES, /* sends and receives, each at its own pace */
@@ -35,7 +35,7 @@ struct tt_gpu_record {
     tutti_device_counts counts; /* COUNTED */
     int n_parts;                /* COUNTED: tensors of each rank */
     int n_out, n_in;
-    uint64_t *sizes; /* CROSS: [n_ranks], of all ranks' blocks; behind the parts */
+    uint64_t *sizes; /* CROSS, SCATTER: [n_ranks], of all ranks' blocks; behind the parts */
     struct tt_gpu_part {
         uint64_t bytes; /* COUNTED: of a count of 1 */
         int rank;       /* whose block it is, or who sends or receives it */
@@ -54,8 +54,8 @@ struct tt_engine {
     enum tt_algo algo;           /* of steps within the host */
     struct tt_cuda_stage *stage;
     uint64_t slot_bytes;
-    /* On the GPU, of reduce_scatter: [partial_bytes]. NULL: hosts are uneven, or have one GPU each. */
-    unsigned char *partials;
+    unsigned char
+        *partials; /* on the GPU, of reduce_scatter: [partial_bytes]; NULL: alone on its host */
     uint64_t partial_bytes;
     struct tt_proxy *proxy;
     _Atomic int is_stopping, is_busy; /* busy: in the midst of a call */
@@ -104,7 +104,7 @@ struct tt_gpu_plan {
     enum tt_gpu_kind kind;
     const struct tt_call *call;
     uint64_t longest;                    /* bytes of any rank's longest block */
-    uint64_t sizes[TT_CUDA_STAGE_RANKS]; /* CROSS: of every rank's */
+    uint64_t sizes[TT_CUDA_STAGE_RANKS]; /* CROSS, SCATTER: of every rank's */
     int most;                            /* blocks of any rank, one way */
     int n_out, n_in;
     struct tt_cuda_stage_block blocks[TT_CUDA_STAGE_BLOCKS];

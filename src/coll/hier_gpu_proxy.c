@@ -173,7 +173,7 @@ static tutti_result run_whole(struct tt_engine *e, const struct chunk *c)
         break;
     case TT_COLL_BARRIER: break;
     case TT_COLL_ALL_TO_ALL:
-        if (c->plan) {
+        if (c->plan || r->n_out < e->n_ranks) { /* not to ranks of this host */
             lay_out(e, c, &call);
             break;
         }                                        /* fall through */
@@ -182,7 +182,18 @@ static tutti_result run_whole(struct tt_engine *e, const struct chunk *c)
     return tt_hier_engine.run(e->data, &call);
 }
 
-/* All ranks' blocks are listed, so that all know the sizes; those that do not come here have no place. */
+/* Of every rank's block, also those that do not come by here. */
+static const size_t *slices_of_all(const struct tt_engine *e, const struct chunk *c)
+{
+    for (int q = 0; q < e->n_ranks; q++) {
+        const uint64_t all = c->record->sizes[q], left = all > c->from ? all - c->from : 0;
+
+        e->proxy_counts[q] = (size_t)(left < c->slice ? left : c->slice);
+    }
+    return e->proxy_counts;
+}
+
+/* Blocks that do not come here have no place. */
 static tutti_result run_cross(struct tt_engine *e, const struct chunk *c)
 {
     const struct tt_gpu_record *r = c->record;
@@ -192,24 +203,16 @@ static tutti_result run_cross(struct tt_engine *e, const struct chunk *c)
         e->places[r->part[i].rank] = in;
         in += slice_of(c, i);
     }
-    for (int q = 0; q < e->n_ranks; q++) {
-        const uint64_t left = r->sizes[q] > c->from ? r->sizes[q] - c->from : 0;
-
-        e->proxy_counts[q] = (size_t)(left < c->slice ? left : c->slice);
-    }
-    return tt_hier_run_cross(e->data, c->out, e->proxy_counts, e->places);
+    return tt_hier_run_cross(e->data, c->out, slices_of_all(e, c), e->places);
 }
 
-/* A block of each rank of the rail, partial results of this host. */
 static tutti_result run_scatter(struct tt_engine *e, const struct chunk *c)
 {
     const struct tt_gpu_record *r = c->record;
     struct tt_call call = tt_call_even(r->call.coll, r->call.dtype, c->out, c->in, 0);
 
-    for (int h = 0; h < r->n_out; h++)
-        e->proxy_counts[h] = slice_of(c, h);
     call.op = r->call.op;
-    return tt_hier_scatter_rail(e->data, &call, e->proxy_counts);
+    return tt_hier_scatter_rail(e->data, &call, slices_of_all(e, c));
 }
 
 static tutti_result run_chunk(struct tt_engine *e, const struct chunk *c)

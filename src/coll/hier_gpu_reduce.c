@@ -106,65 +106,100 @@ static size_t slice_of(const struct slice *s, int r)
     return left < s->most ? left : s->most;
 }
 
-static unsigned char *partials_of(const struct tt_engine *e, const struct slice *s, int h)
+/* The i'th GPU of a host reduces the blocks of the i'th of every host; where that has more than this one, of
+ * the i + n_local'th in the next *round*, and so on. So all rounds of all hosts: each has a place for a partial result. */
+static int n_rounds(const struct tt_hier_place *p, int n_local)
 {
-    return e->partials + (size_t)h * s->most * s->size;
+    int n = 0;
+
+    for (int h = 0; h < p->n_hosts; h++)
+        n += (p->first[h + 1] - p->first[h] + n_local - 1) / n_local;
+    return n;
 }
 
-/* The i'th GPU of this host reduces what the GPUs here have for the i'th of every host. */
-static tutti_result reduce_within(struct tt_engine *e, const struct slice *s)
+/* The rank whose block the i'th GPU here reduces in the round of host h that begins with `first`; -1: none. */
+static int served(const struct tt_hier_place *p, int h, int first, int i)
+{
+    return p->first[h] + first + i < p->first[h + 1] ? p->members[p->first[h] + first + i] : -1;
+}
+
+static tutti_result reduce_round(struct tt_engine *e, const struct slice *s, int h, int first,
+                                 unsigned char *partial)
 {
     const struct tt_hier_place *p = &e->place;
-    size_t *counts = e->counts, *displs = e->counts + p->n_local;
+    size_t *counts = e->counts, *displs = e->counts + p->n_local, all = 0;
     struct tt_call within = *s->call;
 
+    within.coll = TT_COLL_REDUCE_SCATTER;
     within.op = partial_op(s->call->op);
     within.counts = counts;
     within.send_displs = displs;
-    for (int h = 0; h < p->n_hosts; h++) {
-        size_t all = 0;
+    within.recv = partial;
+    for (int i = 0; i < p->n_local; i++) {
+        const int r = served(p, h, first, i);
 
-        for (int i = 0; i < p->n_local; i++) {
-            const int r = p->members[p->first[h] + i];
-
-            counts[i] = slice_of(s, r);
-            displs[i] = s->displs[r] + s->at;
-            all += counts[i];
-        }
-        within.recv = partials_of(e, s, h);
-        if (all > 0)
-            TT_TRY(tt_hier_gpu_within(e, &within));
+        counts[i] = r >= 0 ? slice_of(s, r) : 0;
+        displs[i] = r >= 0 ? s->displs[r] + s->at : 0;
+        all += counts[i];
     }
+    return all > 0 ? tt_hier_gpu_within(e, &within) : TUTTI_OK;
+}
+
+/* Every round's partial result, and where those that are this rank's to send stand. Alone on its host it has
+ * them from the start. */
+static tutti_result reduce_within(struct tt_engine *e, const struct slice *s,
+                                  struct tt_gpu_plan *plan)
+{
+    const struct tt_hier_place *p = &e->place;
+    unsigned char *partial = e->partials;
+
+    for (int h = 0; h < p->n_hosts; h++)
+        for (int first = 0; first < p->first[h + 1] - p->first[h]; first += p->n_local) {
+            const int r = served(p, h, first, p->local);
+            const void *at = partial;
+
+            if (p->n_local > 1)
+                TT_TRY(reduce_round(e, s, h, first, partial));
+            else
+                at = tt_gpu_at(s->call->send, (s->displs[r] + s->at) * s->size);
+            if (r >= 0)
+                tt_gpu_plan_out(plan, at, slice_of(s, r) * s->size, r);
+            partial = tt_gpu_at(partial, s->most * s->size);
+        }
     return TUTTI_OK;
 }
 
-static tutti_result scatter_along_rail(struct tt_engine *e, const struct slice *s)
+/* A rail that has nothing of this slice has nothing to do, but for uneven hosts, which have no rails here. */
+static int is_idle(const struct tt_engine *e, const struct tt_gpu_plan *plan)
 {
-    const struct tt_hier_place *p = &e->place;
-    struct tt_gpu_plan plan;
-    int is_empty = 1;
+    int idle = e->place.is_even;
 
-    tt_gpu_plan_begin(&plan, TT_GPU_SCATTER, s->call)->most = p->n_hosts;
-    for (int r = 0; r < e->n_ranks; r++)
-        if (slice_of(s, r) * s->size > plan.longest)
-            plan.longest = slice_of(s, r) * s->size;
-    for (int h = 0; h < p->n_hosts; h++) {
-        const int r = p->members[p->first[h] + p->local];
-
-        is_empty = is_empty && slice_of(s, r) == 0;
-        tt_gpu_plan_out(&plan, partials_of(e, s, h), slice_of(s, r) * s->size, r);
-    }
-    tt_gpu_plan_in(&plan, tt_gpu_at(s->call->recv, s->at * s->size), slice_of(s, e->rank) * s->size,
-                   e->rank);
-    return is_empty ? TUTTI_OK : tt_gpu_plan_launch(e, &plan);
+    for (int i = 0; i < plan->n_out + plan->n_in; i++)
+        idle = idle && plan->blocks[i].bytes == 0;
+    return idle;
 }
 
-static tutti_result reduce_scatter_rails(struct tt_engine *e, const struct tt_call *call)
+static tutti_result scatter_slice(struct tt_engine *e, const struct slice *s)
+{
+    struct tt_gpu_plan plan;
+
+    tt_gpu_plan_begin(&plan, TT_GPU_SCATTER, s->call)->most = n_rounds(&e->place, e->place.n_rails);
+    for (int r = 0; r < e->n_ranks; r++) {
+        plan.sizes[r] = slice_of(s, r) * s->size;
+        plan.longest = plan.sizes[r] > plan.longest ? plan.sizes[r] : plan.longest;
+    }
+    TT_TRY(reduce_within(e, s, &plan));
+    tt_gpu_plan_in(&plan, tt_gpu_at(s->call->recv, s->at * s->size), plan.sizes[e->rank], e->rank);
+    return is_idle(e, &plan) ? TUTTI_OK : tt_gpu_plan_launch(e, &plan);
+}
+
+static tutti_result reduce_scatter_slices(struct tt_engine *e, const struct tt_call *call)
 {
     struct slice s = {.call = call, .size = tt_dtype_bytes(call->dtype)};
+    const size_t places = (size_t)n_rounds(&e->place, e->place.n_rails); /* the smallest host's */
     size_t before = 0, longest = 0;
 
-    s.most = e->partial_bytes / (size_t)e->place.n_hosts / 64 * 64 / s.size;
+    s.most = e->partial_bytes / places / 64 * 64 / s.size;
     for (int r = 0; r < e->n_ranks; r++) {
         const size_t count = tt_gpu_block_of(call, r) / s.size;
 
@@ -172,18 +207,15 @@ static tutti_result reduce_scatter_rails(struct tt_engine *e, const struct tt_ca
         before += count;
         longest = count > longest ? count : longest;
     }
-    for (; s.at < longest; s.at += s.most) {
-        TT_TRY(reduce_within(e, &s));
-        TT_TRY(scatter_along_rail(e, &s));
-    }
+    for (; s.at < longest; s.at += s.most)
+        TT_TRY(scatter_slice(e, &s));
     return TUTTI_OK;
 }
 
 tutti_result tt_hier_gpu_reduce_scatter(struct tt_engine *e, const struct tt_call *call)
 {
-    return e->partials && !tt_hier_is_flat(call) &&
-                   tt_gpu_is_worth_crossing(e, tt_gpu_all_blocks(e, call))
-               ? reduce_scatter_rails(e, call)
+    return !tt_hier_is_flat(call) && tt_gpu_is_worth_crossing(e, tt_gpu_all_blocks(e, call))
+               ? reduce_scatter_slices(e, call)
                : reduce_scatter_whole(e, call);
 }
 
@@ -193,10 +225,10 @@ tutti_result tt_hier_gpu_reduce(struct tt_engine *e, const struct tt_call *call)
     size_t counts[TT_HIER_GPU_MAX_RANKS] = {0};
     struct tt_call scatter = *call;
 
-    if (!e->partials || tt_hier_is_flat(call))
+    if (tt_hier_is_flat(call))
         return tt_hier_gpu_whole(e, call);
     counts[call->root] = call->count;
     scatter.coll = TT_COLL_REDUCE_SCATTER;
     scatter.counts = counts;
-    return reduce_scatter_rails(e, &scatter);
+    return reduce_scatter_slices(e, &scatter);
 }

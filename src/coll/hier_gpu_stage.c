@@ -88,7 +88,7 @@ static tutti_result keep(struct tt_engine *e, const struct tt_gpu_plan *plan,
     r->n_in = plan->n_in;
     memcpy(r->part, plan->parts, n * sizeof(r->part[0]));
     r->sizes = (uint64_t *)(void *)(r->part + n);
-    if (plan->kind == TT_GPU_CROSS)
+    if (plan->kind == TT_GPU_CROSS || plan->kind == TT_GPU_SCATTER)
         memcpy(r->sizes, plan->sizes, (size_t)e->n_ranks * sizeof(r->sizes[0]));
     pthread_mutex_lock(&e->lock);
     r->next = e->records;

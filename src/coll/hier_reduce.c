@@ -368,11 +368,14 @@ tutti_result tt_hier_scatter_along_rail(struct tt_engine *e, const struct tt_cal
 {
     const unsigned char *from = call->send;
 
-    for (int h = 0; h < e->n_hosts; h++) {
-        give_partial(e, tt_hier_partner(e, h), from, bytes[h]);
-        from += bytes[h];
-    }
-    return combine_partials(e, call, e->scratch, call->recv, bytes[e->host]);
+    for (int h = 0; h < e->n_hosts; h++)
+        for (int i = e->local; i < tt_hier_size(e, h); i += e->n_local) {
+            const int r = tt_hier_member(e, h, i);
+
+            give_partial(e, r, from, bytes[r]);
+            from += bytes[r];
+        }
+    return combine_partials(e, call, e->scratch, call->recv, bytes[e->rank]);
 }
 
 tutti_result tt_hier_reduce_scatter(struct tt_engine *e, const struct tt_call *call)

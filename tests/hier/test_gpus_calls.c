@@ -94,6 +94,38 @@ static void longer_than_the_stage(void **state)
     run(long_calls, "10020");
 }
 
+/* GPUs of a small host do for several of a larger one; in place the blocks of other hosts keep their order. */
+static void shared_out(struct t_rank *t)
+{
+    static const enum t_coll colls[] = {T_reduce_scatter, T_reduce_scatterv, T_reduce,
+                                        T_all_to_all};
+    static const tutti_op ops[] = {TUTTI_OP_SUM, TUTTI_OP_AVG};
+    struct t_device device;
+    struct t_stage s;
+
+    open_stage(&s, t, &device, LONG / (size_t)t->n_ranks);
+    for (size_t i = 0; i < 4 * T_LEN(colls); i++) {
+        struct t_case c = t_case_of_some_count(i, t->n_ranks);
+
+        c.coll = colls[i / 4];
+        c.dtype = i % 2 ? TUTTI_DTYPE_BF16 : TUTTI_DTYPE_F32;
+        c.op = ops[i % 2];
+        c.in_place = (int)(i / 2 % 2);
+        c.root = (int)i % t->n_ranks;
+        c.count = t_case_fit(c.coll, t->n_ranks, s.room, tutti_dtype_bytes(c.dtype), LONG);
+        t_case_run(&s, &c);
+    }
+    close_stage(&s, t, &device);
+}
+
+static void uneven_hosts_share_out_the_work(void **state)
+{
+    (void)state;
+    run(shared_out, "0011");
+    run(shared_out, "0111");
+    run(shared_out, "10110");
+}
+
 /* In the order of a single host. */
 static void flat_calls(struct t_rank *t)
 {
@@ -183,6 +215,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_collective_dtype_and_operation),
         cmocka_unit_test(longer_than_the_stage),
+        cmocka_unit_test(uneven_hosts_share_out_the_work),
         cmocka_unit_test(flat_gives_the_bits_of_one_host),
         cmocka_unit_test(forced_algorithms_are_taken),
         cmocka_unit_test(parts_take_the_engine_that_fits),
