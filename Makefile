@@ -53,6 +53,12 @@ stall: ## quick tests of the protocols between CPU ranks, with random delays at 
 	@$(call compile,stall)
 	@$(call check,stall,-LE long -R '^(coll|fault)[.]'\|'^hier[.]hosts_calls')
 
+.PHONY: steal
+steal: ## quick tests between processes while real-time threads take the cores away: races show (root)
+	@scripts/setup.sh test
+	@$(call compile,dev)
+	@scripts/steal.py $(call check,dev,-LE long -R '^(fault|net|hier|ucx|unit[.]boot)')
+
 .PHONY: clang
 clang: ## all built with clang; quick tests of what it compiles otherwise: arithmetic and the CPU engine
 	@scripts/setup.sh ci
