@@ -173,6 +173,26 @@ static void variables_fill_what_is_zero(void **state)
     unsetenv("TUTTI_TIMEOUT");
 }
 
+/* Settings for many ranks do not disturb one that is alone, as a launcher of such ranks is. */
+static void what_suits_many_suits_one(void **state)
+{
+    static const char *const algorithms[] = {"one_shot", "two_shot", "xmem", "direct", "flat"};
+    tutti_comm_config config = TUTTI_COMM_CONFIG_INIT;
+    static float x[1 << 16];
+    tutti_comm *comm;
+
+    (void)state;
+    setenv("TUTTI_CPU_XMEM", "on", 1);
+    for (size_t i = 0; i < T_LEN(algorithms); i++) {
+        setenv("TUTTI_ALGO", algorithms[i], 1);
+        T_OK(tutti_comm_create(&config, &comm));
+        T_OK(tutti_all_reduce(comm, x, x, T_LEN(x), TUTTI_DTYPE_F32, TUTTI_OP_SUM, NULL));
+        tutti_comm_destroy(comm);
+    }
+    unsetenv("TUTTI_CPU_XMEM");
+    unsetenv("TUTTI_ALGO");
+}
+
 /* A rank that never comes: named when the deadline has passed, and nothing is left behind. */
 static void somebody_is_missing(struct t_rank *t)
 {
@@ -233,6 +253,7 @@ int main(void)
         cmocka_unit_test(bad_fields),
         cmocka_unit_test_teardown(malformed_variables_are_named, clean_environment),
         cmocka_unit_test(variables_fill_what_is_zero),
+        cmocka_unit_test_teardown(what_suits_many_suits_one, clean_environment),
         cmocka_unit_test(missing_ranks_are_named_at_the_deadline),
         cmocka_unit_test(a_failing_exchange_is_an_error),
     };
