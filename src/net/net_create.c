@@ -18,6 +18,8 @@
 #define MS           UINT64_C(1000000)
 #define FAREWELL_NS  (5000 * MS) /* for what was posted, when a net is destroyed */
 #define HANDSHAKE_NS (200 * MS)  /* for handshakes under way, then */
+#define NOTICE_NS    (2000 * MS) /* for the last notice: sent again and again, on a bad link */
+#define PAUSE_NS     100000      /* between two looks */
 #define LEAST_LOST   (2500 * MS) /* two probes, one of which may be lost */
 
 /* First round: where everybody is. */
@@ -267,6 +269,21 @@ const char *tt_net_details(const struct tt_net *net)
 
 /* ---- the end ---- */
 
+/* A peer that sends something to a closed connection resets it, and then a notice that was lost on its way is
+ * not sent again: it would look like a death. */
+static void tell_leaving(struct tt_net *net)
+{
+    const uint64_t end = tt_now_ns() + NOTICE_NS;
+
+    tt_watch_tell(net->watch, TT_NOTICE_LEFT, 0);
+    while (!tt_watch_is_told(net->watch) && tt_now_ns() < end) {
+        const struct timespec pause = {.tv_nsec = PAUSE_NS};
+
+        nanosleep(&pause, NULL);
+        (void)tt_watch_poll(net->watch);
+    }
+}
+
 /* What was posted arrives, and who begins to watch us just now hears that we leave and do not die. Nothing
  * more is let in than that takes: our memory may be in other hands already. */
 static void say_farewell(struct tt_net *net)
@@ -284,7 +301,7 @@ static void say_farewell(struct tt_net *net)
         (void)poll(&watch, 1, 1);
     }
     if (tt_net_check(net) == TUTTI_OK)
-        tt_watch_tell(net->watch, TT_NOTICE_LEFT, 0);
+        tell_leaving(net);
 }
 
 void tt_net_destroy(struct tt_net *net)

@@ -424,6 +424,22 @@ void tt_watch_tell(struct tt_watch *w, enum tt_notice_kind kind, int about)
     pthread_mutex_unlock(&w->lock);
 }
 
+static int is_through(const struct tt_link *link)
+{
+    return !link || link->state != TT_LINK_READY || tt_link_is_through(link);
+}
+
+int tt_watch_is_told(struct tt_watch *w)
+{
+    int told = 1;
+
+    pthread_mutex_lock(&w->lock);
+    for (int rank = 0; rank < w->self.n_ranks && told; rank++)
+        told = is_through(w->ranks[rank].mine) && is_through(w->ranks[rank].theirs);
+    pthread_mutex_unlock(&w->lock);
+    return told;
+}
+
 /* ---- open and close ---- */
 
 static tutti_result open_door(struct tt_watch *w, const struct tt_boot_address *address)

@@ -56,6 +56,9 @@ int tt_watch_fd(const struct tt_watch *watch);
  * come. Any thread. */
 void tt_watch_tell(struct tt_watch *watch, enum tt_notice_kind kind, int about);
 
+/* Is what was told here, in the other hosts' kernels? Then closing cannot take it back. */
+int tt_watch_is_told(struct tt_watch *watch);
+
 void tt_watch_close(struct tt_watch *watch); /* NULL is fine */
 
 #endif

@@ -1,10 +1,12 @@
 #include "net/watch_link.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -69,6 +71,13 @@ uint64_t tt_link_silent_ns(const struct tt_link *link, uint64_t now_ns)
 }
 
 /* ---- sending ---- */
+
+int tt_link_is_through(const struct tt_link *link)
+{
+    int bytes = 0;
+
+    return link->n_out == 0 && (ioctl(link->fd, SIOCOUTQ, &bytes) != 0 || bytes == 0);
+}
 
 static enum tt_link_result send_rest(struct tt_link *link)
 {

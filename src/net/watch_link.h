@@ -61,6 +61,9 @@ enum tt_link_result tt_link_step(struct tt_link *link, const struct tt_link_self
 /* Send a notice; to a link that is not ready it is lost. */
 enum tt_link_result tt_link_tell(struct tt_link *link, const struct tt_notice *notice);
 
+/* Has the other side's kernel all that was sent? */
+int tt_link_is_through(const struct tt_link *link);
+
 /* How long the other side's kernel has been silent. */
 uint64_t tt_link_silent_ns(const struct tt_link *link, uint64_t now_ns);
 

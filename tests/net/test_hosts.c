@@ -247,11 +247,48 @@ static void test_cables(void **state)
     run(out_at_first);
 }
 
+/* ---- a link that loses packets ---- */
+
+/* Rank 1 leaves while rank 0 tells it something: the notice comes, however often it has to be sent. */
+static void leave_while_told(struct t_rank *t)
+{
+    enum { ROUNDS = 12 };
+
+    enter(t, four, none, 0);
+    for (uint64_t i = 1; i <= ROUNDS; i++) {
+        struct t_net_world w = t_net_begin(t, BYTES, TIMEOUT);
+        tutti_result result = TUTTI_OK;
+
+        T_OK(tt_net_signal(w.net, 1 - t->rank, w.region, FLAG_AT, i));
+        t_net_wait(w.net, w.mine + FLAG_AT, i, WAIT_S);
+        while (t->rank == 0 && result == TUTTI_OK) {
+            tt_net_tell_waits(w.net);
+            usleep(5000);
+            result = tt_net_progress(w.net);
+            if (result == TUTTI_OK)
+                result = tt_net_check_peer(w.net, 1);
+        }
+        T_CHECK(t->rank == 1 || result == TUTTI_E_PEER, "%s", tutti_result_name(result));
+        if (t->rank == 0)
+            T_CONTAINS(tutti_last_error(), "has left");
+        t_net_end(&w);
+    }
+}
+
+static void test_lossy(void **state)
+{
+    (void)state;
+    t_netns_link_is(0, 0.2, 0);
+    run(leave_while_told);
+    t_netns_link_is(0, 0, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_interfaces),
         cmocka_unit_test(test_cables),
+        cmocka_unit_test(test_lossy),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
