@@ -13,9 +13,8 @@ static void random_calls(struct t_rank *t)
 
     t_stage_open(&s, t, t->comm, ROOM, 1);
     for (unsigned i = 0; i < n_calls; i++) {
-        struct t_case c = t_case_random(t_random(&rng), t->n_ranks, 400000);
+        struct t_case c = t_case_random_on(&s, &rng, 400000);
 
-        c.count = t_case_fit(c.coll, t->n_ranks, ROOM, tutti_dtype_bytes(c.dtype), c.count);
         t_case_run(&s, &c);
     }
     t_stage_close(&s);

@@ -39,9 +39,8 @@ static void random_calls(struct t_rank *t)
 
     t_stage_open(&s, t, t->comm, ROOM, 1);
     for (int i = 0; i < 3000; i++) {
-        struct t_case c = t_case_random(t_random(&rng), t->n_ranks, 1 << 20);
+        struct t_case c = t_case_random_on(&s, &rng, 1 << 20);
 
-        c.count = t_case_fit(c.coll, t->n_ranks, ROOM, tutti_dtype_bytes(c.dtype), c.count);
         t_case_run(&s, &c);
     }
     t_stage_close(&s);

@@ -35,9 +35,8 @@ static tutti_result thread_with_its_own(void *context, int k, int n)
     T_OK(t_comm_create(t, 20 + (uint64_t)k, NULL, &comm));
     t_stage_open(&s, t, comm, 1 << 20, 1);
     for (unsigned i = 0; i < t_times(150, 2000); i++) {
-        struct t_case c = t_case_random(t_random(&rng), t->n_ranks, 20000);
+        struct t_case c = t_case_random_on(&s, &rng, 20000);
 
-        c.count = t_case_fit(c.coll, t->n_ranks, 1 << 20, tutti_dtype_bytes(c.dtype), c.count);
         c.team = 0;
         t_case_run(&s, &c);
     }

@@ -27,9 +27,8 @@ static void calls(struct t_rank *t, unsigned n_calls, size_t max_count)
 
     t_stage_open(&s, t, t->comm, ROOM, 1);
     for (unsigned i = 0; i < n_calls; i++) {
-        struct t_case c = t_case_random(t_random(&rng), t->n_ranks, max_count);
+        struct t_case c = t_case_random_on(&s, &rng, max_count);
 
-        c.count = t_case_fit(c.coll, t->n_ranks, ROOM, tutti_dtype_bytes(c.dtype), c.count);
         skew(&own);
         t_case_run(&s, &c);
     }

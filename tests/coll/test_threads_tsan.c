@@ -11,9 +11,8 @@ static void random_calls(struct t_rank *t)
 
     t_stage_open(&s, t, t->comm, 1 << 19, 1);
     for (unsigned i = 0; i < t_times(120, 2000); i++) {
-        struct t_case c = t_case_random(t_random(&rng), t->n_ranks, 60000);
+        struct t_case c = t_case_random_on(&s, &rng, 60000);
 
-        c.count = t_case_fit(c.coll, t->n_ranks, 1 << 19, tutti_dtype_bytes(c.dtype), c.count);
         t_case_run(&s, &c);
     }
     t_stage_close(&s);

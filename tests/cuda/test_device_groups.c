@@ -175,11 +175,9 @@ static void halves(struct t_rank *t)
     t_meet(t);
     for (int i = 0; i < 30; i++) {
         struct t_stage *s = i % 3 == 0 ? &whole : &half;
-        struct t_case c = t_case_random(t_random(&rng), s->n_ranks, 3000);
+        struct t_case c = t_case_random_on(s, &rng, 3000);
 
-        c.team = 0;
         c.root = 0;
-        c.count = t_case_fit(c.coll, s->n_ranks, 1 << 17, tutti_dtype_bytes(c.dtype), c.count);
         t_case_run(s, &c);
     }
     t_meet(t);

@@ -124,10 +124,8 @@ static void all_results(struct t_rank *t)
     t_stage_open_on(&s, t, comm, 1 << 17, 0, &device);
     t_meet(t);
     for (int i = 0; i < 40; i++) {
-        struct t_case c = t_case_random(t_random(&rng), t->n_ranks, 3000);
+        struct t_case c = t_case_random_on(&s, &rng, 3000);
 
-        c.team = 0;
-        c.count = t_case_fit(c.coll, t->n_ranks, 1 << 17, tutti_dtype_bytes(c.dtype), c.count);
         t_case_run(&s, &c);
     }
     t_meet(t);

@@ -119,9 +119,8 @@ static tutti_result make_calls(struct t_stage *s, struct t_rng *rng, int for_eve
     const uint64_t n = for_ever ? UINT64_MAX : t_random_below(rng, 60);
 
     for (uint64_t i = 0; i < n && result == TUTTI_OK; i++) {
-        struct t_case c = t_case_random(t_random(rng), s->n_ranks, 20000);
+        struct t_case c = t_case_random_on(s, rng, 20000);
 
-        c.count = t_case_fit(c.coll, s->n_ranks, ROOM, tutti_dtype_bytes(c.dtype), c.count);
         c.team = 0;
         result = t_case_try(s, &c);
     }

@@ -25,9 +25,8 @@ static void stalled_calls(struct t_rank *t)
     t_meet(t);
     tt_stall_seed(t_hash(plan->seed, (uint64_t)t->rank + 1) | 1);
     for (unsigned i = 0; i < plan->n_calls; i++) {
-        struct t_case c = t_case_random(t_random(&rng), t->n_ranks, plan->max_count);
+        struct t_case c = t_case_random_on(&s, &rng, plan->max_count);
 
-        c.count = t_case_fit(c.coll, t->n_ranks, ROOM, tutti_dtype_bytes(c.dtype), c.count);
         t_case_run(&s, &c);
     }
     tt_stall_seed(0);

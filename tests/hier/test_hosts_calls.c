@@ -41,9 +41,8 @@ static void random_calls(struct t_rank *t)
 
     t_stage_open(&s, t, t->comm, ROOM, 1);
     for (unsigned i = 0; i < t_times(60, 2000); i++) {
-        struct t_case c = t_case_random(t_random(&rng), t->n_ranks, 1 << 18);
+        struct t_case c = t_case_random_on(&s, &rng, 1 << 18);
 
-        c.count = t_case_fit(c.coll, t->n_ranks, ROOM, tutti_dtype_bytes(c.dtype), c.count);
         if (t_random_below(&own, 40) == 0)
             t_sleep_us((unsigned)t_random_below(&own, 300));
         t_case_run(&s, &c);

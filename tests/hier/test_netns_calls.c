@@ -17,9 +17,8 @@ static void calls(struct t_rank *t, tutti_comm *comm)
 
     t_stage_open(&s, t, comm, ROOM, 1);
     for (int i = 0; i < 150; i++) {
-        struct t_case c = t_case_random(t_random(&rng), t->n_ranks, 1 << 18);
+        struct t_case c = t_case_random_on(&s, &rng, 1 << 18);
 
-        c.count = t_case_fit(c.coll, t->n_ranks, ROOM, tutti_dtype_bytes(c.dtype), c.count);
         t_case_run(&s, &c);
     }
     t_stage_close(&s);

@@ -81,9 +81,8 @@ static void calls(struct t_rank *t, tutti_comm *comm, uint64_t seed)
     t_stage_open(&s, t, comm, ROOM, 1);
     for (int i = 0; i < CALLS; i++) {
         const size_t most = t_random_below(&rng, 4) ? 1 << 12 : 1 << 18;
-        struct t_case c = t_case_random(t_random(&rng), t->n_ranks, most);
+        struct t_case c = t_case_random_on(&s, &rng, most);
 
-        c.count = t_case_fit(c.coll, t->n_ranks, ROOM, tutti_dtype_bytes(c.dtype), c.count);
         if (t_random_below(&own, 4) == 0)
             t_sleep_us((unsigned)t_random_below(&own, t_random_below(&own, 10) ? 2000 : 60000));
         t_case_run(&s, &c);

@@ -410,6 +410,15 @@ struct t_case t_case_random(uint64_t seed, int n_ranks, size_t max_count)
     return c;
 }
 
+struct t_case t_case_random_on(const struct t_stage *s, struct t_rng *rng, size_t max_count)
+{
+    struct t_case c = t_case_random(t_random(rng), s->n_ranks, max_count);
+
+    c.count = t_case_fit(c.coll, s->n_ranks, s->room, tutti_dtype_bytes(c.dtype), c.count);
+    c.team = s->device ? 0 : c.team;
+    return c;
+}
+
 const size_t t_case_counts[T_CASE_N_COUNTS] = {1, 5, 67, 0, 130, 1027, 2, T_CASE_MOST};
 
 struct t_case t_case_of_some_count(uint64_t seed, int n_ranks)

@@ -123,6 +123,9 @@ void t_case_run(struct t_stage *s, const struct t_case *c);
  * small ones more often. Valid on all ranks alike when they pass the same number. */
 struct t_case t_case_random(uint64_t seed, int n_ranks, size_t max_count);
 
+/* Such a case that the stage has room for; without teams on a GPU. */
+struct t_case t_case_random_on(const struct t_stage *s, struct t_rng *rng, size_t max_count);
+
 /* Of one of few counts, with root, place, windows and inputs from the seed's hash; the call is the caller's to choose. */
 enum { T_CASE_N_COUNTS = 8, T_CASE_MOST = 4099 };
 extern const size_t t_case_counts[T_CASE_N_COUNTS];
