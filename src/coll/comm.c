@@ -231,12 +231,10 @@ static tutti_result agree_on_select(tutti_comm *comm, const tutti_comm_config *c
     comm->ops->info(comm->engine, &info);
     memcpy(word.algorithm, comm->algorithm, sizeof(word.algorithm));
     if (comm->rank == 0) {
-        const int can_reach =
-            info.xmem || comm->n_ranks == 1; /* who is alone has nobody to reach */
         const struct tt_select_place place = {.kind = comm->n_hosts > 1 ? TT_SELECT_HOSTS
                                                       : comm->device == TUTTI_DEVICE_CUDA
                                                           ? TT_SELECT_GPU
-                                                      : can_reach ? TT_SELECT_CPU_XMEM
+                                                      : info.xmem ? TT_SELECT_CPU_XMEM
                                                                   : TT_SELECT_CPU,
                                               .n_ranks = comm->n_ranks,
                                               .limits = info.launch,

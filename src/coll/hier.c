@@ -205,7 +205,7 @@ tutti_result tt_hier_choose(struct tt_engine *e, const char *algorithm)
     struct tt_engine_info info = {0};
 
     e->ops->info(e->local_engine, &info);
-    place.kind = info.xmem || e->n_local == 1 ? TT_SELECT_CPU_XMEM : TT_SELECT_CPU;
+    place.kind = info.xmem ? TT_SELECT_CPU_XMEM : TT_SELECT_CPU;
     return tt_select_make(&e->select, &place);
 }
 

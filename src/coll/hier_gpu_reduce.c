@@ -95,6 +95,7 @@ static tutti_result reduce_scatter_whole(struct tt_engine *e, const struct tt_ca
 struct slice {
     const struct tt_call *call;
     size_t at, most, size;
+    int places; /* for partial results: those of the smallest host, which needs the most */
     size_t displs[TT_HIER_GPU_MAX_RANKS]; /* of the blocks */
 };
 
@@ -183,7 +184,7 @@ static tutti_result scatter_slice(struct tt_engine *e, const struct slice *s)
 {
     struct tt_gpu_plan plan;
 
-    tt_gpu_plan_begin(&plan, TT_GPU_SCATTER, s->call)->most = n_rounds(&e->place, e->place.n_rails);
+    tt_gpu_plan_begin(&plan, TT_GPU_SCATTER, s->call)->most = s->places;
     for (int r = 0; r < e->n_ranks; r++) {
         plan.sizes[r] = slice_of(s, r) * s->size;
         plan.longest = plan.sizes[r] > plan.longest ? plan.sizes[r] : plan.longest;
@@ -195,11 +196,12 @@ static tutti_result scatter_slice(struct tt_engine *e, const struct slice *s)
 
 static tutti_result reduce_scatter_slices(struct tt_engine *e, const struct tt_call *call)
 {
-    struct slice s = {.call = call, .size = tt_dtype_bytes(call->dtype)};
-    const size_t places = (size_t)n_rounds(&e->place, e->place.n_rails); /* the smallest host's */
+    struct slice s = {.call = call,
+                      .size = tt_dtype_bytes(call->dtype),
+                      .places = n_rounds(&e->place, e->place.n_rails)};
     size_t before = 0, longest = 0;
 
-    s.most = e->partial_bytes / places / 64 * 64 / s.size;
+    s.most = e->partial_bytes / (size_t)s.places / 64 * 64 / s.size;
     for (int r = 0; r < e->n_ranks; r++) {
         const size_t count = tt_gpu_block_of(call, r) / s.size;
 

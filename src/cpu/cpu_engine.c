@@ -321,7 +321,7 @@ static void engine_abort(struct tt_engine *e)
 static void engine_info(const struct tt_engine *e, struct tt_engine_info *info)
 {
     info->memory_bytes = e->segment->area_stride;
-    info->xmem = e->xmem;
+    info->xmem = e->xmem || e->n_ranks == 1; /* who is alone has nobody to reach */
     info->details = e->details;
 }
 

@@ -99,6 +99,18 @@ static void remove_stranger(struct tt_watch *w, const struct tt_link *link)
 
 /* ---- what becomes of ranks ---- */
 
+/* One of its connections; what it is and has done stays. */
+static void drop_link(struct tt_watch *w, struct tt_link *link)
+{
+    struct watched *r = &w->ranks[link->rank];
+
+    if (link == r->mine)
+        r->mine = NULL;
+    else
+        r->theirs = NULL;
+    bury(w, link);
+}
+
 static void end_rank(struct tt_watch *w, int rank)
 {
     struct watched *r = &w->ranks[rank];
@@ -162,8 +174,7 @@ static void on_refused(struct tt_watch *w, struct tt_link *link, enum tt_link_re
 {
     const int rank = link->rank;
 
-    w->ranks[rank].mine = NULL;
-    bury(w, link);
+    drop_link(w, link);
     w->ranks[rank].n_refused += link->state == TT_LINK_WANTS_WELCOME;
     if (how == TT_LINK_LIES || w->ranks[rank].n_refused == MOST_REFUSALS)
         lose_rank(w, rank, "its port is held by a process that does not know the ranks' key");
@@ -173,17 +184,12 @@ static void on_refused(struct tt_watch *w, struct tt_link *link, enum tt_link_re
 
 /* Two ranks that connect at once have two connections. One that ends alone says nothing: a process that
  * dies closes the other as well, and one that leaves has said so there, where we have not read it yet. */
-static int other_will_tell(struct tt_watch *w, struct tt_link *link)
+static int other_will_tell(const struct tt_watch *w, const struct tt_link *link)
 {
-    struct watched *r = &w->ranks[link->rank];
-    struct tt_link **mine = link == r->mine ? &r->mine : &r->theirs;
+    const struct watched *r = &w->ranks[link->rank];
     const struct tt_link *other = link == r->mine ? r->theirs : r->mine;
 
-    if (!other || other->state != TT_LINK_READY)
-        return 0;
-    *mine = NULL;
-    bury(w, link);
-    return 1;
+    return other && other->state == TT_LINK_READY;
 }
 
 static void on_closed(struct tt_watch *w, struct tt_link *link, enum tt_link_result how, int error)
@@ -204,9 +210,10 @@ static void on_closed(struct tt_watch *w, struct tt_link *link, enum tt_link_res
                  link->pid);
     } else if (error == ETIMEDOUT || error == EHOSTUNREACH || error == ENETUNREACH) {
         snprintf(text, sizeof(text), "its host does not answer any more (%s)", strerror(error));
+    } else if (other_will_tell(w, link)) {
+        drop_link(w, link);
+        return;
     } else {
-        if (other_will_tell(w, link))
-            return;
         snprintf(text, sizeof(text), "process %u died: its connection was closed without a word",
                  link->pid);
     }

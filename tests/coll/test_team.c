@@ -142,10 +142,9 @@ T_RANKS(random_team_calls, 3)
 
     t_stage_open(&s, t, t->comm, 2 << 20, 1);
     for (unsigned i = 0; i < t_times(250, 3000); i++) {
-        struct t_case c = t_case_random(t_random(&rng), t->n_ranks, 200000);
+        struct t_case c = t_case_random_on(&s, &rng, 200000);
 
         c.team = t_colls[c.coll].has_team ? 1 + (int)(c.seed % 5) : 0;
-        c.count = t_case_fit(c.coll, t->n_ranks, 2 << 20, tutti_dtype_bytes(c.dtype), c.count);
         t_case_run(&s, &c);
     }
     t_stage_close(&s);
