@@ -13,6 +13,18 @@
 
 static struct relay slow_link; /* or, with zeros, a cable */
 
+/* What the ranks of a job and their relay share. */
+struct shared {
+    volatile pid_t pids[2];
+    volatile int is_cut;
+};
+
+static struct shared *shared_of(struct t_rank *t)
+{
+    _Static_assert(sizeof(struct shared) <= 64, "");
+    return (struct shared *)(void *)(t->shared + T_SHARED_BYTES - 64);
+}
+
 void t_netns_link_is(unsigned delay_us, double loss, double mbit)
 {
     slow_link = (struct relay){.delay_us = delay_us, .loss = loss, .mbit = mbit};
@@ -98,7 +110,7 @@ void t_netns_wait_up(const char *name)
 }
 
 /* A process of rank 0's, and it goes with it, that carries the packets of both hosts. */
-static void start_relay(pid_t first, pid_t second)
+static void start_relay(const struct shared *shared)
 {
     const pid_t parent = getpid();
     struct relay relay = slow_link;
@@ -113,11 +125,12 @@ static void start_relay(pid_t first, pid_t second)
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (getppid() != parent)
             _exit(1);
-        snprintf(paths[0], sizeof(paths[0]), "/proc/%d/ns/net", (int)first);
-        snprintf(paths[1], sizeof(paths[1]), "/proc/%d/ns/net", (int)second);
+        snprintf(paths[0], sizeof(paths[0]), "/proc/%d/ns/net", (int)shared->pids[0]);
+        snprintf(paths[1], sizeof(paths[1]), "/proc/%d/ns/net", (int)shared->pids[1]);
         relay.net[0] = paths[0];
         relay.net[1] = paths[1];
         relay.name = "host0";
+        relay.is_cut = &shared->is_cut;
         ready = relay_open(&relay, fds) == 0;
         if (write(ends[1], &ready, 1) == 1 && ready)
             relay_run(&relay, fds);
@@ -149,13 +162,13 @@ void t_netns_enter(struct t_rank *t, const char *const ip4[2], const char *const
 {
     static const char *const second[] = {"10.78.0.1/24", "10.78.0.2/24"};
     static const char *const decoy[] = {"10.79.0.1/24", "10.79.0.2/24"};
-    volatile pid_t *pids = (volatile pid_t *)(void *)(t->shared + T_SHARED_BYTES - 64);
+    struct shared *shared = shared_of(t);
     const int two_cables = (more & T_NETNS_SECOND) != 0;
     char other[16];
 
     if (t->rank < 2) {
         leave_the_host();
-        pids[t->rank] = getpid();
+        shared->pids[t->rank] = getpid();
     }
     if (t->rank < 2 && more & T_NETNS_DECOY) {
         must(RUN("ip", "link", "add", "decoy0", "type", "veth", "peer", "name", "decoy1"),
@@ -165,10 +178,10 @@ void t_netns_enter(struct t_rank *t, const char *const ip4[2], const char *const
     }
     t_meet(t);
     if (t->rank >= 2)
-        follow(pids[t->rank % 2]);
-    snprintf(other, sizeof(other), "%d", (int)pids[1]);
+        follow(shared->pids[t->rank % 2]);
+    snprintf(other, sizeof(other), "%d", (int)shared->pids[1]);
     if (t->rank == 0 && (slow_link.delay_us || slow_link.loss > 0 || slow_link.mbit > 0))
-        start_relay(pids[0], pids[1]);
+        start_relay(shared);
     else if (t->rank == 0)
         add_cable("host0", other);
     if (t->rank == 0 && two_cables)
@@ -181,6 +194,11 @@ void t_netns_enter(struct t_rank *t, const char *const ip4[2], const char *const
     t_meet(t);
     t_netns_wait_up("host0");
     t_meet(t);
+}
+
+void t_netns_cut(struct t_rank *t, int is_cut)
+{
+    shared_of(t)->is_cut = is_cut;
 }
 
 void t_netns_link(const char *name, int up)

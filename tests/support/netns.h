@@ -18,6 +18,9 @@ void t_netns_enter(struct t_rank *t, const char *const ip4[2], const char *const
 /* For t_netns_enter() from now on: the cable is a link with these properties. Zeros: a plain cable. */
 void t_netns_link_is(unsigned delay_us, double loss, double mbit);
 
+/* A link (not a plain cable) loses everything from now on, or nothing more than it did; no end notices. */
+void t_netns_cut(struct t_rank *t, int is_cut);
+
 /* Pull the plug of this rank's end, or put it back. */
 void t_netns_link(const char *name, int up);
 

@@ -64,6 +64,11 @@ int relay_open(const struct relay *relay, int fds_out[2])
     return 0;
 }
 
+static int is_lost(const struct relay *relay)
+{
+    return (relay->is_cut && *relay->is_cut) || (relay->loss > 0 && drand48() < relay->loss);
+}
+
 /* 1 if a packet was there, -1 if the TAP is gone. */
 static int take_in(struct lane *lane, const struct relay *relay, uint64_t now)
 {
@@ -73,7 +78,7 @@ static int take_in(struct lane *lane, const struct relay *relay, uint64_t now)
 
     if (bytes <= 0)
         return bytes < 0 && errno != EAGAIN && errno != EINTR ? -1 : 0;
-    if (relay->loss > 0 && drand48() < relay->loss)
+    if (is_lost(relay))
         return 1;
     p = malloc(sizeof(*p) + (size_t)bytes);
     if (!p)

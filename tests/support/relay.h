@@ -9,6 +9,7 @@ struct relay {
     unsigned delay_us;  /* one way */
     double loss;        /* share of the packets */
     double mbit;        /* a second, each way; 0: as fast as it gets */
+    const volatile int *is_cut; /* in shared memory: while it is 1, every packet is lost; or NULL */
 };
 
 /* Makes both TAPs; a descriptor for each, or -1 (errno). The caller ends up in the second namespace. */
