@@ -15,7 +15,6 @@
 
 #define STAGGER_FROM 256u /* bytes from which ranks begin to reduce at different places */
 #define FETCH_MOST   512u
-#define DEMOTE_BYTES 256u /* up to here pushing lines out of the own cache saves time */
 
 /* With one peer the reduction's own loads come soon enough. */
 static inline size_t fetch_of(const struct tt_engine *e, size_t bytes)
@@ -55,7 +54,7 @@ static inline tutti_result one_shot_piece(struct tt_lane *ln, const struct tt_ca
         tt_lane_arrive_plain(ln, call->count);
     TT_STALL();
     k->put(mine, send, bytes, ahead);
-    if (bytes <= DEMOTE_BYTES)
+    if (bytes <= TT_DEMOTE_BYTES)
         k->demote(mine, bytes);
     tt_time_add(ln, &e->mine->stats.copy_ns);
     if (!early)

@@ -15,9 +15,10 @@
 #include "cpu/pages.h"
 #include "cpu/stall.h"
 
-#define TT_CHUNK       (256u << 10) /* what an algorithm handles at a time: a part of a core's L2 cache */
-#define TT_TIMED_BYTES (256u << 10) /* smaller calls are timed one in TT_TIMED_EVERY */
-#define TT_TIMED_EVERY 16u
+#define TT_CHUNK        (256u << 10) /* what an algorithm handles at a time: a part of a core's L2 cache */
+#define TT_DEMOTE_BYTES 256u         /* up to here pushing lines out of the own cache saves time */
+#define TT_TIMED_BYTES  (256u << 10) /* smaller calls are timed one in TT_TIMED_EVERY */
+#define TT_TIMED_EVERY  16u
 
 /* What one rank sends to and receives from each peer in a call, cut into chunks by the movers. */
 struct tt_block {
@@ -356,14 +357,15 @@ tutti_result tt_all_reduce_reach(struct tt_lane *ln, const struct tt_call *call,
 tutti_result tt_move_staged(struct tt_lane *ln, const struct tt_call *call, struct tt_share share);
 tutti_result tt_move_reach(struct tt_lane *ln, const struct tt_call *call, struct tt_share share);
 
-/* The rest of an all_to_allv whose ranks have met and written notes: fetch across memories. */
-tutti_result tt_move_pull(struct tt_lane *ln, const struct tt_call *call);
+/* The rest of an all_to_allv whose ranks have met and written notes: copy across memories. */
+tutti_result tt_move_noted(struct tt_lane *ln, const struct tt_call *call);
 tutti_result tt_cpu_barrier(struct tt_lane *ln);
 tutti_result tt_cpu_run(struct tt_engine *e, const struct tt_call *call); /* cpu_run.c */
 
 struct tt_ticket tt_move_ticket(const struct tt_lane *ln, const struct tt_call *call);
 
-/* all_to_allv only: tell every peer where its block lies and how long it is; see what they say. */
+/* all_to_allv only: tell every peer how long its block is and where to put the one it sends; see what they
+ * say. */
 void tt_notes_write(struct tt_lane *ln);
 tutti_result tt_notes_check(struct tt_lane *ln);
 uint64_t tt_note_address(const struct tt_lane *ln, int from);

@@ -64,7 +64,7 @@ struct tt_rank_area {
     /* At run-time offsets behind this struct: blocks[2][n], heads[n], tails[n], rings[n], scratch */
 };
 
-/* all_to_allv: where the block for a peer lies in its sender's memory, by parity of the epoch. */
+/* all_to_allv: how long the block for a peer is, and where that peer's belongs, by parity of the epoch. */
 struct tt_block_note {
     _Atomic uint64_t address;
     _Atomic uint64_t bytes;

@@ -92,6 +92,17 @@ static int offer_windows(const struct tt_lane *ln, const struct tt_call *call, s
     return 1;
 }
 
+/* Whether senders store their blocks where they belong, or receivers fetch them. To store where a peer will
+ * read costs less than to load what it has just written, and many push at once what one would fetch; but
+ * several peers that fetch the same block, across memories, share what the first of them has loaded. */
+static int is_pushed(const struct tt_lane *ln, const struct tt_call *call, int windows)
+{
+    if (windows)
+        return call->coll != TT_COLL_BROADCAST;
+    return call->coll == TT_COLL_ALL_TO_ALL || call->coll == TT_COLL_GATHER ||
+           (call->coll == TT_COLL_ALL_GATHER && ln->e->n_ranks == 2);
+}
+
 static void offer(const struct tt_lane *ln, const struct tt_call *call, struct tt_share share,
                   struct tt_ticket *t)
 {
@@ -101,37 +112,55 @@ static void offer(const struct tt_lane *ln, const struct tt_call *call, struct t
         t->can = TT_CAN_XMEM;
         t->send = (uint64_t)(uintptr_t)call->send;
         t->recv = (uint64_t)(uintptr_t)call->recv;
+        if (call->coll == TT_COLL_ALL_GATHER && ln->e->n_ranks == 2)
+            t->recv = (uint64_t)(uintptr_t)ln->blocks[1 - ln->e->rank].in; /* wherever that is */
     }
 }
 
 /* ---- moving ---- */
 
+/* Where in rank r's recv the block for it begins. */
+static size_t target_offset(const struct tt_lane *ln, const struct tt_call *call, int r)
+{
+    const size_t whole = call->count * tt_dtype_bytes(call->dtype);
+    const size_t from = (size_t)(ln->blocks[r].out - (const unsigned char *)call->send);
+
+    if (call->coll == TT_COLL_SCATTER)
+        return from - (size_t)r * whole;
+    if (call->coll == TT_COLL_GATHER)
+        return from + (size_t)ln->e->rank * whole;
+    return (size_t)(ln->blocks[ln->e->rank].in - (unsigned char *)call->recv);
+}
+
+/* The same across memories. */
+static uint64_t target_address(const struct tt_lane *ln, const struct tt_call *call, int r)
+{
+    const uint64_t recv = tt_load_relaxed(&tt_arrival_of(ln, r)->recv);
+
+    if (call->send_counts)
+        return tt_note_address(ln, r);
+    return call->coll == TT_COLL_ALL_GATHER ? recv : recv + target_offset(ln, call, r);
+}
+
 /* Store this rank's blocks where the peers want them. */
-static void push(struct tt_lane *ln, const struct reach *x)
+static tutti_result push(struct tt_lane *ln, const struct reach *x)
 {
     struct tt_engine *e = ln->e;
-    const struct tt_call *call = x->call;
-    const int scatter = call->coll == TT_COLL_SCATTER;
 
     for (int d = 1; d < e->n_ranks; d++) {
         const int r = tt_after(e, d);
         const struct tt_block *b = &ln->blocks[r];
-        size_t at; /* where in the peer's recv */
 
         if (b->out_bytes == 0)
             continue;
-        if (scatter) {
-            at = (size_t)(b->out - (const unsigned char *)call->send) -
-                 (size_t)r * call->count * tt_dtype_bytes(call->dtype);
-        } else if (call->coll == TT_COLL_GATHER) {
-            at = (size_t)e->rank * call->count * tt_dtype_bytes(call->dtype) +
-                 (size_t)(b->out - (const unsigned char *)call->send);
-        } else {
-            at = (size_t)(ln->blocks[e->rank].in - (unsigned char *)call->recv);
-        }
-        e->kernels->put(recv_at(ln, r) + at, b->out, b->out_bytes, tt_ahead_for(b->out_bytes));
+        if (x->windows)
+            e->kernels->put(recv_at(ln, r) + target_offset(ln, x->call, r), b->out, b->out_bytes,
+                            tt_ahead_for(b->out_bytes));
+        else
+            TT_TRY(tt_xmem_write(e, r, target_address(ln, x->call, r), b->out, b->out_bytes));
     }
     tt_time_add(ln, &e->mine->stats.copy_ns);
+    return TUTTI_OK;
 }
 
 /* Where in rank r's send the block for this rank begins (the part of it that is this lane's). */
@@ -169,10 +198,8 @@ static tutti_result pull(struct tt_lane *ln, const struct reach *x)
             e->kernels->take(b->in, tt_window_at(e, r, send_word(ln, r)) + source_offset(ln, x, r),
                              b->in_bytes, tt_ahead_for(b->in_bytes));
         } else {
-            const uint64_t from = x->call->send_counts ? tt_note_address(ln, r)
-                                                       : send_word(ln, r) + source_offset(ln, x, r);
-
-            TT_TRY(tt_xmem_read(e, r, b->in, from, b->in_bytes));
+            TT_TRY(
+                tt_xmem_read(e, r, b->in, send_word(ln, r) + source_offset(ln, x, r), b->in_bytes));
         }
     }
     tt_time_add(ln, &e->mine->stats.copy_ns);
@@ -291,14 +318,10 @@ static tutti_result move(struct tt_lane *ln, const struct reach *x)
         return reduce_to_root(ln, x);
     if (own->in != own->out && own->in_bytes)
         memcpy(own->in, own->out, own->in_bytes);
-    if (x->windows && x->call->coll != TT_COLL_BROADCAST) {
-        push(ln, x);
-        return TUTTI_OK;
-    }
-    return pull(ln, x);
+    return is_pushed(ln, x->call, x->windows) ? push(ln, x) : pull(ln, x);
 }
 
-tutti_result tt_move_pull(struct tt_lane *ln, const struct tt_call *call)
+tutti_result tt_move_noted(struct tt_lane *ln, const struct tt_call *call)
 {
     const struct reach x = {.call = call};
 

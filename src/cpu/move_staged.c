@@ -5,7 +5,9 @@
  */
 #include "cpu/cpu.h"
 
-#define XMEM_FROM 131072u /* all_to_allv: when some block is longer, fetch from memory to memory */
+/* all_to_allv: when some block is this long, copy from memory to memory */
+#define XMEM_FROM_OF_2 ((size_t)4 << 10)
+#define XMEM_FROM      ((size_t)128 << 10)
 
 #define ROOTED_PIECES 4u
 #define ROOTED_LEAST  ((size_t)8 << 10)
@@ -14,6 +16,7 @@
 struct stage {
     const struct tt_call *call;
     int same;     /* one block for all peers */
+    int demotes;  /* push what was put towards the shared cache */
     size_t piece; /* bytes of a block that scratch holds at a time */
     size_t at;    /* where the current piece begins in every block */
 };
@@ -55,6 +58,16 @@ static void copy_rows(struct tt_lane *ln, const struct tt_call *call, int r, siz
     }
 }
 
+static void put(struct tt_lane *ln, const struct stage *st, unsigned char *to,
+                const unsigned char *from, size_t n)
+{
+    const struct tt_kernels *k = ln->e->kernels;
+
+    k->put(to, from, n, tt_ahead_for(n));
+    if (st->demotes)
+        k->demote(to, n);
+}
+
 static void put_out(struct tt_lane *ln, const struct stage *st)
 {
     struct tt_engine *e = ln->e;
@@ -70,8 +83,7 @@ static void put_out(struct tt_lane *ln, const struct stage *st)
         if (st->call->parts)
             copy_rows(ln, st->call, e->rank, st->at, n, scratch, 1);
         else
-            e->kernels->put(scratch + (st->same ? 0 : (size_t)r * st->piece), b->out + st->at, n,
-                            tt_ahead_for(n));
+            put(ln, st, scratch + (st->same ? 0 : (size_t)r * st->piece), b->out + st->at, n);
         if (st->same)
             break;
     }
@@ -156,7 +168,7 @@ static void reduce_in(struct tt_lane *ln, const struct stage *st)
     tt_time_add(ln, &e->mine->stats.reduce_ns);
 }
 
-/* all_to_allv: tell every peer how long its block is, and check what the peers say. */
+/* all_to_allv: tell every peer how long its block is and where its own belongs, and check what they say. */
 static struct tt_block_note *note_of(const struct tt_lane *ln, int from, int to)
 {
     const struct tt_engine *e = ln->e;
@@ -171,7 +183,7 @@ void tt_notes_write(struct tt_lane *ln)
     for (int r = 0; r < ln->e->n_ranks; r++) {
         struct tt_block_note *note = note_of(ln, ln->e->rank, r);
 
-        tt_store_relaxed(&note->address, (uint64_t)(uintptr_t)ln->blocks[r].out);
+        tt_store_relaxed(&note->address, (uint64_t)(uintptr_t)ln->blocks[r].in);
         tt_store_relaxed(&note->bytes, ln->blocks[r].out_bytes);
     }
 }
@@ -230,15 +242,32 @@ static size_t piece_of(const struct tt_lane *ln, const struct tt_call *call, int
     return piece < room ? piece : room;
 }
 
+/* A few lines that a peer will load while this rank loads its own come sooner from the shared cache. Where
+ * only one side gives they do not. */
+static int demotes(const struct tt_lane *ln, const struct tt_call *call, size_t longest)
+{
+    return longest * (size_t)(ln->e->n_ranks - 1) <= TT_DEMOTE_BYTES &&
+           (call->coll == TT_COLL_ALL_GATHER || call->coll == TT_COLL_ALL_TO_ALL ||
+            call->coll == TT_COLL_REDUCE_SCATTER);
+}
+
+/* all_to_allv: whether a block as long as this sends all of them across memories. Only when the ranks have
+ * met do they know the longest one. */
+static int goes_across(const struct tt_lane *ln, const struct tt_call *call, size_t longest)
+{
+    return call->send_counts && ln->e->xmem && call->algo == TT_ALGO_XMEM &&
+           longest >= (ln->e->n_ranks == 2 ? XMEM_FROM_OF_2 : XMEM_FROM);
+}
+
 tutti_result tt_move_staged(struct tt_lane *ln, const struct tt_call *call, struct tt_share share)
 {
-    struct tt_engine *e = ln->e;
     struct stage st = {.call = call, .same = tt_blocks_fill(ln, call, share)};
     const struct tt_ticket t = tt_move_ticket(ln, call);
     const int reducing = reduces(call);
     struct tt_meeting m = {.longest = t.longest};
 
     st.piece = piece_of(ln, call, st.same);
+    st.demotes = demotes(ln, call, t.longest);
     do {
         const int early = TT_BROKEN(FENCE);
 
@@ -247,7 +276,8 @@ tutti_result tt_move_staged(struct tt_lane *ln, const struct tt_call *call, stru
             tt_notes_write(ln);
         if (early)
             tt_lane_arrive(ln, &t);
-        put_out(ln, &st);
+        if (!goes_across(ln, call, t.longest))
+            put_out(ln, &st);
         if (!early)
             tt_lane_arrive(ln, &t);
         TT_TRY(tt_lane_meet(ln, &t, &m));
@@ -255,8 +285,8 @@ tutti_result tt_move_staged(struct tt_lane *ln, const struct tt_call *call, stru
             return TUTTI_IN_PROGRESS;
         if (st.at == 0 && call->send_counts) {
             TT_TRY(tt_notes_check(ln));
-            if (e->xmem && call->algo == TT_ALGO_XMEM && m.longest >= XMEM_FROM)
-                return tt_move_pull(ln, call);
+            if (goes_across(ln, call, m.longest))
+                return tt_move_noted(ln, call);
         }
         if (reducing)
             reduce_in(ln, &st);

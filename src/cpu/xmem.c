@@ -5,7 +5,7 @@
 
 #include "cpu/cpu.h"
 
-#define AT_ONCE ((size_t)1 << 30) /* the kernel stops at 2 GiB */
+#define AT_ONCE ((size_t)64 << 20) /* between two looks whether the call has failed elsewhere */
 
 typedef ssize_t (*vm_fn)(pid_t, const struct iovec *, unsigned long, const struct iovec *,
                          unsigned long, unsigned long);
@@ -31,8 +31,11 @@ static tutti_result transfer(struct tt_engine *e, int r, vm_fn call, unsigned ch
     while (bytes > 0) {
         const size_t n = bytes < AT_ONCE ? bytes : AT_ONCE;
         const struct iovec l = {local, n}, p = {(void *)(uintptr_t)remote, n};
-        const ssize_t moved = call(e->peers[r].pid, &l, 1, &p, 1, 0);
+        ssize_t moved;
 
+        /* A rank that was stopped finds that the others have given up: their buffers are theirs again. */
+        TT_TRY(tt_engine_failed(e));
+        moved = call(e->peers[r].pid, &l, 1, &p, 1, 0);
         if (moved <= 0) {
             if (moved < 0 && errno == EINTR)
                 continue;
