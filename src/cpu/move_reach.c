@@ -4,6 +4,8 @@
  */
 #include "cpu/cpu.h"
 
+#define SCATTER_PUSH_MOST ((size_t)256 << 10)
+
 struct reach {
     const struct tt_call *call;
     struct tt_share share;
@@ -93,14 +95,23 @@ static int offer_windows(const struct tt_lane *ln, const struct tt_call *call, s
 }
 
 /* Whether senders store their blocks where they belong, or receivers fetch them. To store where a peer will
- * read costs less than to load what it has just written, and many push at once what one would fetch; but
- * several peers that fetch the same block, across memories, share what the first of them has loaded. */
+ * read costs less than to load what it has just written, and many push at once what one would fetch. But
+ * several peers that fetch the same block, across memories, share what the first of them has loaded; and
+ * who scatters copies alone what its peers could fetch meanwhile, which is quicker for long blocks. */
 static int is_pushed(const struct tt_lane *ln, const struct tt_call *call, int windows)
 {
+    const int pair = ln->e->n_ranks == 2;
+
     if (windows)
         return call->coll != TT_COLL_BROADCAST;
-    return call->coll == TT_COLL_ALL_TO_ALL || call->coll == TT_COLL_GATHER ||
-           (call->coll == TT_COLL_ALL_GATHER && ln->e->n_ranks == 2);
+    switch (call->coll) {
+    case TT_COLL_ALL_TO_ALL:
+    case TT_COLL_GATHER: return 1;
+    case TT_COLL_ALL_GATHER: return pair;
+    case TT_COLL_SCATTER:
+        return pair && call->count * tt_dtype_bytes(call->dtype) <= SCATTER_PUSH_MOST;
+    default: return 0;
+    }
 }
 
 static void offer(const struct tt_lane *ln, const struct tt_call *call, struct tt_share share,
@@ -279,28 +290,37 @@ static tutti_result reduce_to_root(struct tt_lane *ln, const struct reach *x)
     return TUTTI_OK;
 }
 
-/* broadcast between two: root gives the first half while the other takes the second, so that both
- * cores copy. */
+/* broadcast between two: root gives the first part while the other takes the rest, so that both cores copy;
+ * all of a short vector, since storing costs less than loading, and half of one that no cache keeps. */
+static size_t part_given(size_t bytes)
+{
+    const size_t part = bytes <= ((size_t)64 << 10)    ? bytes
+                        : bytes <= ((size_t)512 << 10) ? bytes / 4 * 3
+                                                       : bytes / 2;
+
+    return part == bytes ? part : part & ~(size_t)63;
+}
+
 static tutti_result share_broadcast(struct tt_lane *ln, const struct reach *x)
 {
     struct tt_engine *e = ln->e;
     const int other = 1 - e->rank, at_root = e->rank == x->call->root;
     const struct tt_block *b = &ln->blocks[other];
-    const size_t bytes = at_root ? b->out_bytes : b->in_bytes, half = bytes / 2 & ~(size_t)63;
+    const size_t bytes = at_root ? b->out_bytes : b->in_bytes, given = part_given(bytes);
     const size_t at = source_offset(ln, x, other);
     const uint64_t there =
         at_root ? tt_load_relaxed(&tt_arrival_of(ln, other)->recv) : send_word(ln, other);
     tutti_result res = TUTTI_OK;
 
     if (x->windows && at_root)
-        e->kernels->put(tt_window_at(e, other, there) + at, b->out, half, tt_ahead_for(half));
+        e->kernels->put(tt_window_at(e, other, there) + at, b->out, given, tt_ahead_for(given));
     else if (x->windows)
-        e->kernels->take(b->in + half, tt_window_at(e, other, there) + at + half, bytes - half,
-                         tt_ahead_for(half));
+        e->kernels->take(b->in + given, tt_window_at(e, other, there) + at + given, bytes - given,
+                         tt_ahead_for(bytes - given));
     else if (at_root)
-        res = tt_xmem_write(e, other, there + at, b->out, half);
+        res = tt_xmem_write(e, other, there + at, b->out, given);
     else
-        res = tt_xmem_read(e, other, b->in + half, there + at + half, bytes - half);
+        res = tt_xmem_read(e, other, b->in + given, there + at + given, bytes - given);
     tt_time_add(ln, &e->mine->stats.copy_ns);
     return res;
 }
