@@ -478,6 +478,7 @@ void tt_comm_destroy(tutti_comm *comm)
     if (!comm)
         return;
     tt_group_free(comm->group);
+    tt_group_free(comm->spare_group);
     tt_channels_stop(comm);
     if (comm->engine && comm->engine != comm->control)
         comm->ops->destroy(comm->engine);

@@ -32,6 +32,7 @@ struct tutti_comm {
     unsigned char key[32];
     uint32_t n_splits;
     struct tt_group *group;                 /* between group_begin and group_end, else NULL */
+    struct tt_group *spare_group;           /* the memory of the last one */
     struct tutti_channel_set *channel_sets; /* channel_set.c */
 };
 

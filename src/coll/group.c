@@ -38,19 +38,26 @@ tutti_result tt_group_begin(tutti_comm *comm)
 {
     if (comm->group)
         return TT_FAIL(TUTTI_E_ARG, "group_begin: a group is open already; groups do not nest");
-    comm->group = calloc(1, sizeof(*comm->group));
+    comm->group = comm->spare_group ? comm->spare_group : calloc(1, sizeof(*comm->group));
+    comm->spare_group = NULL;
     return comm->group ? TUTTI_OK : TT_FAIL(TUTTI_E_MEMORY, "no memory for a group");
+}
+
+static void empty(struct tt_group *group)
+{
+    for (size_t i = 0; i < group->n_items; i++) {
+        free(group->items[i].counts);
+        free(group->items[i].parts);
+        free(group->items[i].device_counts);
+    }
+    group->n_items = group->n_p2p = 0;
 }
 
 void tt_group_free(struct tt_group *group)
 {
     if (!group)
         return;
-    for (size_t i = 0; i < group->n_items; i++) {
-        free(group->items[i].counts);
-        free(group->items[i].parts);
-        free(group->items[i].device_counts);
-    }
+    empty(group);
     free(group->items);
     free(group->p2p);
     free(group);
@@ -190,6 +197,7 @@ tutti_result tt_group_end(tutti_comm *comm)
             i++;
         }
     }
-    tt_group_free(group);
+    empty(group);
+    comm->spare_group = group; /* decoding steps are groups of the same size, again and again */
     return res;
 }

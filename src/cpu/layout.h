@@ -61,7 +61,7 @@ struct tt_rank_area {
     _Alignas(TT_LINE) _Atomic uint32_t sleepers; /* written by waiting peers */
     struct tt_stats_area stats;
     struct tt_lane_area lanes[TT_N_LANES];
-    /* At run-time offsets behind this struct: blocks[2][n], heads[n], tails[n], rings[n], scratch */
+    /* At run-time offsets behind this struct: blocks[2][n], senders[n], receivers[n], rings[n], scratch */
 };
 
 /* all_to_allv: how long the block for a peer is, and where that peer's belongs, by parity of the epoch. */
@@ -70,9 +70,27 @@ struct tt_block_note {
     _Atomic uint64_t bytes;
 };
 
-/* One direction between two ranks: heads are the sender's, tails the receiver's. */
-struct tt_counter_line {
-    _Alignas(TT_LINE) _Atomic uint64_t value;
+/* A message from one rank to another. Its line holds all of a short one; of others the first part is in the
+ * ring already, up to `put`, or nothing: the sender stores them where the receiver says. */
+struct tt_message {
+    _Alignas(TT_LINE) _Atomic uint64_t number; /* from 1 on; it is here when this says so */
+    uint64_t bytes, put;
+    uint32_t dtype, is_stored;
+    unsigned char first[32];
+};
+
+#define TT_MESSAGES 16
+
+/* One direction between two ranks, what the sender writes: how many bytes it has put into the ring, and the
+ * last message that it has stored. */
+struct tt_sender_area {
+    _Alignas(TT_LINE) _Atomic uint64_t put, stored;
+    struct tt_message messages[TT_MESSAGES];
+};
+
+/* What the receiver writes: how many bytes and messages it has taken, and where it wants message `placed`. */
+struct tt_receiver_area {
+    _Alignas(TT_LINE) _Atomic uint64_t taken, received, placed, place;
 };
 
 struct tt_segment {
@@ -82,8 +100,8 @@ struct tt_segment {
     uint64_t area_offset; /* of rank 0's area */
     uint64_t area_stride;
     uint64_t notes_offset; /* the rest are offsets within an area */
-    uint64_t heads_offset;
-    uint64_t tails_offset;
+    uint64_t senders_offset;
+    uint64_t receivers_offset;
     uint64_t rings_offset;
     uint64_t ring_bytes; /* a power of two */
     uint64_t scratch_offset;

@@ -32,10 +32,10 @@ static void lay_out(struct tt_segment *s, int n_ranks, uint64_t scratch_bytes, c
     s->half_bytes = pages_up(scratch_bytes / 2);
     s->notes_offset = at;
     at = pages_up(at + 2 * n * sizeof(struct tt_block_note));
-    s->heads_offset = at;
-    at = pages_up(at + n * sizeof(struct tt_counter_line));
-    s->tails_offset = at;
-    at = pages_up(at + n * sizeof(struct tt_counter_line));
+    s->senders_offset = at;
+    at = pages_up(at + n * sizeof(struct tt_sender_area));
+    s->receivers_offset = at;
+    at = pages_up(at + n * sizeof(struct tt_receiver_area));
     s->rings_offset = at;
     at = pages_up(at + n * s->ring_bytes);
     s->scratch_offset = at;

@@ -327,7 +327,8 @@ tutti_result tt_wait_pause(struct tt_engine *e, int r, struct tt_idle *idle)
         return TUTTI_OK;
     }
     if (idle->rounds++ < e->spins) {
-        tt_pause();
+        if (idle->rounds > TT_TIGHT_POLLS)
+            tt_pause();
         return TUTTI_OK;
     }
     if (idle->since_ns == 0)

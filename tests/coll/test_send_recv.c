@@ -22,7 +22,8 @@ static void check(const unsigned char *p, size_t message, size_t bytes)
 
 T_RANKS(messages_arrive_whole_and_in_order, 2)
 {
-    static const size_t sizes[] = {0, 1, 7, 64, 100, 4096, 5000, 65536, 300001, 2, 0, 9 << 20};
+    static const size_t sizes[] = {0,    1,    7,    31,    32,     33, 64, 100,
+                                   4095, 4096, 5000, 65536, 300001, 2,  0,  9 << 20};
     unsigned char *p = malloc(9 << 20);
 
     for (size_t round = 0; round < 3; round++)
@@ -57,20 +58,55 @@ T_RANKS(many_small_messages_with_late_ranks, 3)
     }
 }
 
+/* More messages at a time than a direction has lines for, of all kinds: each keeps its turn. */
+T_RANKS(bursts_of_mixed_sizes, 2)
+{
+    enum { MOST = 50, BYTES = 20000 };
+    unsigned char *in = malloc(MOST * BYTES), *out = malloc(MOST * BYTES);
+    struct t_rng rng = {7};
+
+    for (int round = 0; round < 60; round++) {
+        const size_t n = 1 + t_random_below(&rng, MOST);
+        size_t bytes[MOST];
+
+        T_OK(tutti_group_begin(t->comm));
+        for (size_t m = 0; m < n; m++) {
+            static const size_t below[] = {40, 200, 5000, BYTES};
+
+            bytes[m] = t_random_below(&rng, below[t_random_below(&rng, T_LEN(below))]);
+            fill(out + m * BYTES, m + (size_t)t->rank, bytes[m]);
+            memset(in + m * BYTES, 0, bytes[m]);
+            T_OK(tutti_send(t->comm, out + m * BYTES, bytes[m], TUTTI_DTYPE_U8, 1 - t->rank, NULL));
+            T_OK(tutti_recv(t->comm, in + m * BYTES, bytes[m], TUTTI_DTYPE_U8, 1 - t->rank, NULL));
+        }
+        T_OK(tutti_group_end(t->comm));
+        for (size_t m = 0; m < n; m++)
+            check(in + m * BYTES, m + 1 - (size_t)t->rank, bytes[m]);
+    }
+    free(in);
+    free(out);
+}
+
 /* The receiver is asleep when the message comes, and its sender is gone when it wakes. */
 T_RANKS(what_a_leaver_sent_last_arrives, 2)
 {
+    static uint32_t words[3000];
+
     for (uint32_t i = 1; i <= 40; i++) {
-        uint32_t x = t->rank == 0 ? 0 : i;
+        const size_t n = i % 2 ? 1 : T_LEN(words); /* a short one, and one that the sender stores */
         tutti_comm *comm;
+
+        for (size_t k = 0; k < n; k++)
+            words[k] = t->rank == 0 ? 0 : i;
 
         T_OK(tutti_comm_split(t->comm, 0, t->rank, &comm));
         if (t->rank == 1)
             t_sleep_us(3000 + 37 * i);
-        T_OK(t->rank == 1 ? tutti_send(comm, &x, 1, TUTTI_DTYPE_U32, 0, NULL)
-                          : tutti_recv(comm, &x, 1, TUTTI_DTYPE_U32, 1, NULL));
+        T_OK(t->rank == 1 ? tutti_send(comm, words, n, TUTTI_DTYPE_U32, 0, NULL)
+                          : tutti_recv(comm, words, n, TUTTI_DTYPE_U32, 1, NULL));
         tutti_comm_destroy(comm);
-        T_CHECK(x == i, "message %u is %u", i, x);
+        for (size_t k = 0; k < n; k++)
+            T_CHECK(words[k] == i, "message %u is %u at %zu", i, words[k], k);
     }
 }
 
@@ -244,6 +280,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(messages_arrive_whole_and_in_order),
         cmocka_unit_test(many_small_messages_with_late_ranks),
+        cmocka_unit_test(bursts_of_mixed_sizes),
         cmocka_unit_test(what_a_leaver_sent_last_arrives),
         cmocka_unit_test(ping_pong_of_all_sizes),
         cmocka_unit_test(all_pairs_in_a_group),
