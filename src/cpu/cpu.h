@@ -381,7 +381,7 @@ int tt_blocks_fill(struct tt_lane *ln, const struct tt_call *call, struct tt_sha
 tutti_result tt_xmem_read(struct tt_engine *e, int r, void *dst, uint64_t src, size_t bytes);
 tutti_result tt_xmem_write(struct tt_engine *e, int r, uint64_t dst, const void *src, size_t bytes);
 
-/* 1 if this rank can read every peer: their random tokens, which lie at these addresses in them. */
+/* 1 if this rank can read and write every peer: their random tokens, at these addresses in them. */
 int tt_xmem_probe(struct tt_engine *e, const uint64_t addresses[], const uint64_t tokens[]);
 
 /* ---- windows (window.c) ---- */

@@ -206,7 +206,7 @@ static tutti_result xmem_agree(struct tt_engine *e, const struct tt_exchange *x,
         e->xmem = e->xmem && proofs[r].xmem;
     if (wanted && n > 1 && !e->xmem)
         return TT_FAIL(TUTTI_E_UNSUPPORTED,
-                       "TUTTI_CPU_XMEM=on, but process_vm_readv between the "
+                       "TUTTI_CPU_XMEM=on, but process_vm_readv or process_vm_writev between the "
                        "ranks is refused: allow ptrace (--cap-add SYS_PTRACE)");
     return TUTTI_OK;
 }

@@ -58,8 +58,9 @@ tutti_result tt_xmem_write(struct tt_engine *e, int r, uint64_t dst, const void 
     return transfer(e, r, process_vm_writev, (unsigned char *)(uintptr_t)src, dst, bytes);
 }
 
-/* Read each peer's random token through its own memory. Under Yama's ptrace_scope 1 a process must
- * allow that first; TUTTI_CPU_XMEM=off never does (cpu_engine.c). */
+/* Read each peer's random token through its own memory, and write it back: a system may allow the one
+ * without the other. Under Yama's ptrace_scope 1 a process must allow that first; TUTTI_CPU_XMEM=off
+ * never does (cpu_engine.c). */
 int tt_xmem_probe(struct tt_engine *e, const uint64_t token_addresses[], const uint64_t tokens[])
 {
     for (int r = 0; r < e->n_ranks; r++) {
@@ -69,7 +70,8 @@ int tt_xmem_probe(struct tt_engine *e, const uint64_t token_addresses[], const u
 
         if (e->peers[r].pid <= 0 ||
             process_vm_readv(e->peers[r].pid, &l, 1, &p, 1, 0) != (ssize_t)sizeof(seen) ||
-            seen != tokens[r])
+            seen != tokens[r] ||
+            process_vm_writev(e->peers[r].pid, &l, 1, &p, 1, 0) != (ssize_t)sizeof(seen))
             return 0;
     }
     return 1;
