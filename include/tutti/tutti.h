@@ -51,11 +51,12 @@
  *   Threads     One call at a time per communicator; communicators are independent of each other.
  *   Errors      TUTTI_E_ARG, TUTTI_E_UNSUPPORTED, TUTTI_E_MEMORY: nothing happened on this rank.
  *               TUTTI_E_PEER, _TIMEOUT, _MISMATCH, _ABORTED: the communicator has failed for good
- *               on all ranks (tutti_comm_status); destroy it. The process and its other
- *               communicators are unharmed. On GPUs work on a stream that fails ends, with any
- *               result; tutti_comm_status() and the next call say so. A mismatch shows there as a
- *               timeout, but for sends, receives and counts in device memory; that a rank has died
- *               or left at the deadline, or when somebody asks tutti_comm_status().
+ *               on all ranks (tutti_comm_status); destroy it. recv of the call holds anything. The
+ *               process and its other communicators are unharmed. On GPUs work on a stream that
+ *               fails ends, with any result; tutti_comm_status() and the next call say so. A
+ *               mismatch shows there as a timeout, but for sends, receives and counts in device
+ *               memory; that a rank has died or left at the deadline, or when somebody asks
+ *               tutti_comm_status().
  */
 #ifndef TUTTI_TUTTI_H
 #define TUTTI_TUTTI_H
