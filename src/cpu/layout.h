@@ -70,13 +70,14 @@ struct tt_block_note {
     _Atomic uint64_t bytes;
 };
 
-/* A message from one rank to another. Its line holds all of a short one; of others the first part is in the
- * ring already, up to `put`, or nothing: the sender stores them where the receiver says. */
+/* A message from one rank to another. Its two lines hold all of a short one, the first of a very short one; of
+ * others the first part is in the ring already, up to `put`, or nothing: the sender stores them where the
+ * receiver says. */
 struct tt_message {
     _Alignas(TT_LINE) _Atomic uint64_t number; /* from 1 on; it is here when this says so */
     uint64_t bytes, put;
     uint32_t dtype, is_stored;
-    unsigned char first[32];
+    unsigned char first[96];
 };
 
 #define TT_MESSAGES 16

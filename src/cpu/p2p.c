@@ -1,6 +1,6 @@
 /*
  * Sends and receives. Each direction between two ranks has a few lines for messages and a ring for
- * their bytes in shared memory. A message is announced by its line, which holds the bytes of a short
+ * their bytes in shared memory. A message is announced by its lines, which hold the bytes of a short
  * one; those of others follow through the ring, in whole lines, or, where memories can be reached,
  * the receiver says where it wants them and the sender stores them there.
  *

@@ -22,8 +22,8 @@ static void check(const unsigned char *p, size_t message, size_t bytes)
 
 T_RANKS(messages_arrive_whole_and_in_order, 2)
 {
-    static const size_t sizes[] = {0,    1,    7,    31,    32,     33, 64, 100,
-                                   4095, 4096, 5000, 65536, 300001, 2,  0,  9 << 20};
+    static const size_t sizes[] = {0,   1,    7,    31,   32,    33,     64, 96, 97,
+                                   100, 4095, 4096, 5000, 65536, 300001, 2,  0,  9 << 20};
     unsigned char *p = malloc(9 << 20);
 
     for (size_t round = 0; round < 3; round++)
