@@ -114,6 +114,7 @@ tutti_result tt_all_reduce_reach(struct tt_lane *ln, const struct tt_call *call,
     struct tt_meeting m;
     struct reach reach;
     const struct tt_share slice = {(unsigned)e->rank, (unsigned)e->n_ranks, 0, 0};
+    tutti_result res;
     size_t first, n;
 
     if (from && to) {
@@ -137,6 +138,8 @@ tutti_result tt_all_reduce_reach(struct tt_lane *ln, const struct tt_call *call,
     tt_share_of(slice, count, tt_dtype_bytes(call->dtype), &first, &n);
     reach.first = first * tt_dtype_bytes(call->dtype);
     reach.bytes = n * tt_dtype_bytes(call->dtype);
-    TT_TRY(reduce_slice(ln, call, &reach, send, recv));
-    return tt_lane_barrier(ln);
+    TT_TRY(tt_store_begin(e));
+    res = reduce_slice(ln, call, &reach, send, recv);
+    tt_store_end(e);
+    return res == TUTTI_OK ? tt_lane_barrier(ln) : res;
 }

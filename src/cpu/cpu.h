@@ -183,6 +183,25 @@ static inline tutti_result tt_await(struct tt_engine *e, int r, const _Atomic ui
     return tt_wait_slow(e, r, flag, value);
 }
 
+/* Around what this rank stores into peers' buffers. Whoever gives up waits for those who are at it
+ * (tt_wait_stored), for the buffers are then its caller's; whoever begins later finds that it has. */
+static inline tutti_result tt_store_begin(struct tt_engine *e)
+{
+    atomic_fetch_add(&e->mine->storing, 1);
+    if (__builtin_expect(atomic_load(&e->segment->failure) == 0, 1))
+        return TUTTI_OK;
+    atomic_fetch_sub(&e->mine->storing, 1);
+    return tt_engine_failed(e);
+}
+
+static inline void tt_store_end(struct tt_engine *e)
+{
+    atomic_fetch_sub_explicit(&e->mine->storing, 1, memory_order_release);
+}
+
+/* After a failure, which is recorded: until no peer stores any more, at most 50 ms (one may be stopped). */
+void tt_wait_stored(struct tt_engine *e);
+
 /* Publish a flag of one's own: what was stored before is seen by whoever sees the flag. */
 static inline void tt_post(struct tt_engine *e, _Atomic uint64_t *flag, uint64_t value)
 {

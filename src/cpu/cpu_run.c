@@ -119,6 +119,8 @@ tutti_result tt_cpu_run(struct tt_engine *e, const struct tt_call *call)
         res = run_lane(&e->lanes[0], call, whole);
     }
     tt_fp_leave(fp);
+    if (__builtin_expect(res != TUTTI_OK, 0))
+        tt_wait_stored(e);
     return res;
 }
 

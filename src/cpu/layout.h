@@ -55,9 +55,10 @@ struct tt_stats_area {
 
 struct tt_rank_area {
     _Alignas(TT_LINE) _Atomic uint32_t doorbell; /* futex: changes when a sleeper may look again */
-    _Atomic uint32_t left;  /* 1 once the rank has destroyed its communicator */
-    _Atomic uint32_t waits; /* 1: it has waited for half of its deadline, itself */
-    _Atomic uint64_t token; /* random: proves that a cross-memory read works */
+    _Atomic uint32_t left;    /* 1 once the rank has destroyed its communicator */
+    _Atomic uint32_t waits;   /* 1: it has waited for half of its deadline, itself */
+    _Atomic uint64_t token;   /* random: proves that a cross-memory read works */
+    _Atomic uint32_t storing; /* threads that are storing into a peer's memory just now */
     _Alignas(TT_LINE) _Atomic uint32_t sleepers; /* written by waiting peers */
     struct tt_stats_area stats;
     struct tt_lane_area lanes[TT_N_LANES];

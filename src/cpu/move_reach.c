@@ -354,6 +354,7 @@ tutti_result tt_move_reach(struct tt_lane *ln, const struct tt_call *call, struc
     struct reach x = {.call = call, .share = share};
     struct tt_ticket t;
     struct tt_meeting m;
+    tutti_result res;
 
     (void)tt_blocks_fill(ln, call, share);
     t = tt_move_ticket(ln, call);
@@ -366,6 +367,8 @@ tutti_result tt_move_reach(struct tt_lane *ln, const struct tt_call *call, struc
     if (!m.all_can)
         return TUTTI_IN_PROGRESS;
     x.windows = (m.all_can & TT_CAN_WINDOW) != 0;
-    TT_TRY(move(ln, &x));
-    return tt_lane_barrier(ln);
+    TT_TRY(tt_store_begin(ln->e));
+    res = move(ln, &x);
+    tt_store_end(ln->e);
+    return res == TUTTI_OK ? tt_lane_barrier(ln) : res;
 }

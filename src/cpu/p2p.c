@@ -252,7 +252,7 @@ static tutti_result sweep(struct tt_engine *e, struct tt_p2p ops[], size_t n_ops
     return TUTTI_OK;
 }
 
-tutti_result tt_p2p_run(struct tt_engine *e, struct tt_p2p ops[], size_t n_ops)
+static tutti_result run(struct tt_engine *e, struct tt_p2p ops[], size_t n_ops)
 {
     struct tt_idle idle = {0};
     size_t open;
@@ -267,4 +267,13 @@ tutti_result tt_p2p_run(struct tt_engine *e, struct tt_p2p ops[], size_t n_ops)
             TT_TRY(tt_wait_pause(e, ops[open].peer, &idle));
     } while (open < n_ops);
     return TUTTI_OK;
+}
+
+tutti_result tt_p2p_run(struct tt_engine *e, struct tt_p2p ops[], size_t n_ops)
+{
+    const tutti_result result = run(e, ops, n_ops);
+
+    if (result != TUTTI_OK)
+        tt_wait_stored(e);
+    return result;
 }

@@ -17,6 +17,7 @@
 #include "cpu/cpu_engine.h"
 
 #define RECORD_NS      UINT64_C(50000000)
+#define STORED_NS      UINT64_C(50000000)
 #define FIRST_NAP_NS   UINT64_C(1000000)
 #define LONGEST_NAP_NS UINT64_C(20000000)
 #define IDLE_NAP_NS    UINT64_C(500000) /* where somebody else has work to do in our waits */
@@ -348,6 +349,21 @@ tutti_result tt_wait_pause(struct tt_engine *e, int r, struct tt_idle *idle)
     if (is_late(e, r, tt_now_ns() - idle->since_ns))
         return tt_engine_fail(e, TT_LATE, r, 0, 0);
     return TUTTI_OK;
+}
+
+static int is_storing(struct tt_engine *e, int r)
+{
+    return r != e->rank && atomic_load(&e->peers[r].area->storing) != 0 && tt_peer_alive(e, r);
+}
+
+void tt_wait_stored(struct tt_engine *e)
+{
+    const uint64_t end = tt_now_ns() + STORED_NS;
+
+    atomic_thread_fence(memory_order_seq_cst);
+    for (int r = 0; r < e->n_ranks; r++)
+        while (is_storing(e, r) && tt_now_ns() < end)
+            sched_yield();
 }
 
 /* mode: as the words of TUTTI_CPU_WAIT: auto, spin, yield, sleep. */

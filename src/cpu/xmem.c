@@ -33,9 +33,9 @@ static tutti_result transfer(struct tt_engine *e, int r, vm_fn call, unsigned ch
         const struct iovec l = {local, n}, p = {(void *)(uintptr_t)remote, n};
         ssize_t moved;
 
-        /* A rank that was stopped finds that the others have given up: their buffers are theirs again. */
-        TT_TRY(tt_engine_failed(e));
+        TT_TRY(tt_store_begin(e));
         moved = call(e->peers[r].pid, &l, 1, &p, 1, 0);
+        tt_store_end(e);
         if (moved <= 0) {
             if (moved < 0 && errno == EINTR)
                 continue;

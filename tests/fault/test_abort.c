@@ -111,6 +111,81 @@ T_RANKS(before_any_call_it_fails_the_next, 2)
     tutti_comm_abort(NULL);
 }
 
+/* ---- nothing is stored into the buffers of a call that has come back ---- */
+
+enum { BIG = 48 << 20, STEP = 64 << 10 };
+
+struct stored {
+    tutti_comm *comm;
+    volatile unsigned char *first; /* of what the peer stores */
+};
+
+static void *abort_midway(void *context)
+{
+    struct stored *s = context;
+    const uint64_t end = t_now_ns() + UINT64_C(5000000000) * t_scale();
+
+    while (*s->first == 0 && t_now_ns() < end)
+        continue;
+    tutti_comm_abort(s->comm);
+    return NULL;
+}
+
+/* Rank 1's block is long, and rank 0 gives up while it comes. */
+static void give_up(struct t_rank *t, tutti_comm *comm, unsigned char *send, unsigned char *recv)
+{
+    const size_t counts[] = {1, BIG};
+    static unsigned char seen[BIG / STEP];
+    struct stored s = {comm, recv + 1};
+    pthread_t thread;
+    tutti_result result;
+
+    if (t->rank == 0)
+        T_CHECK(pthread_create(&thread, NULL, abort_midway, &s) == 0, "no thread");
+    result = tutti_all_gatherv(comm, send, recv, counts, TUTTI_DTYPE_U8, NULL);
+    if (t->rank == 0) {
+        for (size_t i = 0; i < T_LEN(seen); i++)
+            seen[i] = recv[1 + i * STEP];
+        t_sleep_us(20000);
+        for (size_t i = 0; i < T_LEN(seen); i++)
+            T_CHECK(recv[1 + i * STEP] == seen[i], "stored at %zu after the call", i * STEP);
+        pthread_join(thread, NULL);
+    }
+    T_CHECK(result == TUTTI_E_ABORTED || result == TUTTI_OK, "%s", tutti_result_name(result));
+}
+
+static void abort_while_storing(struct t_rank *t)
+{
+    unsigned char *send = malloc(BIG), *ordinary = malloc(BIG + 1);
+
+    memset(send, 1, BIG);
+    for (uint64_t i = 0; i < 6; i++) {
+        void *recv = ordinary;
+        tutti_window *window;
+        tutti_comm *comm;
+
+        T_OK(t_comm_create(t, 2 + i, NULL, &comm));
+        if (i % 2) {
+            T_OK(tutti_mem_alloc(comm, BIG + 1, &recv));
+            T_OK(tutti_window_register(comm, recv, BIG + 1, &window));
+        }
+        memset(recv, 0, BIG + 1);
+        give_up(t, comm, send, recv);
+        t_meet(t);
+        tutti_comm_destroy(comm);
+    }
+    free(send);
+    free(ordinary);
+}
+
+static void nothing_is_stored_afterwards(void **state)
+{
+    const struct t_job job = {.n_ranks = 2, .no_comm = 1, .body = abort_while_storing};
+
+    (void)state;
+    t_run(&job);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -119,6 +194,7 @@ int main(void)
         cmocka_unit_test(ends_a_send),
         cmocka_unit_test(ends_a_group),
         cmocka_unit_test(before_any_call_it_fails_the_next),
+        cmocka_unit_test(nothing_is_stored_afterwards),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
