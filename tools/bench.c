@@ -58,6 +58,8 @@ static const struct cli_option option_table[] = {
      "GPUs: v-calls with counts in GPU memory too"},
     {0, "even-counts", CLI_FLAG, &options.even_counts, NULL,
      "v-calls with the same count for every rank"},
+    {0, "row", CLI_NUMBER, &options.row, "N",
+     "v-calls whose counts are multiples of N elements; default 8,\n1: blocks begin anywhere"},
     {0, "root", CLI_NUMBER, &options.root, "RANK", "of broadcast, reduce, gather, scatter"},
     {0, "in-place", CLI_FLAG, &options.in_place, NULL, "send and receive in the same buffer"},
     {0, "ordinary", CLI_FLAG, &options.only_ordinary, NULL, "ordinary buffers only"},
@@ -142,6 +144,8 @@ static int check_options(const struct place *place, const struct bench_job *job,
     if (options.algorithm && strcmp(options.algorithm, "all") == 0 &&
         (n != 1 || strcmp(options.collectives[0], "all") == 0))
         return cli_error("--algorithm all compares the algorithms of one collective: name it");
+    if (options.row < 1)
+        return cli_error("--row %d: elements of a row, at least 1", options.row);
     if (options.n_threads < 1 || options.n_threads > 256)
         return cli_error("--threads %d: 1 to 256", options.n_threads);
     if (options.root < 0 || options.root >= options.n_ranks)
@@ -213,6 +217,7 @@ int command_bench_run(int argc, char **argv)
     options.min_bytes = SIZE_MAX; /* not given */
     options.max_bytes = SIZE_MAX;
     options.n_replays = 20;
+    options.row = 8;
     options.ops = "sum";
     options.n_threads = 1;
     status = cli_parse(&command_bench, argc, argv, 0, words);

@@ -111,6 +111,7 @@ static void add_cell(const struct bench_options *options, struct bench_plan *pla
     cell->op = (tutti_op)op;
     cell->bytes = bytes;
     cell->even_counts = options->even_counts;
+    cell->row = (size_t)options->row;
 }
 
 static void add_sizes(const struct bench_options *options, struct bench_plan *plan,

@@ -41,6 +41,7 @@ struct bench_options {
     int n_gpus;        /* 0: CPU */
     int device_counts; /* GPUs: columns whose counts lie in GPU memory */
     int even_counts;   /* v-calls: the same for all ranks */
+    int row;           /* v-calls: counts are multiples of so many elements */
     int graph;
     int n_replays;
     const struct bench_trials *trials; /* NULL: the bench */
@@ -54,6 +55,7 @@ struct bench_cell {
     tutti_dtype dtype;
     tutti_op op;
     int even_counts;
+    size_t row;
     size_t bytes; /* asked for; the shape may round it down to what divides evenly */
 };
 

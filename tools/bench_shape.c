@@ -15,17 +15,25 @@ static size_t weight_of(int rank, int even)
     return even ? 1 : 2 + (size_t)rank % 3;
 }
 
-static void split(size_t total, int n, int even, size_t *counts, size_t *displs)
+/* In whole rows; what does not fill one goes to the last rank. */
+static void split(size_t total, size_t row, int n, int even, size_t *counts, size_t *displs)
 {
+    const size_t n_rows = total / row;
     size_t weights = 0;
     size_t before = 0;
 
     for (int r = 0; r < n; r++)
         weights += weight_of(r, even);
-    for (int r = 0; r < n; r++) {
-        displs[r] = total / weights * before + total % weights * before / weights;
+    for (int r = 0; r <= n; r++) {
+        const size_t at =
+            r == n ? total
+                   : (n_rows / weights * before + n_rows % weights * before / weights) * row;
+
+        if (r > 0)
+            counts[r - 1] = at - displs[r - 1];
+        if (r < n)
+            displs[r] = at;
         before += weight_of(r, even);
-        counts[r] = total / weights * before + total % weights * before / weights - displs[r];
     }
 }
 
@@ -70,7 +78,7 @@ static void make_rows(struct bench_shape *s)
     for (int p = 0; p < BENCH_N_PARTS; p++)
         row += s->row_bytes[p];
     n_rows = at_least_1(s->cell.bytes / row);
-    split(n_rows, s->n_ranks, s->cell.even_counts, s->counts, s->displs);
+    split(n_rows, 1, s->n_ranks, s->cell.even_counts, s->counts, s->displs);
     s->bytes = n_rows * row;
     s->count = n_rows;
     s->n_recv = place_parts(s, n_rows, s->recv_part);
@@ -101,12 +109,20 @@ static void make_all_to_allv(struct bench_shape *s, size_t per)
     }
 }
 
+/* Elements that the counts of v-calls are multiples of, if a rank has several times as many. */
+static size_t row_of(const struct bench_shape *s, size_t total)
+{
+    const size_t row = at_least_1(s->cell.row);
+
+    return total / row >= 4 * (size_t)s->n_ranks ? row : 1;
+}
+
 static void make_uneven(struct bench_shape *s, size_t total)
 {
     const int gathers = s->cell.id == BENCH_ALL_GATHERV;
     const size_t own = (size_t)s->rank;
 
-    split(total, s->n_ranks, s->cell.even_counts, s->counts, s->displs);
+    split(total, row_of(s, total), s->n_ranks, s->cell.even_counts, s->counts, s->displs);
     s->n_send = gathers ? s->counts[own] : total;
     s->n_recv = gathers ? total : s->counts[own];
     if (!gathers)

@@ -95,9 +95,9 @@ static int offer_windows(const struct tt_lane *ln, const struct tt_call *call, s
 }
 
 /* Whether senders store their blocks where they belong, or receivers fetch them. To store where a peer will
- * read costs less than to load what it has just written, and many push at once what one would fetch. But
- * several peers that fetch the same block, across memories, share what the first of them has loaded; and
- * who scatters copies alone what its peers could fetch meanwhile, which is quicker for long blocks. */
+ * read costs less than to load what it has just written, and many push at once what one would fetch. But who
+ * scatters copies alone what its peers could fetch meanwhile, which is quicker for long blocks; and where
+ * blocks lie scattered, only a pair can tell each other where. */
 static int is_pushed(const struct tt_lane *ln, const struct tt_call *call, int windows)
 {
     const int pair = ln->e->n_ranks == 2;
@@ -107,7 +107,7 @@ static int is_pushed(const struct tt_lane *ln, const struct tt_call *call, int w
     switch (call->coll) {
     case TT_COLL_ALL_TO_ALL:
     case TT_COLL_GATHER: return 1;
-    case TT_COLL_ALL_GATHER: return pair;
+    case TT_COLL_ALL_GATHER: return pair || !call->recv_blocks;
     case TT_COLL_SCATTER:
         return pair && call->count * tt_dtype_bytes(call->dtype) <= SCATTER_PUSH_MOST;
     default: return 0;
@@ -123,8 +123,8 @@ static void offer(const struct tt_lane *ln, const struct tt_call *call, struct t
         t->can = TT_CAN_XMEM;
         t->send = (uint64_t)(uintptr_t)call->send;
         t->recv = (uint64_t)(uintptr_t)call->recv;
-        if (call->coll == TT_COLL_ALL_GATHER && ln->e->n_ranks == 2)
-            t->recv = (uint64_t)(uintptr_t)ln->blocks[1 - ln->e->rank].in; /* wherever that is */
+        if (call->recv_blocks && ln->e->n_ranks == 2)
+            t->recv = (uint64_t)(uintptr_t)ln->blocks[1 - ln->e->rank].in;
     }
 }
 
@@ -150,7 +150,7 @@ static uint64_t target_address(const struct tt_lane *ln, const struct tt_call *c
 
     if (call->send_counts)
         return tt_note_address(ln, r);
-    return call->coll == TT_COLL_ALL_GATHER ? recv : recv + target_offset(ln, call, r);
+    return call->recv_blocks ? recv : recv + target_offset(ln, call, r);
 }
 
 /* Store this rank's blocks where the peers want them. */
