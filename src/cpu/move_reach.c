@@ -4,7 +4,7 @@
  */
 #include "cpu/cpu.h"
 
-#define SCATTER_PUSH_MOST ((size_t)256 << 10)
+#define KIB(n) ((size_t)(n) << 10)
 
 struct reach {
     const struct tt_call *call;
@@ -94,22 +94,38 @@ static int offer_windows(const struct tt_lane *ln, const struct tt_call *call, s
     return 1;
 }
 
-/* Whether senders store their blocks where they belong, or receivers fetch them. To store where a peer will
- * read costs less than to load what it has just written, and many push at once what one would fetch. But who
- * scatters copies alone what its peers could fetch meanwhile, which is quicker for long blocks; and where
- * blocks lie scattered, only a pair can tell each other where. */
-static int is_pushed(const struct tt_lane *ln, const struct tt_call *call, int windows)
+static size_t lines(size_t bytes)
 {
-    const int pair = ln->e->n_ranks == 2;
+    return bytes & ~(size_t)63;
+}
 
-    if (windows)
-        return call->coll != TT_COLL_BROADCAST;
-    switch (call->coll) {
-    case TT_COLL_ALL_TO_ALL:
-    case TT_COLL_GATHER: return 1;
-    case TT_COLL_ALL_GATHER: return pair || !call->recv_blocks;
-    case TT_COLL_SCATTER:
-        return pair && call->count * tt_dtype_bytes(call->dtype) <= SCATTER_PUSH_MOST;
+/* A root copies alone what its peers could fetch meanwhile. */
+static size_t broadcast_fetched(int is_pair, size_t bytes)
+{
+    if (!is_pair)
+        return bytes;
+    return bytes <= KIB(64) ? 0 : lines(bytes <= KIB(512) ? bytes / 4 : bytes / 2);
+}
+
+/* Of long blocks even more: no cache of root's keeps them. */
+static size_t scatter_fetched(int is_pair, int windows, size_t bytes)
+{
+    if (bytes <= KIB(256))
+        return is_pair || windows ? 0 : lines(bytes / 2);
+    return is_pair && (windows || bytes <= KIB(512)) ? lines(bytes / 2) : bytes;
+}
+
+/* How much of a block its receiver fetches; its sender stores the rest where it belongs. To store where a peer
+ * will read costs less than to load what it has just written, and many store at once what one would fetch.
+ * Where blocks lie scattered, only a pair can tell each other where. */
+static size_t fetched(const struct reach *x, int n_ranks, size_t bytes)
+{
+    const int is_pair = n_ranks == 2;
+
+    switch (x->call->coll) {
+    case TT_COLL_BROADCAST: return broadcast_fetched(is_pair, bytes);
+    case TT_COLL_SCATTER: return scatter_fetched(is_pair, x->windows, bytes);
+    case TT_COLL_ALL_GATHER: return x->windows || is_pair || !x->call->recv_blocks ? 0 : bytes;
     default: return 0;
     }
 }
@@ -136,6 +152,8 @@ static size_t target_offset(const struct tt_lane *ln, const struct tt_call *call
     const size_t whole = call->count * tt_dtype_bytes(call->dtype);
     const size_t from = (size_t)(ln->blocks[r].out - (const unsigned char *)call->send);
 
+    if (call->coll == TT_COLL_BROADCAST)
+        return from;
     if (call->coll == TT_COLL_SCATTER)
         return from - (size_t)r * whole;
     if (call->coll == TT_COLL_GATHER)
@@ -161,16 +179,16 @@ static tutti_result push(struct tt_lane *ln, const struct reach *x)
     for (int d = 1; d < e->n_ranks; d++) {
         const int r = tt_after(e, d);
         const struct tt_block *b = &ln->blocks[r];
+        const size_t at = fetched(x, e->n_ranks, b->out_bytes), bytes = b->out_bytes - at;
 
-        if (b->out_bytes == 0)
+        if (bytes == 0)
             continue;
         if (x->windows)
-            e->kernels->put(recv_at(ln, r) + target_offset(ln, x->call, r), b->out, b->out_bytes,
-                            tt_ahead_for(b->out_bytes));
+            e->kernels->put(recv_at(ln, r) + target_offset(ln, x->call, r) + at, b->out + at, bytes,
+                            tt_ahead_for(bytes));
         else
-            TT_TRY(tt_xmem_write(e, r, target_address(ln, x->call, r), b->out, b->out_bytes));
+            TT_TRY(tt_xmem_write(e, r, target_address(ln, x->call, r) + at, b->out + at, bytes));
     }
-    tt_time_add(ln, &e->mine->stats.copy_ns);
     return TUTTI_OK;
 }
 
@@ -194,7 +212,7 @@ static size_t source_offset(const struct tt_lane *ln, const struct reach *x, int
     return (before + first) * size;
 }
 
-/* Fetch the peers' blocks. */
+/* Fetch this rank's blocks where the peers have them. */
 static tutti_result pull(struct tt_lane *ln, const struct reach *x)
 {
     struct tt_engine *e = ln->e;
@@ -202,18 +220,16 @@ static tutti_result pull(struct tt_lane *ln, const struct reach *x)
     for (int d = 1; d < e->n_ranks; d++) {
         const int r = tt_after(e, d);
         const struct tt_block *b = &ln->blocks[r];
+        const size_t bytes = fetched(x, e->n_ranks, b->in_bytes);
 
-        if (b->in_bytes == 0)
+        if (bytes == 0)
             continue;
-        if (x->windows) {
+        if (x->windows)
             e->kernels->take(b->in, tt_window_at(e, r, send_word(ln, r)) + source_offset(ln, x, r),
-                             b->in_bytes, tt_ahead_for(b->in_bytes));
-        } else {
-            TT_TRY(
-                tt_xmem_read(e, r, b->in, send_word(ln, r) + source_offset(ln, x, r), b->in_bytes));
-        }
+                             bytes, tt_ahead_for(bytes));
+        else
+            TT_TRY(tt_xmem_read(e, r, b->in, send_word(ln, r) + source_offset(ln, x, r), bytes));
     }
-    tt_time_add(ln, &e->mine->stats.copy_ns);
     return TUTTI_OK;
 }
 
@@ -290,47 +306,9 @@ static tutti_result reduce_to_root(struct tt_lane *ln, const struct reach *x)
     return TUTTI_OK;
 }
 
-/* broadcast between two: root gives the first part while the other takes the rest, so that both cores copy;
- * all of a short vector, since storing costs less than loading, and half of one that no cache keeps. */
-static size_t part_given(size_t bytes)
-{
-    const size_t part = bytes <= ((size_t)64 << 10)    ? bytes
-                        : bytes <= ((size_t)512 << 10) ? bytes / 4 * 3
-                                                       : bytes / 2;
-
-    return part == bytes ? part : part & ~(size_t)63;
-}
-
-static tutti_result share_broadcast(struct tt_lane *ln, const struct reach *x)
-{
-    struct tt_engine *e = ln->e;
-    const int other = 1 - e->rank, at_root = e->rank == x->call->root;
-    const struct tt_block *b = &ln->blocks[other];
-    const size_t bytes = at_root ? b->out_bytes : b->in_bytes, given = part_given(bytes);
-    const size_t at = source_offset(ln, x, other);
-    const uint64_t there =
-        at_root ? tt_load_relaxed(&tt_arrival_of(ln, other)->recv) : send_word(ln, other);
-    tutti_result res = TUTTI_OK;
-
-    if (x->windows && at_root)
-        e->kernels->put(tt_window_at(e, other, there) + at, b->out, given, tt_ahead_for(given));
-    else if (x->windows)
-        e->kernels->take(b->in + given, tt_window_at(e, other, there) + at + given, bytes - given,
-                         tt_ahead_for(bytes - given));
-    else if (at_root)
-        res = tt_xmem_write(e, other, there + at, b->out, given);
-    else
-        res = tt_xmem_read(e, other, b->in + given, there + at + given, bytes - given);
-    tt_time_add(ln, &e->mine->stats.copy_ns);
-    return res;
-}
-
 static tutti_result move(struct tt_lane *ln, const struct reach *x)
 {
     const struct tt_block *own = &ln->blocks[ln->e->rank];
-
-    if (x->call->coll == TT_COLL_BROADCAST && ln->e->n_ranks == 2)
-        return share_broadcast(ln, x);
 
     if (x->call->coll == TT_COLL_REDUCE_SCATTER)
         return reduce_scatter(ln, x);
@@ -338,7 +316,10 @@ static tutti_result move(struct tt_lane *ln, const struct reach *x)
         return reduce_to_root(ln, x);
     if (own->in != own->out && own->in_bytes)
         memcpy(own->in, own->out, own->in_bytes);
-    return is_pushed(ln, x->call, x->windows) ? push(ln, x) : pull(ln, x);
+    TT_TRY(push(ln, x));
+    TT_TRY(pull(ln, x));
+    tt_time_add(ln, &ln->e->mine->stats.copy_ns);
+    return TUTTI_OK;
 }
 
 tutti_result tt_move_noted(struct tt_lane *ln, const struct tt_call *call)
