@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import socket
+import warnings
 
 N_CALLS, N_WARM_UP, N_REPLAYS = 20, 3, 20
 
@@ -83,6 +84,7 @@ def rank_main(rank, options, port):
     import torch.distributed as dist
     import torch.distributed._symmetric_memory as symm_mem
 
+    warnings.simplefilter("ignore", FutureWarning)
     torch.cuda.set_device(rank)
     dist.init_process_group("nccl", device_id=torch.device("cuda", rank))
     host_group = dist.new_group(backend="gloo")

@@ -14,7 +14,7 @@
 #define TT_CUDA_MAX_PARTS   16  /* tensors of one move: TUTTI_MAX_ROW_PARTS */
 #define TT_CUDA_PARTS       3   /* of the one-shot memory, used in turn */
 #define TT_CUDA_P2P_OPS     64  /* of one launch: one each way for every pair, at least */
-#define TT_CUDA_P2P_LANES   32  /* that a message may be divided among, at most */
+#define TT_CUDA_P2P_LANES   64  /* that a message may be divided among, at most */
 #define TT_CUDA_P2P_RING    4   /* chunks of a lane that are under way at most */
 
 /* An arena: one allocation of GPU memory per rank, mapped by all ranks.
@@ -26,7 +26,7 @@
  *   sentinel   [2 halves][sentinel_half]                    the same, of two-shot and staged moves
  *   P2P        uint64_t [TT_N_P2P_WORDS][TT_CUDA_P2P_LANES][TT_CUDA_MAX_RANKS]
  *   COUNTS     packets [2 halves][TT_CUDA_MAX_RANKS]        written by the peers, flags in the data
- *   p2p        [n_ranks][p2p_slot]                          written by the peers, all ones when idle
+ *   p2p        [n_ranks - 1][p2p_slot]                      written by the peers, all ones when idle
  */
 struct tt_cuda_block {
     uint64_t epoch;  /* launches that this block has finished */

@@ -25,7 +25,7 @@ static uint64_t slot(uint64_t bytes, uint64_t n)
 
 tutti_result tt_cuda_layout(int n_ranks, uint64_t scratch_bytes, struct tt_cuda_layout *layout)
 {
-    const uint64_t n = (uint64_t)n_ranks;
+    const uint64_t n = (uint64_t)n_ranks, peers = n > 1 ? n - 1 : 1;
     const uint64_t control = down(TT_CUDA_CONTROL_BYTES + PAGE - 1, PAGE);
     const uint64_t least = control + n * LEAST_A_RANK;
     uint64_t room;
@@ -39,8 +39,8 @@ tutti_result tt_cuda_layout(int n_ranks, uint64_t scratch_bytes, struct tt_cuda_
     layout->packets = control;
     layout->packet_slot = slot(room / 32 * PACKETS, 2 * n);
     layout->p2p = layout->packets + 2 * n * layout->packet_slot;
-    layout->p2p_slot = slot(room / 32 * P2P, n);
-    layout->one_shot = down(layout->p2p + n * layout->p2p_slot + 255, 256);
+    layout->p2p_slot = slot(room / 32 * P2P, peers);
+    layout->one_shot = down(layout->p2p + peers * layout->p2p_slot + 255, 256);
     layout->one_shot_part = slot(room / 32 * ONE_SHOT, TT_CUDA_PARTS);
     layout->sentinel = down(layout->one_shot + TT_CUDA_PARTS * layout->one_shot_part + 255, 256);
     layout->sentinel_half = slot(scratch_bytes - layout->sentinel, 2);

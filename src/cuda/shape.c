@@ -168,8 +168,9 @@ uint64_t tt_cuda_table_id(void)
 
 int tt_cuda_p2p_lanes(const struct tt_cuda_limits *limits, uint64_t bytes)
 {
-    /* Two ways to and from every peer at once: a block for each unit, so that none waits for its turn. */
-    const int blocks = limits->max_blocks / (2 * (limits->n_ranks - 1));
+    /* To one peer and from one at once, as in a ring or a pipeline, all blocks have a lane. With more peers
+     * blocks have several, and serve whichever can go on. */
+    const int blocks = limits->max_blocks / 2;
     uint64_t lanes = bytes / P2P_LANE_MIN;
 
     if (lanes > (uint64_t)tt_cuda_p2p_most_lanes(&limits->layout))

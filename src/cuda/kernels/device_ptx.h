@@ -97,18 +97,11 @@ TT_FN void tt_grid_wait(void)
 #endif
 }
 
-/* Fetch lines of arguments that will be needed, while the kernel before us still runs. (What is loaded
- * must seem to be used.) */
-TT_FN void tt_fetch_arguments(const void *args, int bytes)
+/* What is loaded must seem to be used. */
+TT_FN void tt_seem_to_use(uint64_t value)
 {
 #if __CUDA_ARCH__ >= 900
-    const uint64_t *word = (const uint64_t *)args;
-    uint64_t sum = 0;
-
-    TT_UNROLL
-    for (int k = 0; k < bytes / 8; k += 8)
-        sum ^= word[k];
-    asm volatile("{ .reg .pred p; setp.eq.u64 p, %0, 1; @p griddepcontrol.wait; }" ::"l"(sum)
+    asm volatile("{ .reg .pred p; setp.eq.u64 p, %0, 1; @p griddepcontrol.wait; }" ::"l"(value)
                  : "memory");
 #endif
 }

@@ -100,6 +100,19 @@ TT_FN struct tt_launch tt_begin_after_wait(const struct tt_cuda_base *base)
     return l;
 }
 
+/* A word of each line of `bytes` bytes of arguments. To be fetched while the kernel before us still runs, it
+ * must seem to be used. */
+TT_FN uint64_t tt_touch_lines(const void *args, int bytes)
+{
+    const uint64_t *word = (const uint64_t *)args;
+    uint64_t sum = 0;
+
+    TT_UNROLL
+    for (int k = 0; k < bytes / 8; k += 8)
+        sum ^= word[k];
+    return sum;
+}
+
 TT_FN struct tt_launch tt_begin(const struct tt_cuda_base *base)
 {
     tt_grid_wait();
