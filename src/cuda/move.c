@@ -110,8 +110,12 @@ static void all_to_all(struct tt_engine *e, struct plan *plan, const struct tt_c
         }
         plan->bytes += plan->args.recv_units[r];
     }
-    admit(plan, block);
-    if (call->send_counts) { /* each rank knows its own messages only */
+    if (!call->send_counts) {
+        admit(plan, block);
+    } else if (e->n_ranks == 2) { /* of a pair both know what goes either way */
+        admit(plan, plan->args.send_units[1 - e->rank]);
+        admit(plan, plan->args.recv_units[1 - e->rank]);
+    } else { /* each rank knows its own messages only */
         plan->longest = UINT64_MAX;
         plan->silent = 1;
     }
