@@ -4,6 +4,7 @@
 
 #include <string.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 #include "base/call.h"
 #include "base/clock.h"
@@ -381,6 +382,16 @@ tutti_result tt_move_noted(struct tt_lane *ln, const struct tt_call *call);
 tutti_result tt_cpu_barrier(struct tt_lane *ln);
 tutti_result tt_cpu_run(struct tt_engine *e, const struct tt_call *call); /* cpu_run.c */
 
+/* all_gatherv_rows (move_rows.c): rows between scratch, from byte `at` of rank r's on, and their tensors; the own
+ * ones; whether they are long enough to go across memories, where the tensors are, told before the ranks
+ * meet, and the own rows stored there. */
+void tt_rows_copy(struct tt_lane *ln, const struct tt_call *call, int r, size_t at, size_t bytes,
+                  unsigned char *scratch, int out);
+void tt_rows_keep_own(const struct tt_call *call, int me);
+int tt_rows_go_across(const struct tt_call *call, int n_ranks);
+void tt_rows_tell(const struct tt_lane *ln, const struct tt_call *call);
+tutti_result tt_rows_push(struct tt_lane *ln, const struct tt_call *call);
+
 struct tt_ticket tt_move_ticket(const struct tt_lane *ln, const struct tt_call *call);
 
 /* all_to_allv only: tell every peer how long its block is and where to put the one it sends; see what they
@@ -399,6 +410,8 @@ int tt_blocks_fill(struct tt_lane *ln, const struct tt_call *call, struct tt_sha
 
 tutti_result tt_xmem_read(struct tt_engine *e, int r, void *dst, uint64_t src, size_t bytes);
 tutti_result tt_xmem_write(struct tt_engine *e, int r, uint64_t dst, const void *src, size_t bytes);
+tutti_result tt_xmem_write_all(struct tt_engine *e, int r, const struct iovec to[],
+                               const struct iovec from[], size_t n);
 
 /* 1 if this rank can read and write every peer: their random tokens, at these addresses in them. */
 int tt_xmem_probe(struct tt_engine *e, const uint64_t addresses[], const uint64_t tokens[]);

@@ -135,7 +135,9 @@ static void offer(const struct tt_lane *ln, const struct tt_call *call, struct t
 {
     if (share.windows && offer_windows(ln, call, t))
         return;
-    if (share.xmem && !call->parts && !call->send_displs && !in_place_exchange(call)) {
+    if (call->parts && !tt_rows_go_across(call, ln->e->n_ranks))
+        return;
+    if (share.xmem && !call->send_displs && !in_place_exchange(call)) {
         t->can = TT_CAN_XMEM;
         t->send = (uint64_t)(uintptr_t)call->send;
         t->recv = (uint64_t)(uintptr_t)call->recv;
@@ -310,6 +312,8 @@ static tutti_result move(struct tt_lane *ln, const struct reach *x)
 {
     const struct tt_block *own = &ln->blocks[ln->e->rank];
 
+    if (x->call->parts)
+        return tt_rows_push(ln, x->call);
     if (x->call->coll == TT_COLL_REDUCE_SCATTER)
         return reduce_scatter(ln, x);
     if (x->call->coll == TT_COLL_REDUCE)
@@ -343,6 +347,8 @@ tutti_result tt_move_reach(struct tt_lane *ln, const struct tt_call *call, struc
     if (!t.can)
         return tt_move_staged(ln, call, share);
     tt_lane_begin(ln, t.longest);
+    if (call->parts)
+        tt_rows_tell(ln, call);
     tt_lane_arrive(ln, &t);
     TT_TRY(tt_lane_meet(ln, &t, &m));
     if (!m.all_can)

@@ -28,36 +28,6 @@ static size_t part_of(const struct stage *st, size_t bytes)
     return left < st->piece ? left : st->piece;
 }
 
-/* Copy bytes [at, at + bytes) of rank r's rows between scratch and the tensors that they make up. */
-static void copy_rows(struct tt_lane *ln, const struct tt_call *call, int r, size_t at,
-                      size_t bytes, unsigned char *scratch, int out)
-{
-    size_t before = 0;
-
-    for (int q = 0; q < r; q++)
-        before += call->counts[q];
-    for (size_t p = 0; p < call->n_parts && bytes > 0; p++) {
-        const tutti_rows *part = &call->parts[p];
-        const size_t whole = call->counts[r] * part->row_bytes;
-        size_t n;
-
-        if (at >= whole) {
-            at -= whole;
-            continue;
-        }
-        n = whole - at < bytes ? whole - at : bytes;
-        if (out)
-            ln->e->kernels->put(scratch, (const unsigned char *)part->send + at, n,
-                                tt_ahead_for(n));
-        else
-            ln->e->kernels->take((unsigned char *)part->recv + before * part->row_bytes + at,
-                                 scratch, n, tt_ahead_for(n));
-        scratch += n;
-        bytes -= n;
-        at = 0;
-    }
-}
-
 static void put(struct tt_lane *ln, const struct stage *st, unsigned char *to,
                 const unsigned char *from, size_t n)
 {
@@ -81,7 +51,7 @@ static void put_out(struct tt_lane *ln, const struct stage *st)
         if (n == 0)
             continue;
         if (st->call->parts)
-            copy_rows(ln, st->call, e->rank, st->at, n, scratch, 1);
+            tt_rows_copy(ln, st->call, e->rank, st->at, n, scratch, 1);
         else
             put(ln, st, scratch + (st->same ? 0 : (size_t)r * st->piece), b->out + st->at, n);
         if (st->same)
@@ -106,28 +76,14 @@ static void make_ready(const struct tt_lane *ln, const struct stage *st)
 }
 
 /* What this rank sends to itself. */
-static void keep_own(struct tt_lane *ln, const struct stage *st)
+static void keep_own(const struct tt_lane *ln, const struct tt_call *call)
 {
-    const int me = ln->e->rank;
-    const struct tt_call *call = st->call;
-    const struct tt_block *b = &ln->blocks[me];
-    size_t before = 0;
+    const struct tt_block *b = &ln->blocks[ln->e->rank];
 
-    if (call->parts) {
-        for (int q = 0; q < me; q++)
-            before += call->counts[q];
-        for (size_t p = 0; p < call->n_parts; p++) {
-            const tutti_rows *part = &call->parts[p];
-            unsigned char *to = (unsigned char *)part->recv + before * part->row_bytes;
-
-            const size_t bytes = call->counts[me] * part->row_bytes;
-
-            if (to != part->send && bytes > 0)
-                memcpy(to, part->send, bytes);
-        }
-    } else if (b->in != b->out && b->in_bytes) {
+    if (call->parts)
+        tt_rows_keep_own(call, ln->e->rank);
+    else if (b->in != b->out && b->in_bytes)
         memcpy(b->in, b->out, b->in_bytes);
-    }
 }
 
 static void take_in(struct tt_lane *ln, const struct stage *st)
@@ -143,7 +99,7 @@ static void take_in(struct tt_lane *ln, const struct stage *st)
         if (n == 0)
             continue;
         if (st->call->parts)
-            copy_rows(ln, st->call, r, st->at, n, tt_scratch_of(ln, r), 0);
+            tt_rows_copy(ln, st->call, r, st->at, n, tt_scratch_of(ln, r), 0);
         else
             e->kernels->take(b->in + st->at, tt_scratch_of(ln, r) + mine, n, tt_ahead_for(n));
     }
@@ -293,7 +249,7 @@ tutti_result tt_move_staged(struct tt_lane *ln, const struct tt_call *call, stru
         else
             take_in(ln, &st);
         if (st.at == 0 && !reducing)
-            keep_own(ln, &st);
+            keep_own(ln, call);
         make_ready(ln, &st);
         st.at += st.piece;
     } while (st.at < m.longest);

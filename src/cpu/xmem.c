@@ -1,7 +1,6 @@
 /* Copies between the memories of two processes in one system call each (process_vm_readv and
  * process_vm_writev). Whether the system allows them is probed at creation, never assumed. */
 #include <errno.h>
-#include <sys/uio.h>
 
 #include "cpu/cpu.h"
 
@@ -56,6 +55,26 @@ tutti_result tt_xmem_read(struct tt_engine *e, int r, void *dst, uint64_t src, s
 tutti_result tt_xmem_write(struct tt_engine *e, int r, uint64_t dst, const void *src, size_t bytes)
 {
     return transfer(e, r, process_vm_writev, (unsigned char *)(uintptr_t)src, dst, bytes);
+}
+
+/* Several blocks by one call. What does not go so goes one by one, and says why it does not. */
+tutti_result tt_xmem_write_all(struct tt_engine *e, int r, const struct iovec to[],
+                               const struct iovec from[], size_t n)
+{
+    size_t bytes = 0;
+    ssize_t moved = 0;
+
+    for (size_t i = 0; i < n; i++)
+        bytes += from[i].iov_len;
+    if (bytes <= AT_ONCE) {
+        TT_TRY(tt_store_begin(e));
+        moved = process_vm_writev(e->peers[r].pid, from, n, to, n, 0);
+        tt_store_end(e);
+    }
+    for (size_t i = 0; i < n && moved != (ssize_t)bytes; i++)
+        TT_TRY(tt_xmem_write(e, r, (uint64_t)(uintptr_t)to[i].iov_base, from[i].iov_base,
+                             from[i].iov_len));
+    return TUTTI_OK;
 }
 
 /* Read each peer's random token through its own memory, and write it back: a system may allow the one

@@ -15,7 +15,7 @@ static size_t width(int call, size_t part)
     return widths[(part + (size_t)call) % T_LEN(widths)];
 }
 
-static void one_call(struct t_rank *t, int call, size_t n_parts)
+static void one_call(struct t_rank *t, tutti_comm *comm, int call, size_t n_parts)
 {
     tutti_rows parts[TUTTI_MAX_ROW_PARTS];
     size_t rows[N], total = 0, first = 0;
@@ -40,7 +40,7 @@ static void one_call(struct t_rank *t, int call, size_t n_parts)
             send[i] = byte_of(call, t->rank, p, i);
         parts[p] = (tutti_rows){send, recv, w};
     }
-    T_OK(tutti_all_gatherv_rows(t->comm, parts, n_parts, rows, NULL));
+    T_OK(tutti_all_gatherv_rows(comm, parts, n_parts, rows, NULL));
     for (size_t p = 0; p < n_parts; p++) {
         const unsigned char *got = parts[p].recv;
 
@@ -58,7 +58,23 @@ static void one_call(struct t_rank *t, int call, size_t n_parts)
 T_RANKS(every_number_of_parts, N)
 {
     for (int call = 0; call < 200; call++)
-        one_call(t, call, 1 + (size_t)call % TUTTI_MAX_ROW_PARTS);
+        one_call(t, t->comm, call, 1 + (size_t)call % TUTTI_MAX_ROW_PARTS);
+}
+
+T_RANKS(they_go_across_memories, N)
+{
+    tutti_comm_config config = TUTTI_COMM_CONFIG_INIT;
+    tutti_comm *comm;
+    tutti_result res;
+
+    config.algorithm = "xmem";
+    res = t_comm_create(t, 2, &config, &comm);
+    if (res == TUTTI_E_UNSUPPORTED)
+        t_skip("%s", tutti_last_error());
+    T_OK(res);
+    for (int call = 0; call < 200; call++)
+        one_call(t, comm, call, 1 + (size_t)call % TUTTI_MAX_ROW_PARTS);
+    tutti_comm_destroy(comm);
 }
 
 T_RANKS(no_rows_are_fine_and_no_parts_are_refused, N)
@@ -88,6 +104,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_number_of_parts),
+        cmocka_unit_test(they_go_across_memories),
         cmocka_unit_test(no_rows_are_fine_and_no_parts_are_refused),
         cmocka_unit_test(too_many_parts_are_refused),
     };
