@@ -125,42 +125,76 @@ test_programs() # whose name matches $1
         grep -E "/cuda_[^/]*($1)[^/]*$"
 }
 
-# The i'th GPU's share. Ranks as threads share a context, and so run at the same time.
-test_on_one_gpu() # I
+# As many at a time as there are groups of N GPUs; whoever is free takes the next.
+on_groups() # N FUNCTION PROGRAMS...: FUNCTION N GPUS PROGRAM for each
 {
-    local gpu k=0
-    gpu=$(first_gpus "$n_gpus" | cut -d, "-f$(($1 + 1))")
-    for program in $found; do
-        [ $((k++ % n_gpus)) -eq "$1" ] || continue
-        step "tests/1_gpu_threads/${program##*/cuda_}" "$limit" env T_GPU_RANKS=threads \
-            CUDA_VISIBLE_DEVICES="$gpu" "$program"
+    local n=$1 run=$2 g
+    shift 2
+    printf '%s\n' "$@" > "$out/queue"
+    for ((g = 0; g < n_gpus / n; g++)); do
+        on_group "$n" "$run" "$(first_gpus "$n_gpus" | cut -d, "-f$((g * n + 1))-$(((g + 1) * n))")" &
     done
+    wait
+    rm -f "$out/queue" "$out/queue.lock"
+}
+
+on_group() # N FUNCTION GPUS
+{
+    local program
+    while program=$(take_next) && [ -n "$program" ]; do
+        "$2" "$1" "$3" "$program"
+    done
+}
+
+take_next() # the first line of the queue, which it loses
+{
+    (
+        flock 9
+        head -n 1 "$out/queue"
+        sed -i 1d "$out/queue"
+    ) 9> "$out/queue.lock"
+}
+
+# Ranks as threads share a context, and so run at the same time.
+test_on_one_gpu()
+{
+    step "tests/1_gpu_threads/${3##*/cuda_}" "$limit" env T_GPU_RANKS=threads \
+        CUDA_VISIBLE_DEVICES="$2" "$3"
+}
+
+test_on_gpus()
+{
+    step "tests/${1}_gpus/${3##*/cuda_}" "$limit" env T_RANKS="$1" T_GPU_LARGE="$large" \
+        CUDA_VISIBLE_DEVICES="$2" "$3"
+}
+
+# One GPU a rank, as if on several hosts that UCX joins.
+test_on_hosts()
+{
+    step "tests/${1}_gpus_on_hosts/${3##*/ucx_}" "$limit" env T_NET=ucx T_RANKS=$(($1 - 1)),"$1" \
+        CUDA_VISIBLE_DEVICES="$2" "$3"
 }
 
 if wants tests; then
     start=$(date +%s%N)
     found=$(test_programs "$only")
+    hosts=$(find "$dev/tests" -maxdepth 1 -type f -perm -u+x -name 'ucx_gpus_*' | sort | grep -E "$only")
     [ -n "$found" ] || { echo "gpu_check: no $dev/tests/cuda_*" && note bad; }
-    for ((i = 0; i < n_gpus; i++)); do
-        test_on_one_gpu "$i" &
-    done
-    wait
-    large=1 # hundreds of MiB, once: most of the time goes into checking them
-    for n in 2 4 8; do
-        [ "$n" -le "$n_gpus" ] || continue
-        for program in $found; do
-            step "tests/${n}_gpus/${program##*/cuda_}" "$limit" env T_RANKS="$n" \
-                T_GPU_LARGE="$large" CUDA_VISIBLE_DEVICES="$(first_gpus "$n")" "$program"
+    # the longest first; word splitting is meant
+    found=$(grep device_sizes <<< "$found"; grep -v device_sizes <<< "$found")
+    # shellcheck disable=SC2086
+    {
+        on_groups 1 test_on_one_gpu $found
+        large=1 # hundreds of MiB, once: most of the time goes into checking them
+        for n in 2 4 8; do
+            [ "$n" -le "$n_gpus" ] || continue
+            on_groups "$n" test_on_gpus $found
+            large=0
         done
-        large=0
-    done
-    for n in 2 4; do # one GPU a rank, as if on several hosts that UCX joins
-        [ "$n" -le "$n_gpus" ] || continue
-        for program in $(find "$dev/tests" -maxdepth 1 -type f -perm -u+x -name 'ucx_gpus_*' | sort); do
-            step "tests/${n}_gpus_on_hosts/${program##*/ucx_}" "$limit" env T_NET=ucx \
-                T_RANKS=$((n - 1)),"$n" CUDA_VISIBLE_DEVICES="$(first_gpus "$n")" "$program"
+        for n in 2 4; do
+            [ "$n" -le "$n_gpus" ] && on_groups "$n" test_on_hosts $hosts
         done
-    done
+    }
     echo "tests took $(seconds_since "$start") s"
 fi
 
