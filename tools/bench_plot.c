@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PANEL_WIDTH  420.0
+#define PANEL_WIDTH  420.0 /* at least */
 #define PANEL_HEIGHT 300.0
 #define LEFT         58.0
 #define RIGHT        14.0
@@ -69,14 +69,14 @@ int plot_panels(const struct bench_report *report, struct plot_panel *panels)
 }
 
 struct axes {
-    double x0, x1; /* log2 of bytes */
-    double y0, y1; /* log2 of us */
-    double left, top;
+    double x0, x1;           /* log2 of bytes */
+    double y0, y1;           /* log2 of us */
+    double left, top, width; /* of the panel */
 };
 
 static double at_x(const struct axes *a, double bytes)
 {
-    const double width = PANEL_WIDTH - LEFT - RIGHT;
+    const double width = a->width - LEFT - RIGHT;
 
     return a->left + LEFT + (log_2(bytes) - a->x0) / (a->x1 - a->x0) * width;
 }
@@ -114,7 +114,7 @@ static void find_range(const struct bench_report *report, const struct plot_pane
 
 static void put_grid(FILE *out, const struct axes *a)
 {
-    const double right = a->left + PANEL_WIDTH - RIGHT;
+    const double right = a->left + a->width - RIGHT;
     const double bottom = a->top + PANEL_HEIGHT - BOTTOM;
     const int every = a->x1 - a->x0 > 14 ? 4 : 2;
     double us = 0.001;
@@ -140,7 +140,7 @@ static void put_grid(FILE *out, const struct axes *a)
                 at_x(a, bytes), bottom + 16, cli_bytes_text((size_t)bytes, text, sizeof(text)));
     }
     fprintf(out, "<rect class=\"b\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"/>\n",
-            a->left + LEFT, a->top + TOP, PANEL_WIDTH - LEFT - RIGHT, PANEL_HEIGHT - TOP - BOTTOM);
+            a->left + LEFT, a->top + TOP, a->width - LEFT - RIGHT, PANEL_HEIGHT - TOP - BOTTOM);
     fprintf(out,
             "<text class=\"t\" transform=\"translate(%.1f %.1f) rotate(-90)\" "
             "text-anchor=\"middle\">microseconds</text>\n",
@@ -178,6 +178,23 @@ static void put_series(FILE *out, const struct bench_report *report, const struc
     }
 }
 
+/* What a line of the legend takes: a stroke, the name, and room to the next. */
+static double legend_width(const char *name)
+{
+    return 28 + 7.5 * (double)strlen(name) + 24;
+}
+
+/* Wide enough for the panels, and for the title and the legend above them. */
+static double plot_width(const struct bench_report *report, int columns)
+{
+    double width = 16;
+
+    for (int v = 0; v < report->board->shared->n_variants; v++)
+        width += legend_width(plot_variant_name(report, v));
+    width = width < 560 ? 560 : width;
+    return width < PANEL_WIDTH * columns ? PANEL_WIDTH * columns : width;
+}
+
 static void put_head(FILE *out, const struct bench_report *report, double width, double height)
 {
     const char *machine = report->board->shared->machine;
@@ -202,7 +219,7 @@ static void put_head(FILE *out, const struct bench_report *report, double width,
                 plot_colours[v % PLOT_N_COLOURS], x);
         fprintf(out, "<text class=\"t\" style=\"font-size:13px\" x=\"%.0f\" y=\"48\">%s</text>\n",
                 x + 28, name);
-        x += 28 + 7.5 * (double)strlen(name) + 24;
+        x += legend_width(name);
     }
 }
 
@@ -225,18 +242,20 @@ static int write_svg(const struct bench_report *report, const char *path)
     const int n = plot_panels(report, panels);
     const int columns = n < 2 ? 1 : n <= 4 ? 2 : 3;
     const int rows = (n + columns - 1) / columns;
+    const double width = plot_width(report, columns);
     FILE *out = fopen(path, "we");
 
     if (!out)
         return cli_error("--plot %s: %s", path, strerror(errno));
-    put_head(out, report, columns < 2 ? 560 : PANEL_WIDTH * columns, HEAD + PANEL_HEIGHT * rows);
+    put_head(out, report, width, HEAD + PANEL_HEIGHT * rows);
     for (int p = 0; p < n; p++) {
         const struct bench_cell *cell = &report->plan->cells[panels[p].first];
         const int row = p / columns;
         struct axes axes;
 
         find_range(report, &panels[p], &axes);
-        axes.left = p % columns * PANEL_WIDTH;
+        axes.width = width / columns;
+        axes.left = p % columns * axes.width;
         axes.top = HEAD + row * PANEL_HEIGHT;
         fprintf(out, "<text class=\"h\" x=\"%.1f\" y=\"%.1f\">%s %s %s</text>\n", axes.left + LEFT,
                 axes.top + TOP - 10, bench_traits[cell->id].name, tutti_dtype_name(cell->dtype),
