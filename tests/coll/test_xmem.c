@@ -46,15 +46,17 @@ static void messages(struct t_rank *t, tutti_comm *comm)
     free(in);
 }
 
-static void refused(struct t_rank *t, unsigned number)
+static unsigned forbidden; /* to rank 1 */
+
+static void refused(struct t_rank *t)
 {
     tutti_comm_info info = TUTTI_COMM_INFO_INIT;
-    struct t_rng rng = {number};
+    struct t_rng rng = {forbidden};
     struct t_stage stage;
     tutti_comm *comm;
 
     if (t->rank == 1)
-        forbid(number);
+        forbid(forbidden);
     T_OK(t_comm_create(t, 2, NULL, &comm));
     T_OK(tutti_comm_query(comm, &info));
     T_CONTAINS(info.details, "cross-memory copies no");
@@ -72,30 +74,24 @@ static void refused(struct t_rank *t, unsigned number)
     T_CONTAINS(tutti_last_error(), "--cap-add SYS_PTRACE");
 }
 
-static void no_reads(struct t_rank *t)
+static void run_without(unsigned number, int n_ranks)
 {
-    refused(t, SYS_process_vm_readv);
-}
+    const struct t_job job = {.n_ranks = n_ranks, .no_comm = 1, .body = refused};
 
-static void no_writes(struct t_rank *t)
-{
-    refused(t, SYS_process_vm_writev);
+    forbidden = number;
+    t_run(&job);
 }
 
 static void reads_are_refused(void **state)
 {
-    const struct t_job job = {.n_ranks = 2, .no_comm = 1, .body = no_reads};
-
     (void)state;
-    t_run(&job);
+    run_without(SYS_process_vm_readv, 2);
 }
 
 static void writes_are_refused(void **state)
 {
-    const struct t_job job = {.n_ranks = 3, .no_comm = 1, .body = no_writes};
-
     (void)state;
-    t_run(&job);
+    run_without(SYS_process_vm_writev, 3);
 }
 
 int main(void)

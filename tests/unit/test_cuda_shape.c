@@ -174,7 +174,8 @@ static void lanes_fit_the_blocks(void **state)
 
                 assert_in_range(lanes, 1, TT_CUDA_P2P_LANES);
                 assert_true(lanes == 1 || lanes * 2 <= blocks);
-                assert_true(TT_CUDA_P2P_OPS * lanes <= TT_CUDA_P2P_OPS * blocks);
+                assert_in_range((TT_CUDA_P2P_OPS * lanes + blocks - 1) / blocks, 1,
+                                TT_CUDA_P2P_OPS);
             }
         }
 }
