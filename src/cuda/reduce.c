@@ -9,6 +9,10 @@ enum { ANY, SUM };
 
 #define MAX_UNROLLED 8
 
+_Static_assert(offsetof(struct tt_cuda_reduce_args, base.arena) + MAX_UNROLLED * sizeof(void *) ==
+                   sizeof(struct tt_cuda_even_args),
+               "the kernels of even.inc get what they read, and no more");
+
 /* By body, type, operation and the number of ranks that it is unrolled for. */
 static const struct {
     unsigned char kernel; /* 1 + its number; 0: there is none */

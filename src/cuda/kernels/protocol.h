@@ -100,9 +100,6 @@ TT_FN struct tt_launch tt_begin_after_wait(const struct tt_cuda_base *base)
     return l;
 }
 
-/* What every launch reads stands first in its arguments (kernel_args.h): so much, with the arenas of 8 ranks. */
-#define TT_FIRST_BYTES 176
-
 /* A word of each line of `bytes` bytes of arguments. To be fetched while the kernel before us still runs, it
  * must seem to be used. */
 TT_FN uint64_t tt_touch_lines(const void *args, int bytes)

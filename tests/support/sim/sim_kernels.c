@@ -23,8 +23,9 @@
 #define ARGS_MOVE_DIRECT_COUNTED ARGS(tt_cuda_move_args)
 
 const struct tt_sim_entry tt_sim_kernels[] = {
-#define TT_REDUCE(name, body, wire, dtype, op, n) {#name, name, ARGS(tt_cuda_reduce_args)},
-#define TT_MOVE(name, body)                       {#name, name, ARGS_##body},
+#define TT_REDUCE(name, body, wire, dtype, op, n)                                                  \
+    {#name, name, sizeof(struct TT_ARGS_##body), offsetof(struct tt_cuda_reduce_args, base)},
+#define TT_MOVE(name, body) {#name, name, ARGS_##body},
 #include "cuda/kernels/variants.inc"
 #undef TT_REDUCE
 #undef TT_MOVE
