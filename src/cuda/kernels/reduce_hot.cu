@@ -1,4 +1,4 @@
-/* Sums of the floats that models are made of, unrolled for 2, 4 and 8 ranks. */
+/* Sums of the floats that models are made of, unrolled for each number of ranks up to 8. */
 #include "cuda/kernels/reduce_bodies.inc"
 
 #define TT_DTYPE F32
