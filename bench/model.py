@@ -53,6 +53,8 @@ class Host:
     adds: tuple = (float("inf"), float("inf"))  # bytes a second: in the cache of a core, from memory
     copies: tuple = (float("inf"), float("inf"))
     cache: float = float("inf")
+    piece: float = float("inf")  # bytes for each rank, from which on a large all_reduce goes in pieces
+    most_pieces: int = 1
 
     def add(self, m, of=0):  # m bytes of a vector of so many
         return m / self.adds[of > self.cache]
@@ -79,11 +81,28 @@ def all_reduce(net, host, hosts, m):
         else:
             wire = (rounds(hosts) - 1) * net.a + net.exchange((hosts - 1) * m)
         return host.whole(m) + wire + host.add((hosts - 1) * m)
+    n = int(max(1, min(host.most_pieces, part / host.piece)))
+    return in_pieces(n, host.part(m / n), along_rail(net, host, hosts, part / n, m))
+
+
+def along_rail(net, host, hosts, part, of):
     if hosts == 2 and part <= WHOLE:
-        return 2 * host.part(m) + net.exchange(part) + host.add(part)
+        return net.exchange(part) + host.add(part)
     share = part * (hosts - 1) / hosts  # of its bytes each rank sends so many, and so many results
-    return (2 * host.part(m) + 2 * (hosts - 2) * net.o + net.a + net.exchange(2 * share)
-            + host.add(share, m))
+    return 2 * (hosts - 2) * net.o + net.a + net.exchange(2 * share) + host.add(share, of)
+
+
+def in_pieces(n, within, between):
+    """Steps within a host follow one another, as those between hosts do; each piece has within, between, within."""
+    here = there = 0.0
+    ends = []
+    for _ in range(n):
+        here += within
+        there = max(here, there) + between
+        ends.append(there)
+    for end in ends:
+        here = max(here, end) + within
+    return here
 
 
 def reduce_scatter(net, host, hosts, m):
@@ -139,7 +158,7 @@ def check(paths):
 
 # 400G: 50 GB/s on the wire, 46 reached; a put and its signal between GPUs through a proxy 7 us; NVLink within a host.
 PAPER_NET = Network(a=7e-6, b=46e9, o=0.3e-6)
-PAPER_HOST = Host(ranks=8, a=4e-6, b=340e9)
+PAPER_HOST = Host(ranks=8, a=4e-6, b=340e9, piece=1 << 20, most_pieces=8)
 PUBLISHED = {  # us, 2 x 8 H100: MSCCL++'s documentation (and its CI: 8 KiB, from 24 MiB on), NCCL's from there, too
     4 << 10: ("16.4 - 19", "35"), 8 << 10: ("15.1 - 16.6", ""), 64 << 10: ("18.2", ""), 128 << 10: ("20", "50"),
     256 << 10: ("21.7", "127"), 512 << 10: ("26", ""), 1 << 20: ("34.5", "89"), 24 << 20: ("212", ""),

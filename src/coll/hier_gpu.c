@@ -144,6 +144,7 @@ static tutti_result start_proxy(struct tt_engine *e)
         .name = "tutti-hosts", .poll = tt_hier_gpu_poll, .context = e};
 
     TT_TRY(tt_cuda_stage_open(e->cuda, e->slot_bytes, &e->stage));
+    TT_TRY(tt_cuda_side_open(e->cuda, &e->side));
     return tt_proxy_start(&config, &e->proxy);
 }
 
@@ -175,6 +176,7 @@ static void engine_destroy(struct tt_engine *e)
     if (atomic_load(&e->is_busy))
         tt_hier_engine.abort(e->data);
     tt_proxy_stop(e->proxy);
+    tt_cuda_side_close(e->side);
     tt_cuda_stage_close(e->stage);
     if (e->partials)
         (void)tt_cuda_engine.mem_free(e->cuda, e->partials);

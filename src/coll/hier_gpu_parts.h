@@ -11,6 +11,7 @@
 #include "coll/hier.h"
 #include "coll/hier_gpu.h"
 #include "cuda/cuda_engine.h"
+#include "cuda/side_stream.h"
 #include "cuda/stage.h"
 
 /* How the proxy carries out a call's chunks. */
@@ -53,6 +54,7 @@ struct tt_engine {
     struct tt_engine *data;      /* for host memory, on the proxy's thread */
     enum tt_algo algo;           /* of steps within the host */
     struct tt_cuda_stage *stage;
+    struct tt_cuda_side *side;
     uint64_t slot_bytes;
     unsigned char
         *partials; /* on the GPU, of reduce_scatter: [partial_bytes]; NULL: alone on its host */

@@ -30,35 +30,96 @@ static tutti_result all_reduce_small(struct tt_engine *e, const struct tt_call *
     return along_rail(e, call, call->recv, call->recv, bytes);
 }
 
-/* Each rank of a rail has a part of it, reduces that with its like, and all parts are gathered. */
-static tutti_result all_reduce_parts(struct tt_engine *e, const struct tt_call *call)
+/* Elements [first, first + n) of a large one. Each rank of a rail has a part of them, reduces that with its like,
+ * and all parts are gathered. */
+struct piece {
+    size_t first, n;
+    struct tt_hier_part mine; /* of the piece */
+};
+
+static struct piece piece_of(const struct tt_engine *e, const struct tt_call *call, int n_pieces,
+                             int k)
 {
     const struct tt_hier_place *p = &e->place;
     const size_t size = tt_dtype_bytes(call->dtype);
-    struct tt_hier_part mine = {call->count, 0};
-    struct tt_call within = *call;
-    unsigned char *part;
+    const struct tt_hier_part all = tt_hier_part_of(call->count, n_pieces, k, size);
+    struct piece piece = {.first = all.first, .n = all.n, .mine = {all.n, 0}};
 
     if (p->local < p->n_rails)
-        mine = tt_hier_part_of(call->count, p->n_rails, p->local, size);
-    part = tt_gpu_at(call->recv, mine.first * size);
-    for (int i = 0; i < p->n_local; i++)
-        e->counts[i] = i < p->n_rails ? tt_hier_part_of(call->count, p->n_rails, i, size).n : 0;
-    within.coll = TT_COLL_REDUCE_SCATTER;
-    within.op = partial_op(call->op);
-    within.counts = e->counts;
-    within.recv = part;
-    if (p->n_local > 1)
-        TT_TRY(tt_hier_gpu_within(e, &within));
-    if (p->local < p->n_rails)
-        TT_TRY(along_rail(e, call, p->n_local > 1 ? part : (void *)(uintptr_t)call->send, part,
-                          mine.n * size));
+        piece.mine = tt_hier_part_of(all.n, p->n_rails, p->local, size);
+    return piece;
+}
+
+/* A step within the host: what each of its ranks has for its part, or gets of the others'. */
+static tutti_result step_within(struct tt_engine *e, const struct tt_call *call,
+                                const struct piece *piece, enum tt_coll coll)
+{
+    const struct tt_hier_place *p = &e->place;
+    const size_t size = tt_dtype_bytes(call->dtype), at = piece->first * size;
+    unsigned char *const part = tt_gpu_at(call->recv, at + piece->mine.first * size);
+    struct tt_call within = *call;
+
     if (p->n_local == 1)
         return TUTTI_OK;
-    within.coll = TT_COLL_ALL_GATHER;
-    within.send = part;
-    within.recv = call->recv;
+    for (int i = 0; i < p->n_local; i++)
+        e->counts[i] = i < p->n_rails ? tt_hier_part_of(piece->n, p->n_rails, i, size).n : 0;
+    within.coll = coll;
+    within.op = partial_op(call->op);
+    within.counts = e->counts;
+    within.send = coll == TT_COLL_ALL_GATHER ? part : tt_gpu_at(call->send, at);
+    within.recv = coll == TT_COLL_ALL_GATHER ? tt_gpu_at(call->recv, at) : part;
     return tt_hier_gpu_within(e, &within);
+}
+
+/* Beside the caller's stream, if other pieces come: mark k is when it is over. */
+static tutti_result step_between(struct tt_engine *e, const struct tt_call *call,
+                                 const struct piece *piece, int n_pieces, int k)
+{
+    const struct tt_hier_place *p = &e->place;
+    const size_t size = tt_dtype_bytes(call->dtype);
+    const size_t at = (piece->first + piece->mine.first) * size;
+    unsigned char *const part = tt_gpu_at(call->recv, at);
+    struct tt_call beside = *call;
+
+    if (p->local >= p->n_rails)
+        return TUTTI_OK;
+    if (n_pieces > 1)
+        TT_TRY(tt_cuda_side_branch(e->side, call->stream, &beside.stream));
+    TT_TRY(along_rail(e, &beside, p->n_local > 1 ? part : tt_gpu_at(call->send, at), part,
+                      piece->mine.n * size));
+    return n_pieces > 1 ? tt_cuda_side_mark(e->side, k) : TUTTI_OK;
+}
+
+/* Each gives a rail half as many chunks as may be under way, for what is within the host takes about as long as
+ * that. Hosts of one rank have nothing to do meanwhile. */
+static int count_pieces(const struct tt_engine *e, uint64_t bytes)
+{
+    const uint64_t n = bytes / (TT_CUDA_STAGE_SLOTS * e->slot_bytes * (uint64_t)e->place.n_rails);
+
+    if (e->place.n_hosts == e->n_ranks || n < 1)
+        return 1;
+    return n < TT_CUDA_SIDE_MARKS ? (int)n : TT_CUDA_SIDE_MARKS;
+}
+
+/* While one piece is between the hosts, the GPUs of a host reduce the next and gather the one before. */
+static tutti_result all_reduce_parts(struct tt_engine *e, const struct tt_call *call)
+{
+    const int n = count_pieces(e, call->count * tt_dtype_bytes(call->dtype));
+
+    for (int k = 0; k < n; k++) {
+        const struct piece piece = piece_of(e, call, n, k);
+
+        TT_TRY(step_within(e, call, &piece, TT_COLL_REDUCE_SCATTER));
+        TT_TRY(step_between(e, call, &piece, n, k));
+    }
+    for (int k = 0; k < n; k++) {
+        const struct piece piece = piece_of(e, call, n, k);
+
+        if (n > 1 && e->place.local < e->place.n_rails)
+            TT_TRY(tt_cuda_side_join(e->side, k, call->stream));
+        TT_TRY(step_within(e, call, &piece, TT_COLL_ALL_GATHER));
+    }
+    return TUTTI_OK;
 }
 
 tutti_result tt_hier_gpu_all_reduce(struct tt_engine *e, const struct tt_call *call)

@@ -193,6 +193,7 @@ enum tt_cuda_constant {
     X(cuEventCreate, (CUevent * event, unsigned int flags))                                        \
     X(cuEventRecord, (CUevent event, CUstream stream))                                             \
     X(cuEventQuery, (CUevent event))                                                               \
+    X(cuStreamWaitEvent, (CUstream stream, CUevent event, unsigned int flags))                     \
     X(cuEventDestroy_v2, (CUevent event))                                                          \
     X(cuMemAlloc_v2, (CUdeviceptr * ptr, size_t bytes))                                            \
     X(cuMemFree_v2, (CUdeviceptr ptr))                                                             \

@@ -7,7 +7,7 @@
 
 enum { SCRATCH = 1 << 20, LONG = 60001 };
 
-static const char *const layouts[] = {"01", "0011", "0111", "0101", "10020"};
+static const char *const layouts[] = {"01", "0011", "0111", "0101", "10020", "00001111"};
 
 static void open_stage(struct t_stage *s, struct t_rank *t, struct t_device *device, size_t most)
 {
@@ -92,6 +92,49 @@ static void longer_than_the_stage(void **state)
     run(long_calls, "01");
     run(long_calls, "0110");
     run(long_calls, "10020");
+    run(long_calls, "00001111");
+}
+
+/* A sum that goes in several pieces at the same time, called and replayed. */
+static void pieces(struct t_rank *t)
+{
+    static const size_t counts[] = {110001, 300001}; /* of f32: 6 and 8 pieces on hosts of two */
+    struct t_device device;
+    struct t_stage s;
+
+    open_stage(&s, t, &device, counts[1] / 2 / (size_t)t->n_ranks);
+    for (uint64_t i = 0; i < 2 * T_LEN(counts); i++) {
+        struct t_case c = t_case_of_some_count(i, t->n_ranks);
+        t_graph graph;
+
+        c.coll = T_all_reduce;
+        c.dtype = TUTTI_DTYPE_F32;
+        c.op = i % 2 ? TUTTI_OP_SUM : TUTTI_OP_AVG;
+        c.in_place = i > 1;
+        c.count = counts[i % 2];
+        t_case_run(&s, &c);
+        t_case_load(&s, &c);
+        t_device_sync(&device);
+        t_capture_begin(&device);
+        T_OK(t_case_launch(&s));
+        graph = t_capture_end(&device, NULL);
+        for (c.round = 1; c.round < 4; c.round++) {
+            t_case_load(&s, &c);
+            t_graph_launch(&device, graph);
+            T_OK(t_case_verify(&s));
+        }
+        t_meet(t);
+        t_graph_free(graph);
+    }
+    close_stage(&s, t, &device);
+}
+
+static void large_sums_go_in_pieces(void **state)
+{
+    (void)state;
+    run(pieces, "0011");
+    run(pieces, "00101");
+    run(pieces, "0110122");
 }
 
 /* GPUs of a small host do for several of a larger one; in place the blocks of other hosts keep their order. */
@@ -215,6 +258,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_collective_dtype_and_operation),
         cmocka_unit_test(longer_than_the_stage),
+        cmocka_unit_test(large_sums_go_in_pieces),
         cmocka_unit_test(uneven_hosts_share_out_the_work),
         cmocka_unit_test(flat_gives_the_bits_of_one_host),
         cmocka_unit_test(forced_algorithms_are_taken),

@@ -35,14 +35,19 @@ struct CUstream_st {
     int device;
     CUgraph graph; /* being captured, else NULL */
     int is_invalid, mode;
+    CUstream next_joined; /* of those that have joined this one's capture */
+    int has_joined;
+    uint64_t n_nodes, n_awaited;         /* of a capture that it has joined */
     struct node *late_first, *late_last; /* copies that have not run yet: T_SIM_LATE_COPIES */
     uint64_t n_late, n_run;
 };
 
 struct CUevent_st {
     uint64_t ns;
-    CUstream stream; /* that has late copies, else NULL ... */
-    uint64_t n_late; /* ... so many before the event */
+    CUstream stream;  /* that has late copies, else NULL ... */
+    uint64_t n_late;  /* ... so many before the event */
+    CUgraph graph;    /* the stream was being captured into it, else NULL ... */
+    uint64_t n_nodes; /* ... and had so many nodes */
 };
 typedef struct CUevent_st *CUevent;
 
@@ -182,6 +187,7 @@ static CUresult submit(CUstream stream, const struct node *node)
     else
         stream->graph->first = kept;
     stream->graph->last = kept;
+    stream->n_nodes++;
     return CUDA_SUCCESS;
 }
 
@@ -380,6 +386,23 @@ CUresult cuStreamBeginCapture_v2(CUstream stream, CUstreamCaptureMode mode)
     return stream->graph != NULL ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 }
 
+/* The others of a capture leave it with its origin, which must have waited for all that they have. */
+static int release_joined(CUstream origin)
+{
+    int is_ahead = 0;
+
+    while (origin->next_joined != NULL) {
+        CUstream s = origin->next_joined;
+
+        origin->next_joined = s->next_joined;
+        is_ahead |= s->n_awaited < s->n_nodes;
+        s->graph = NULL;
+        s->next_joined = NULL;
+        s->has_joined = 0;
+    }
+    return is_ahead;
+}
+
 static CUresult free_graph(CUgraph graph)
 {
     while (graph->first != NULL) {
@@ -399,9 +422,11 @@ SIM_API CUresult cuStreamEndCapture(CUstream stream, CUgraph *graph);
 CUresult cuStreamEndCapture(CUstream stream, CUgraph *graph)
 {
     CUgraph captured = stream->graph;
+    int is_ahead;
 
-    if (captured == NULL)
+    if (captured == NULL || stream->has_joined)
         return SIM_ERROR_ILLEGAL_STATE;
+    is_ahead = release_joined(stream);
     stream->graph = NULL;
     n_captures_here -= stream->mode != CAPTURE_RELAXED;
     if (stream->mode == CAPTURE_GLOBAL)
@@ -411,6 +436,11 @@ CUresult cuStreamEndCapture(CUstream stream, CUgraph *graph)
         free_graph(captured);
         *graph = NULL;
         return SIM_ERROR_CAPTURE_INVALIDATED;
+    }
+    if (is_ahead) {
+        free_graph(captured);
+        *graph = NULL;
+        return SIM_ERROR_CAPTURE_UNJOINED;
     }
     *graph = captured;
     return CUDA_SUCCESS;
@@ -487,6 +517,8 @@ CUresult cuEventRecord(CUevent event, CUstream stream)
 {
     event->stream = is_default(stream) ? NULL : stream;
     event->n_late = event->stream != NULL ? stream->n_late : 0;
+    event->graph = event->stream != NULL ? stream->graph : NULL;
+    event->n_nodes = event->stream != NULL ? stream->n_nodes : 0;
     event->ns = tt_sim_now_ns();
     return CUDA_SUCCESS;
 }
@@ -513,11 +545,26 @@ CUresult cuEventQuery(CUevent event)
     return CUDA_SUCCESS;
 }
 
-SIM_API CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned int flags);
 CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned int flags)
 {
-    (void)stream;
     (void)flags;
+    if (event->graph != NULL) {
+        CUstream other = event->stream;
+
+        if (is_default(stream) || other->graph != event->graph ||
+            (stream->graph != NULL && stream->graph != event->graph))
+            return SIM_ERROR_CAPTURE_UNSUPPORTED;
+        if (event->n_nodes > other->n_awaited)
+            other->n_awaited = event->n_nodes;
+        if (stream->graph == NULL) {
+            stream->graph = event->graph;
+            stream->has_joined = 1;
+            stream->n_nodes = stream->n_awaited = 0;
+            stream->next_joined = other->next_joined;
+            other->next_joined = stream;
+        }
+        return CUDA_SUCCESS;
+    }
     if (event->stream != NULL)
         run_late(event->stream, event->n_late);
     return CUDA_SUCCESS;
