@@ -1,3 +1,5 @@
+/* ctest: as=alone */
+/* ctest: ranks=3 */
 /*
  * The smallest tutti program: every rank brings a number, every rank gets the sum.
  *

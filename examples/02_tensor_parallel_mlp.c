@@ -1,3 +1,4 @@
+/* ctest: ranks=4 */
 /*
  * A tensor-parallel MLP layer, y = relu(x W1) W2, as inference engines run it on every layer: each
  * rank holds a slice of the inner dimension of both matrices, computes its part of y, and one
