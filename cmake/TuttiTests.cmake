@@ -4,6 +4,7 @@
 #   tests/hier/test_X.c   hier.X    ranks as if on several hosts, a fake network between them
 #                                   (test_gpus_X.c: simulated GPUs; over UCX as well)
 #   tests/fault/test_X.c  fault.X   what must survive: kills, stalls, timeouts; with tests/support/
+#   tests/tools/test_X.c  tools.X   the program `tutti` and the examples as their users run them
 #   tests/net/test_X.c    net.X     the network between processes, over the real provider or a fake
 #   tests/cuda/test_X.c   cuda.X    the CUDA engine on a simulated GPU (tests/support/sim); run by hand
 #                                   without TUTTI_CUDA_LIBRARY, the same program takes real GPUs
@@ -147,7 +148,7 @@ if(support_sources)
     target_include_directories(tutti_test_support PRIVATE src tests ${CMOCKA_INCLUDE_DIR})
     target_link_libraries(tutti_test_support PRIVATE tutti_flags tutti_static)
     target_compile_definitions(tutti_test_support PRIVATE $<$<BOOL:${TUTTI_STALL}>:TUTTI_STALL=1>)
-    foreach(kind coll fault net)
+    foreach(kind coll fault net tools)
         file(GLOB sources CONFIGURE_DEPENDS tests/${kind}/test_*.c)
         foreach(source ${sources})
             string(REGEX REPLACE ".*/test_(.*)\\.c$" "\\1" name ${source})

@@ -2,6 +2,7 @@
 /* `tutti tune --gpus` makes a file that communicators follow, leaves other rows alone, and goes on where
  * it was broken off. */
 #include "support/cases.h"
+#include "support/program.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -83,7 +84,7 @@ static void need_simulation(void)
 {
     if (!t_is_simulated())
         t_skip("`tutti tune --gpus` is run by hand on real GPUs");
-    if (access(tool, X_OK) != 0)
+    if (t_program("tutti", tool, sizeof(tool)) != 0)
         t_skip("there is no program %s in this build", tool);
 }
 
@@ -302,18 +303,6 @@ static void mistakes_are_named(void **state)
     fails("tune --packets", 2, "--gpus");
 }
 
-static void find_tool(void)
-{
-    const ssize_t n = readlink("/proc/self/exe", tool, sizeof(tool) - 1);
-    char *slash;
-
-    tool[n > 0 ? n : 0] = 0;
-    for (int up = 0; up < 2; up++) /* <build>/tests/cuda_tune_gpus */
-        if ((slash = strrchr(tool, '/')))
-            *slash = 0;
-    snprintf(tool + strlen(tool), sizeof(tool) - strlen(tool), "/tutti");
-}
-
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -324,7 +313,6 @@ int main(int argc, char **argv)
     int status;
 
     t_arguments(argc, argv);
-    find_tool();
     if (!mkdtemp(folder))
         return 1;
     snprintf(path, sizeof(path), "%s/tune.txt", folder);

@@ -1,74 +1,22 @@
 /* ctest: timeout=120 */
 /* `tutti bench` as the ranks of a job: on two machines, by all that they can tell, and under mpirun. */
-#include <fcntl.h>
 #include <signal.h>
 #include <sys/mount.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "net/net.h"
 #include "support/netns.h"
+#include "support/program.h"
 
 enum { MOST_WORDS = 16 };
 
 static const char *const four[] = {"10.77.0.1/24", "10.77.0.2/24"};
 static const char *const none[] = {NULL, NULL};
 
-/* The program lies beside the folder of the tests. */
-static void find(const char *name, char *path, size_t bytes)
-{
-    ssize_t n = readlink("/proc/self/exe", path, bytes - 1);
-
-    T_CHECK(n > 0, "where is this test?");
-    path[n] = 0;
-    for (int i = 0; i < 2; i++) {
-        char *slash = strrchr(path, '/');
-
-        T_CHECK(slash != NULL, "where is this test?");
-        *slash = 0;
-    }
-    n = (ssize_t)strlen(path);
-    snprintf(path + n, bytes - (size_t)n, "/%s", name);
-}
-
 struct output {
     char text[16384];
     int status; /* 1000 + signal if one killed it */
 };
-
-static pid_t start(const char *const words[], int *out)
-{
-    int ends[2];
-    pid_t pid;
-
-    T_SYS(pipe2(ends, O_CLOEXEC));
-    pid = fork();
-    if (pid == 0) {
-        setenv("ASAN_OPTIONS", "detect_leaks=0", 0); /* a misuse ends without clearing up */
-        dup2(ends[1], STDOUT_FILENO);
-        dup2(ends[1], STDERR_FILENO);
-        execvp(words[0], (char *const *)(uintptr_t)words);
-        _exit(126);
-    }
-    T_SYS(pid);
-    close(ends[1]);
-    *out = ends[0];
-    return pid;
-}
-
-static void finish(pid_t pid, int fd, struct output *o)
-{
-    size_t n = 0;
-    ssize_t got;
-    int status;
-
-    while (n + 1 < sizeof(o->text) && (got = read(fd, o->text + n, sizeof(o->text) - 1 - n)) > 0)
-        n += (size_t)got;
-    o->text[n] = 0;
-    close(fd);
-    T_SYS(waitpid(pid, &status, 0));
-    o->status = WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
-}
 
 /* `tutti bench` with these words, as rank t->rank. */
 static pid_t start_bench(const struct t_rank *t, const char *const words[], int *out)
@@ -76,7 +24,7 @@ static pid_t start_bench(const struct t_rank *t, const char *const words[], int 
     const char *all[MOST_WORDS + 3] = {NULL, "bench"};
     char program[512], number[2][16];
 
-    find("tutti", program, sizeof(program));
+    T_CHECK(t_program("tutti", program, sizeof(program)) == 0, "no program %s", program);
     all[0] = program;
     for (int i = 0; words[i]; i++)
         all[i + 2] = words[i];
@@ -87,7 +35,7 @@ static pid_t start_bench(const struct t_rank *t, const char *const words[], int 
     setenv("TUTTI_BOOT_ADDR", "10.77.0.1:7123", 1);
     setenv("TUTTI_SECRET", "of a bench", 1);
     setenv("TUTTI_TIMEOUT", "20s", 1);
-    return start(all, out);
+    return t_start(all, out);
 }
 
 static void bench(const struct t_rank *t, const char *const words[], struct output *o)
@@ -95,7 +43,7 @@ static void bench(const struct t_rank *t, const char *const words[], struct outp
     int fd;
     const pid_t pid = start_bench(t, words, &fd);
 
-    finish(pid, fd, o);
+    o->status = t_finish(pid, fd, o->text, sizeof(o->text));
 }
 
 /* A cable between two machines with kernels of their own, to whoever asks which one is running. */
@@ -173,7 +121,7 @@ static void killed(struct t_rank *t)
     t_meet(t);
     if (t->rank == 2)
         kill(pid, SIGKILL);
-    finish(pid, fd, &o);
+    o.status = t_finish(pid, fd, o.text, sizeof(o.text));
     T_CHECK(o.status == (t->rank == 2 ? 1000 + SIGKILL : 1), "status %d: %s", o.status, o.text);
     T_CHECK(t_now_ns() - begin < (uint64_t)15000000000u * t_scale(), "only after %d s",
             (int)((t_now_ns() - begin) / 1000000000));
@@ -224,14 +172,13 @@ static void beside_mpi(void **state)
     (void)state;
     if (*tt_net_missing())
         t_skip("%s", tt_net_missing());
-    find("tutti", program, sizeof(program));
-    find("tutti_bench_mpi.so", module, sizeof(module));
-    pid = start(version, &fd);
-    finish(pid, fd, &o);
-    if (access(module, R_OK) != 0 || !strstr(o.text, "Open MPI"))
+    T_CHECK(t_program("tutti", program, sizeof(program)) == 0, "no program %s", program);
+    pid = t_start(version, &fd);
+    o.status = t_finish(pid, fd, o.text, sizeof(o.text));
+    if (t_program("tutti_bench_mpi.so", module, sizeof(module)) != 0 || !strstr(o.text, "Open MPI"))
         t_skip("no Open MPI here");
-    pid = start(words, &fd);
-    finish(pid, fd, &o);
+    pid = t_start(words, &fd);
+    o.status = t_finish(pid, fd, o.text, sizeof(o.text));
     assert_int_equal(o.status, 0);
     t_check_contains(__FILE__, __LINE__, o.text, "2 ranks on 2 hosts");
     t_check_contains(__FILE__, __LINE__, o.text, "from the last rank's arrival");

@@ -1,11 +1,10 @@
 /* `tutti run --hosts` with a stand-in for ssh that runs the command on this machine. */
-#include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "support/t.h"
+#include "support/program.h"
 
 static char folder[] = "/tmp/tutti-run-hosts-XXXXXX";
 static char rsh[128], program[4096];
@@ -20,25 +19,15 @@ static void write_script(const char *path, const char *text)
     T_SYS(chmod(path, 0700));
 }
 
-/* The program lies beside the folder of the tests. */
 static int set_up(void **state)
 {
-    char *slash;
-    ssize_t n = readlink("/proc/self/exe", program, sizeof(program) - 16);
-
     (void)state;
-    T_CHECK(n > 0, "where is this test?");
-    program[n] = 0;
-    for (int i = 0; i < 2; i++) {
-        slash = strrchr(program, '/');
-        T_CHECK(slash != NULL, "where is this test?");
-        *slash = 0;
-    }
-    snprintf(program + strlen(program), 8, "/tutti");
+    if (t_program("tutti", program, sizeof(program)) != 0)
+        return -1;
     T_CHECK(mkdtemp(folder) != NULL, "mkdtemp: %s", strerror(errno));
     snprintf(rsh, sizeof(rsh), "%s/rsh", folder);
     write_script(rsh, "#!/bin/sh\nshift\nsh -c \"$*\"\n"); /* stays between, as ssh does */
-    return access(program, X_OK) == 0 ? 0 : -1;
+    return 0;
 }
 
 static int tear_down(void **state)
@@ -51,45 +40,18 @@ static int tear_down(void **state)
 
 static pid_t start(const char *hosts, const char *script, int *out)
 {
-    int ends[2];
-    pid_t pid;
+    const char *const words[] = {program, "run", "--rsh", rsh,  "--hosts", hosts, "--grace",
+                                 "1",     "--",  "sh",    "-c", script,    NULL};
 
-    T_SYS(pipe2(ends, O_CLOEXEC));
-    pid = fork();
-    if (pid == 0) {
-        setenv("ASAN_OPTIONS", "detect_leaks=0", 0); /* a misuse ends without clearing up */
-        dup2(ends[1], STDOUT_FILENO);
-        dup2(ends[1], STDERR_FILENO);
-        execl(program, program, "run", "--rsh", rsh, "--hosts", hosts, "--grace", "1", "--", "sh",
-              "-c", script, (char *)NULL);
-        _exit(126);
-    }
-    T_SYS(pid);
-    close(ends[1]);
-    *out = ends[0];
-    return pid;
-}
-
-static size_t read_all(int fd, char *text, size_t bytes)
-{
-    size_t n = 0;
-    ssize_t got;
-
-    while (n + 1 < bytes && (got = read(fd, text + n, bytes - 1 - n)) > 0)
-        n += (size_t)got;
-    text[n] = 0;
-    close(fd);
-    return n;
+    return t_start(words, out);
 }
 
 static int run(const char *hosts, const char *script, char *text, size_t bytes)
 {
-    int out, status;
+    int out;
     const pid_t pid = start(hosts, script, &out);
 
-    read_all(out, text, bytes);
-    T_SYS(waitpid(pid, &status, 0));
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+    return t_finish(pid, out, text, bytes);
 }
 
 static void ranks_know_who_they_are(void **state)
