@@ -1,0 +1,152 @@
+/* `tutti hello`, `info`, `env`, and what the program says of mistakes. */
+#include <unistd.h>
+
+#include "support/program.h"
+
+static char text[65536];
+
+static void says(const char *arguments, int want, const char *part)
+{
+    const int status = t_tutti(arguments, text, sizeof(text));
+
+    T_CHECK(status == want, "tutti %s: exit status %d: %s", arguments, status, text);
+    T_CONTAINS(text, part);
+}
+
+/* As if no variable of the library's were set. */
+static int clear(void **state)
+{
+    tutti_env_entry entry = TUTTI_ENV_ENTRY_INIT;
+
+    (void)state;
+    for (size_t i = 0; tutti_env_describe(i, &entry) == TUTTI_OK; i++)
+        unsetenv(entry.name);
+    return 0;
+}
+
+static size_t count(const char *part)
+{
+    size_t n = 0;
+
+    for (const char *at = strstr(text, part); at; at = strstr(at + 1, part))
+        n++;
+    return n;
+}
+
+static void hello_adds_the_numbers_of_all_ranks(void **state)
+{
+    (void)state;
+    says("hello -n 4", 0, "2. 4 ranks, each a process, are a communicator now. Engine cpu: ");
+    T_CONTAINS(text, "tutti_all_reduce left 0 + 1 + ... = 6 on all.\n");
+    T_CONTAINS(text, "5. All is well.");
+}
+
+static void hello_says_what_went_wrong(void **state)
+{
+    (void)state;
+    setenv("TUTTI_CPU_ISA", "abacus", 1);
+    says("hello -n 2", 1, "tutti_comm_create: TUTTI_E_ARG: ");
+    T_CONTAINS(text, "TUTTI_CPU_ISA=abacus");
+    T_CHECK(!strstr(text, "All is well"), "%s", text);
+}
+
+static void info_has_every_capability_and_its_remedy(void **state)
+{
+    tutti_capability c = TUTTI_CAPABILITY_INIT;
+    char read[32];
+    size_t n = 0;
+
+    (void)state;
+    says("info", 0, "\nwhat works\n");
+    T_CONTAINS(text, "\nvariables that are set (tutti env: all)\n  none\n");
+    for (; tutti_capability_describe(n, &c) == TUTTI_OK; n++) {
+        T_CONTAINS(text, c.name);
+        if (c.good <= 0 && c.remedy)
+            T_CONTAINS(text, c.remedy);
+    }
+    T_CHECK(n > 5, "%zu capabilities", n);
+    says("info --json", 0, "{\"version\": \"");
+    T_CHECK(count("{\"name\": ") == n, "not %zu capabilities: %s", n, text);
+    snprintf(read, sizeof(read), "%zu read\n", n);
+    says("info --json | python3 -c 'import json, sys; print(len(json.load(sys.stdin)"
+         "[\"capabilities\"]), \"read\")'",
+         0, read);
+}
+
+static void info_shows_what_is_set_but_no_secret(void **state)
+{
+    (void)state;
+    setenv("TUTTI_TIMEOUT", "5s", 1);
+    setenv("TUTTI_SECRET", "hush", 1);
+    says("info", 0, "\n  TUTTI_TIMEOUT=5s\n");
+    T_CONTAINS(text, "\n  TUTTI_SECRET=(hidden)\n");
+    T_CHECK(!strstr(text, "hush"), "%s", text);
+}
+
+static void env_lists_all_variables(void **state)
+{
+    tutti_env_entry entry = TUTTI_ENV_ENTRY_INIT;
+    char line[512];
+    size_t n = 0;
+
+    (void)state;
+    says("env", 0, "variable ");
+    for (; tutti_env_describe(n, &entry) == TUTTI_OK; n++)
+        T_CONTAINS(text, entry.help);
+    T_CHECK(count("\nTUTTI_") == n, "not %zu variables: %s", n, text);
+    says("env --lines", 0, "TUTTI_LOG=");
+    for (size_t i = 0; tutti_env_describe(i, &entry) == TUTTI_OK; i++) {
+        snprintf(line, sizeof(line), "%s=%s\n", entry.name, entry.value);
+        T_CONTAINS(text, line);
+    }
+}
+
+static void env_says_which_are_set(void **state)
+{
+    char name[32], value[32], from[32];
+
+    (void)state;
+    says("env --set", 0, "no TUTTI_* variable is set\n");
+    setenv("TUTTI_TIMEOUT", "5s", 1);
+    setenv("TUTTI_SECRET", "hush", 1);
+    says("env --set", 0, "\nTUTTI_TIMEOUT ");
+    T_CHECK(sscanf(strstr(text, "\nTUTTI_TIMEOUT "), "%31s %31s %31s", name, value, from) == 3 &&
+                strcmp(value, "5s") == 0 && strcmp(from, "environment") == 0,
+            "%s", text);
+    T_CHECK(count("\nTUTTI_") == 2 && strstr(text, "(hidden)"), "%s", text);
+    T_CHECK(!strstr(text, "hush"), "%s", text);
+    says("env --lines", 0, "\nTUTTI_SECRET=\n");
+    T_CHECK(!strstr(text, "hush"), "%s", text);
+}
+
+static void mistakes_are_named(void **state)
+{
+    char version[32];
+
+    (void)state;
+    says("", 2, "Usage: tutti COMMAND");
+    says("bnech", 2, "no command bnech; did you mean `tutti bench`?");
+    says("bench --algoritm", 2, "no option --algoritm; did you mean --algorithm?");
+    says("bench --max-bytes huge", 2, "--max-bytes huge: expected a size");
+    says("hello there", 2, "there: nothing is expected here");
+    says("hello -n 1000", 2, "1 to 256 ranks");
+    says("help tune", 0, "tutti tune --quick -n 2\n");
+    snprintf(version, sizeof(version), "tutti %u.%u.%u\n", tutti_version() >> 16,
+             tutti_version() >> 8 & 255, tutti_version() & 255);
+    says("version", 0, version);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(hello_adds_the_numbers_of_all_ranks, clear),
+        cmocka_unit_test_setup(hello_says_what_went_wrong, clear),
+        cmocka_unit_test_setup(info_has_every_capability_and_its_remedy, clear),
+        cmocka_unit_test_setup(info_shows_what_is_set_but_no_secret, clear),
+        cmocka_unit_test_setup(env_lists_all_variables, clear),
+        cmocka_unit_test_setup(env_says_which_are_set, clear),
+        cmocka_unit_test_setup(mistakes_are_named, clear),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
