@@ -72,6 +72,7 @@ struct tt_call {
     const void *send;
     void *recv;
     size_t count;         /* elements per rank and block; unused when counts are given */
+    uint64_t bytes;       /* of the larger side on this rank, for the counters: tt_coll_run() */
     const size_t *counts; /* reduce_scatterv, all_gatherv; else NULL */
 
     const size_t *send_counts, *send_displs; /* all_to_allv; else NULL */
@@ -107,6 +108,7 @@ static inline struct tt_call tt_call_even(enum tt_coll coll, tutti_dtype dtype, 
     call.send = send;
     call.recv = recv;
     call.count = count;
+    call.bytes = 0;
     call.counts = NULL;
     call.send_counts = call.send_displs = NULL;
     call.recv_counts = call.recv_displs = NULL;

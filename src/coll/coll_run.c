@@ -12,15 +12,26 @@ static uint64_t bound(const tutti_comm *comm, const struct tt_call *call)
     return most * bytes;
 }
 
-/* Bytes of the larger side of a call on a rank: the same on all ranks, except for all_to_allv, whose
- * ranks settle the way when they meet. */
+/* all_to_allv: what this rank sends or what it receives, whichever is more. */
+static uint64_t larger_list(const tutti_comm *comm, const struct tt_call *call)
+{
+    uint64_t sent = 0, received = 0;
+
+    for (int r = 0; r < comm->n_ranks; r++) {
+        sent += call->send_counts[r];
+        received += call->recv_counts[r];
+    }
+    return sent > received ? sent : received;
+}
+
+/* Bytes of the larger side of a call on a rank: the same on all ranks, except for all_to_allv. */
 static uint64_t larger_side(const tutti_comm *comm, const struct tt_call *call)
 {
     const uint64_t size = tt_dtype_bytes(call->dtype), n = (uint64_t)comm->n_ranks;
     uint64_t count = call->count;
 
     if (call->send_counts)
-        return UINT64_MAX;
+        return larger_list(comm, call) * size;
     if (call->device_counts) /* of which the bound counts */
         return bound(comm, call);
     if (call->counts) {
@@ -70,7 +81,9 @@ tutti_result tt_coll_run(tutti_comm *comm, struct tt_call *call)
         return tt_group_add_call(comm->group, call, comm->n_ranks);
     if (call->device_counts && comm->device == TUTTI_DEVICE_CPU)
         return tt_coll_run_counted(comm, call);
-    bytes = larger_side(comm, call);
+    call->bytes = larger_side(comm, call);
+    /* Ranks that do not know one number settle the way when they meet. */
+    bytes = call->send_counts ? UINT64_MAX : call->bytes;
     if (comm->device == TUTTI_DEVICE_CPU)
         choose_on_cpu(&comm->select, call, bytes);
     else

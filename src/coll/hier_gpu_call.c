@@ -4,31 +4,11 @@
 
 /* ---- any call ---- */
 
-/* Bytes of the larger side, for the counters. */
-static uint64_t larger_side(const struct tt_engine *e, const struct tt_call *call)
-{
-    const uint64_t size = tt_dtype_bytes(call->dtype), n = (uint64_t)e->n_ranks;
-    uint64_t count = 0, row = call->parts ? 0 : size;
-
-    for (size_t p = 0; call->parts && p < call->n_parts; p++)
-        row += call->parts[p].row_bytes;
-    for (uint64_t r = 0; r < n; r++)
-        count += call->counts ? call->counts[r] : call->recv_counts ? call->recv_counts[r] : 0;
-    if (call->counts || call->recv_counts)
-        return count * row;
-    switch (call->coll) {
-    case TT_COLL_ALL_REDUCE:
-    case TT_COLL_BROADCAST:
-    case TT_COLL_REDUCE: return call->count * size;
-    default: return n * call->count * size;
-    }
-}
-
 static tutti_result dispatch(struct tt_engine *e, const struct tt_call *call)
 {
     if (call->device_counts)
         return tt_hier_gpu_counted(e, call);
-    tt_cuda_note(e->cuda, call, larger_side(e, call));
+    tt_cuda_note(e->cuda, call, call->bytes);
     switch (call->coll) {
     case TT_COLL_ALL_REDUCE: return tt_hier_gpu_all_reduce(e, call);
     case TT_COLL_REDUCE_SCATTER: return tt_hier_gpu_reduce_scatter(e, call);

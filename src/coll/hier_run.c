@@ -59,13 +59,6 @@ static void describe(struct tt_engine *e, const struct tt_call *call)
     e->check = tt_hier_mix(tt_hier_mix(tt_hier_mix(1, e->sequence), root), counts);
 }
 
-static size_t bytes_of(const struct tt_engine *e, const struct tt_call *call)
-{
-    const size_t size = tt_dtype_bytes(call->dtype);
-
-    return (call->counts ? call->counts[e->rank] : call->count) * size;
-}
-
 /* The same block for every rank, or one for root only, as counts. */
 static void fill_counts(struct tt_engine *e, struct tt_call *call)
 {
@@ -108,7 +101,7 @@ tutti_result tt_hier_run(struct tt_engine *e, const struct tt_call *given)
     if (res == TUTTI_OK) {
         describe(e, &call);
         if (call.thread == 0)
-            tt_cpu_note(e->local_engine, &call, bytes_of(e, &call));
+            tt_cpu_note(e->local_engine, &call, call.bytes);
         e->n_messages = 0;
         fp = tt_fp_enter();
         res = dispatch(e, &call);

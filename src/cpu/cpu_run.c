@@ -105,8 +105,7 @@ tutti_result tt_cpu_run(struct tt_engine *e, const struct tt_call *call)
     if (__builtin_expect(tt_load_relaxed(&e->segment->failure) != 0, 0))
         return tt_engine_failed(e);
     if (call->thread == 0)
-        e->lanes[call->n_threads != TT_TEAM_NONE].bytes_to_note =
-            1 + call->count * tt_dtype_bytes(call->dtype);
+        e->lanes[call->n_threads != TT_TEAM_NONE].bytes_to_note = 1 + call->bytes;
     fp = tt_fp_enter();
     if (call->coll == TT_COLL_ALL_REDUCE && call->algo == TT_ALGO_ONE_SHOT &&
         call->window_algo == TT_ALGO_ONE_SHOT && call->n_threads == TT_TEAM_NONE &&

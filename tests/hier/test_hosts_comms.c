@@ -10,7 +10,7 @@ static void query(struct t_rank *t)
     tutti_comm_info info = TUTTI_COMM_INFO_INIT;
     tutti_comm_state state = TUTTI_COMM_STATE_INIT;
     tutti_stats stats = TUTTI_STATS_INIT;
-    float x = 1;
+    float x = 1, all[4];
 
     T_OK(tutti_comm_query(t->comm, &info));
     T_CHECK(info.n_hosts == 2 && info.rank == t->rank && info.n_ranks == 4, "%d hosts, rank %d",
@@ -26,6 +26,10 @@ static void query(struct t_rank *t)
             "%llu calls, %llu bytes, sequence %llu", (unsigned long long)stats.n_calls,
             (unsigned long long)stats.n_bytes, (unsigned long long)stats.sequence);
     T_CHECK(strcmp(stats.last_call, "all_reduce f32 max") == 0, "last call %s", stats.last_call);
+    T_OK(tutti_all_gather(t->comm, &x, all, 1, TUTTI_DTYPE_F32, NULL));
+    T_OK(tutti_comm_stats(t->comm, t->rank, &stats));
+    T_CHECK(stats.n_calls == 2 && stats.last_bytes == sizeof(all), "%llu calls, %llu bytes",
+            (unsigned long long)stats.n_calls, (unsigned long long)stats.last_bytes);
     T_OK(tutti_comm_stats(t->comm, 3 - t->rank, &stats)); /* on the other host */
     T_CHECK(stats.rank == 3 - t->rank && stats.n_calls == 0, "rank %d", stats.rank);
 }
