@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/cgroup_path.h"
 #include "base/error.h"
 
 #define UNLIMITED (~0ull)
@@ -46,14 +47,12 @@ static unsigned long long file_value(const char *folder, const char *name)
     return n == 1 ? value : UNLIMITED;
 }
 
-/* Where the two versions of cgroups keep their figures. `mark` is what /proc/self/cgroup has between
- * the colons of the line that names this process's folder. */
+/* Where the two versions of cgroups keep their figures. */
 static const struct version {
-    const char *mark, *root, *limit, *usage, *cache;
+    const char *controller, *limit, *usage, *cache;
 } versions[] = {
-    {"", "/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"},
-    {"memory", "/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
-     "total_inactive_file"},
+    {"", "memory.max", "memory.current", "inactive_file"},
+    {"memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"},
 };
 
 static unsigned long long left_in(const struct version *v, const char *folder)
@@ -70,39 +69,19 @@ static unsigned long long left_in(const struct version *v, const char *folder)
     return tt_memory_left(limit, usage, cache == UNLIMITED ? 0 : cache);
 }
 
-/* This process's folder, below v->root; the root itself where the list does not say. */
-static void folder_of(const struct version *v, char *folder, size_t bytes)
-{
-    FILE *f = fopen("/proc/self/cgroup", "re");
-    char line[384], mark[64];
-    int end;
-
-    snprintf(folder, bytes, "%s", v->root);
-    while (f && fgets(line, sizeof(line), f)) {
-        line[strcspn(line, "\n")] = 0;
-        snprintf(mark, sizeof(mark), ":%s:", v->mark);
-        end = 0;
-        if (sscanf(line, "%*d%n", &end) == 0 && strncmp(line + end, mark, strlen(mark)) == 0)
-            snprintf(folder, bytes, "%s%s", v->root, line + end + strlen(mark));
-    }
-    if (f)
-        fclose(f);
-}
-
 /* The tightest limit on the way from this process's cgroup up to the root. */
 static unsigned long long left_in_cgroups(void)
 {
     unsigned long long least = UNLIMITED;
-    char folder[512];
+    struct tt_cgroup group;
 
     for (size_t i = 0; i < TT_LEN(versions); i++) {
-        folder_of(&versions[i], folder, sizeof(folder));
-        while (strlen(folder) >= strlen(versions[i].root)) {
-            const unsigned long long left = left_in(&versions[i], folder);
+        tt_cgroup_find(&group, "", versions[i].controller);
+        do {
+            const unsigned long long left = left_in(&versions[i], group.folder);
 
             least = left < least ? left : least;
-            *strrchr(folder, '/') = 0;
-        }
+        } while (tt_cgroup_up(&group));
     }
     return least;
 }

@@ -9,6 +9,7 @@
 
 #include "base/env.h"
 #include "cpu/cpu.h"
+#include "topo/cores.h"
 
 #define BOUNCE_BYTES      ((size_t)1 << 20)
 #define TEAM_BOUNCE_BYTES ((size_t)128 << 10)
@@ -17,7 +18,7 @@
 /* What the ranks tell each other before they share memory. */
 struct card {
     unsigned char cpus[MAX_CPUS / 8]; /* that this rank may run on */
-    uint32_t quota;                   /* whole cores of the cgroup's quota; 0: none */
+    uint32_t quota;                   /* of whole cores, of its cgroup; 0: none */
     uint32_t xmem_mode;               /* TUTTI_CPU_XMEM: auto, off, on */
 };
 
@@ -28,28 +29,6 @@ struct proof {
     uint64_t token, token_address;
 };
 
-/* Whole cores that the cgroup's quota allows; 0 where there is none. The files of both versions. */
-static uint32_t cgroup_quota(void)
-{
-    FILE *both = fopen("/sys/fs/cgroup/cpu.max", "re");
-    FILE *quota_file = fopen("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "re");
-    FILE *period_file = fopen("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "re");
-    long quota = -1, period = 0;
-
-    if (both && fscanf(both, "%ld %ld", &quota, &period) != 2)
-        quota = -1; /* "max" */
-    else if (!both && quota_file && period_file &&
-             (fscanf(quota_file, "%ld", &quota) != 1 || fscanf(period_file, "%ld", &period) != 1))
-        quota = -1;
-    if (both)
-        fclose(both);
-    if (quota_file)
-        fclose(quota_file);
-    if (period_file)
-        fclose(period_file);
-    return quota > 0 && period > 0 ? (uint32_t)((quota + period - 1) / period) : 0;
-}
-
 static tutti_result card_fill(struct card *card)
 {
     const size_t bytes = CPU_ALLOC_SIZE(MAX_CPUS);
@@ -59,7 +38,7 @@ static tutti_result card_fill(struct card *card)
     memset(card, 0, sizeof(*card));
     TT_TRY(tt_env_choice(TT_ENV_TUTTI_CPU_XMEM, &mode));
     card->xmem_mode = (uint32_t)mode;
-    card->quota = cgroup_quota();
+    card->quota = tt_cores_quota("");
     set = CPU_ALLOC(MAX_CPUS);
     if (!set)
         return TT_FAIL(TUTTI_E_MEMORY, "no memory for a set of cores");

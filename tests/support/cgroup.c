@@ -1,4 +1,4 @@
-/* Memory cgroups for tests: see cgroup.h. */
+/* Cgroups for tests: see cgroup.h. */
 #include "support/cgroup.h"
 
 #include <sys/stat.h>
@@ -18,20 +18,35 @@ static int write_number(const char *folder, const char *name, size_t value)
     return fclose(file) != 0 || bad ? -1 : 0;
 }
 
+/* Folder and file, of version 1 and of version 2. */
+static int create(const char *const roots[2][2], size_t value, char path[256])
+{
+    for (size_t i = 0; i < 2; i++) {
+        snprintf(path, 256, "%s/tutti-test-%d", roots[i][0], (int)getpid());
+        if (mkdir(path, 0755) != 0)
+            continue;
+        if (write_number(path, roots[i][1], value) == 0)
+            return 0;
+        rmdir(path);
+    }
+    return -1;
+}
+
 int t_cgroup_create(size_t limit_bytes, char path[256])
 {
     static const char *const roots[][2] = {{"/sys/fs/cgroup/memory", "memory.limit_in_bytes"},
                                            {"/sys/fs/cgroup", "memory.max"}};
 
-    for (size_t i = 0; i < T_LEN(roots); i++) {
-        snprintf(path, 256, "%s/tutti-test-%d", roots[i][0], (int)getpid());
-        if (mkdir(path, 0755) != 0)
-            continue;
-        if (write_number(path, roots[i][1], limit_bytes) == 0)
-            return 0;
-        rmdir(path);
-    }
-    return -1;
+    return create(roots, limit_bytes, path);
+}
+
+/* Of periods of 100 ms, which is what both versions begin with. */
+int t_cgroup_create_cpu(size_t n_cores, char path[256])
+{
+    static const char *const roots[][2] = {{"/sys/fs/cgroup/cpu", "cpu.cfs_quota_us"},
+                                           {"/sys/fs/cgroup", "cpu.max"}};
+
+    return create(roots, n_cores * 100000, path);
 }
 
 int t_cgroup_enter(const char *path)

@@ -1,49 +1,15 @@
 /* RDMA ports and which of them is near, in a /sys of our own. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-/* order matters: cmocka wants the above */
-#include <cmocka.h>
-
-#include <errno.h>
-#include <ftw.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
+#include "fake_tree.h"
 
 #include "topo/rails.h"
-
-static char sysfs[] = "/tmp/tutti-sysfs-XXXXXX";
-
-/* The file or folder, with all folders above it. */
-static void add(const char *path, const char *content)
-{
-    char full[400];
-    FILE *file;
-
-    snprintf(full, sizeof(full), "%s/%s", sysfs, path);
-    for (char *p = full + 1; (p = strchr(p, '/')) != NULL; *p++ = '/') {
-        *p = 0;
-        assert_true(mkdir(full, 0700) == 0 || errno == EEXIST);
-    }
-    if (!content)
-        return;
-    file = fopen(full, "w");
-    assert_non_null(file);
-    fputs(content, file);
-    fclose(file);
-}
 
 static void add_link(const char *path, const char *to)
 {
     char from[400], target[400];
 
-    add(path, NULL);
-    snprintf(from, sizeof(from), "%s/%s", sysfs, path);
-    snprintf(target, sizeof(target), "%s/%s", sysfs, to);
+    tree_add(path, NULL);
+    snprintf(from, sizeof(from), "%s/%s", tree, path);
+    snprintf(target, sizeof(target), "%s/%s", tree, to);
     assert_int_equal(symlink(target, from), 0);
 }
 
@@ -53,9 +19,9 @@ static void add_device(const char *where, const char *node, const char *cores)
     char path[300];
 
     snprintf(path, sizeof(path), "%s/numa_node", where);
-    add(path, node);
+    tree_add(path, node);
     snprintf(path, sizeof(path), "%s/local_cpulist", where);
-    add(path, cores);
+    tree_add(path, cores);
     snprintf(path, sizeof(path), "bus/pci/devices/%s", name);
     add_link(path, where);
 }
@@ -68,24 +34,16 @@ static void add_card(const char *card, const char *where, const char *port1, con
     for (int i = 0; i < 2; i++) {
         snprintf(path, sizeof(path), "class/infiniband/%s/ports/%d/state", card, i + 1);
         if (states[i])
-            add(path, states[i]);
+            tree_add(path, states[i]);
     }
     snprintf(path, sizeof(path), "class/infiniband/%s/device", card);
     add_link(path, where);
 }
 
-static int remove_one(const char *path, const struct stat *s, int type, struct FTW *ftw)
-{
-    (void)s;
-    (void)type;
-    (void)ftw;
-    return remove(path);
-}
-
 static int tear_down(void **state)
 {
     (void)state;
-    return nftw(sysfs, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    return tree_remove();
 }
 
 /* Two sockets. On the first a GPU and a card behind one switch, and another card; on the second a GPU with a card
@@ -95,7 +53,7 @@ static int set_up(void **state)
     static const char up[] = "4: ACTIVE\n", down[] = "1: DOWN\n";
 
     (void)state;
-    if (!mkdtemp(sysfs))
+    if (!mkdtemp(tree))
         return -1;
     add_device("devices/pci0000:10/0000:10:01.0/0000:17:00.0", "0\n", "0-1022\n");
     add_device("devices/pci0000:10/0000:10:01.0/0000:18:00.0", "0\n", "1023\n");
@@ -116,7 +74,7 @@ static void nearest_is(const char *gpu, int turn, const char *want)
 {
     char text[64];
 
-    tt_rails_nearest(sysfs, gpu, turn, text, sizeof(text));
+    tt_rails_nearest(tree, gpu, turn, text, sizeof(text));
     assert_string_equal(text, want);
 }
 
@@ -125,9 +83,9 @@ static void active_ports_are_listed(void **state)
     char text[64];
 
     (void)state;
-    tt_rails_list(sysfs, text, sizeof(text));
+    tt_rails_list(tree, text, sizeof(text));
     assert_string_equal(text, ",mlx5_0:1,mlx5_1:1,mlx5_2:2,mlx5_3:1");
-    tt_rails_list(sysfs, text, 12); /* what does not fit is left out as a whole */
+    tt_rails_list(tree, text, 12); /* what does not fit is left out as a whole */
     assert_string_equal(text, ",mlx5_0:1");
     tt_rails_list("/nowhere", text, sizeof(text));
     assert_string_equal(text, "");
