@@ -1,6 +1,7 @@
 /* `tutti hello`, `info`, `env`, and what the program says of mistakes. */
 #include <unistd.h>
 
+#include "support/cgroup.h"
 #include "support/program.h"
 
 static char text[65536];
@@ -83,6 +84,29 @@ static void info_shows_what_is_set_but_no_secret(void **state)
     T_CHECK(!strstr(text, "hush"), "%s", text);
 }
 
+static void info_tells_the_quota(void **state)
+{
+    char group[256], inner[300], program[4096], line[5000];
+    const char *const words[] = {"sh", "-c", line, NULL};
+    int out, status;
+    pid_t pid;
+
+    (void)state;
+    if (t_program("tutti", program, sizeof(program)) != 0)
+        t_skip("there is no program %s in this build", program);
+    if (t_cgroup_create_cpu(1, group) != 0)
+        t_skip("cgroups with a quota are not permitted here");
+    snprintf(inner, sizeof(inner), "%s/inner", group);
+    snprintf(line, sizeof(line), "mkdir %s && echo $$ > %s/cgroup.procs && exec '%s' info", inner,
+             inner, program);
+    pid = t_start(words, &out);
+    status = t_finish(pid, out, text, sizeof(text));
+    t_cgroup_remove(inner);
+    t_cgroup_remove(group);
+    T_CHECK(status == 0, "exit status %d: %s", status, text);
+    T_CONTAINS(text, "\n  quota      1.0 CPUs by the control group: 1 rank fit\n");
+}
+
 static void env_lists_all_variables(void **state)
 {
     tutti_env_entry entry = TUTTI_ENV_ENTRY_INIT;
@@ -143,6 +167,7 @@ int main(void)
         cmocka_unit_test_setup(hello_says_what_went_wrong, clear),
         cmocka_unit_test_setup(info_has_every_capability_and_its_remedy, clear),
         cmocka_unit_test_setup(info_shows_what_is_set_but_no_secret, clear),
+        cmocka_unit_test_setup(info_tells_the_quota, clear),
         cmocka_unit_test_setup(env_lists_all_variables, clear),
         cmocka_unit_test_setup(env_says_which_are_set, clear),
         cmocka_unit_test_setup(mistakes_are_named, clear),
