@@ -25,7 +25,8 @@
  * text is in tutti_last_error(). Outputs come last, end in `_out`, and are set on success only.
  * Counts are in elements, `bytes` in bytes, times in the unit that the name ends with. No function
  * calls exit or abort, installs a signal handler or starts a thread (but one for each communicator of
- * GPUs on several hosts, and those of the channels of <tutti/device.h>).
+ * GPUs on several hosts, and those of the channels of <tutti/device.h>; UCX, which carries data between
+ * hosts, and the GPU driver may have some of their own).
  *
  * Unless its comment says otherwise, every collective obeys these rules:
  *   Order       All ranks call the same collectives in the same order with matching arguments; a

@@ -44,6 +44,14 @@ size_t t_count_maps(void)
     return count_lines("/proc/self/maps");
 }
 
+size_t t_count_threads(int pid)
+{
+    char path[64];
+
+    snprintf(path, sizeof(path), "/proc/%d/task", pid ? pid : (int)getpid());
+    return count_entries(path);
+}
+
 size_t t_count_dev_shm(void)
 {
     return count_entries("/dev/shm");

@@ -7,7 +7,8 @@
 size_t t_count_fds(void);
 size_t t_count_maps(void);
 size_t t_count_children(void);
-size_t t_count_dev_shm(void); /* files in /dev/shm */
+size_t t_count_threads(int pid); /* of that process, 0: of this one */
+size_t t_count_dev_shm(void);    /* files in /dev/shm */
 
 /* Give this process, and its children, a mount namespace with an empty /dev/shm of that size ("4096",
  * "64m") where that is permitted: 0, else -1. Others on this machine do not disturb it then. */
