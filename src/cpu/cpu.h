@@ -188,8 +188,12 @@ static inline tutti_result tt_await(struct tt_engine *e, int r, const _Atomic ui
  * (tt_wait_stored), for the buffers are then its caller's; whoever begins later finds that it has. */
 static inline tutti_result tt_store_begin(struct tt_engine *e)
 {
+    const int early = TT_BROKEN(GUARD) && atomic_load(&e->segment->failure) == 0;
+
+    if (early)
+        TT_STALL_LONG();
     atomic_fetch_add(&e->mine->storing, 1);
-    if (__builtin_expect(atomic_load(&e->segment->failure) == 0, 1))
+    if (__builtin_expect(early || atomic_load(&e->segment->failure) == 0, 1))
         return TUTTI_OK;
     atomic_fetch_sub(&e->mine->storing, 1);
     return tt_engine_failed(e);
@@ -203,15 +207,32 @@ static inline void tt_store_end(struct tt_engine *e)
 /* After a failure, which is recorded: until no peer stores any more, at most 50 ms (one may be stopped). */
 void tt_wait_stored(struct tt_engine *e);
 
+static inline int tt_has_sleepers(const struct tt_engine *e)
+{
+    return atomic_load_explicit(&e->mine->sleepers, memory_order_relaxed) != 0;
+}
+
 /* Publish a flag of one's own: what was stored before is seen by whoever sees the flag. */
 static inline void tt_post(struct tt_engine *e, _Atomic uint64_t *flag, uint64_t value)
 {
+    const int early = TT_BROKEN(WAKE) && tt_has_sleepers(e);
+
     TT_STALL();
     tt_store_release(flag, value);
     if (e->fence_posts)
         atomic_thread_fence(memory_order_seq_cst);
-    if (__builtin_expect(atomic_load_explicit(&e->mine->sleepers, memory_order_relaxed) != 0, 0))
+    if (__builtin_expect(TT_BROKEN(WAKE) ? early : tt_has_sleepers(e), 0))
         tt_wake(e);
+}
+
+/* Where a rule is broken: the flag before what it announces. */
+static inline void tt_post_early(int is_broken, struct tt_engine *e, _Atomic uint64_t *flag,
+                                 uint64_t value)
+{
+    if (!is_broken)
+        return;
+    tt_post(e, flag, value);
+    TT_STALL();
 }
 
 /* ---- meeting (lane.c): every call begins with one ---- */
@@ -248,7 +269,7 @@ static inline struct tt_arrival *tt_arrival_of(const struct tt_lane *ln, int r)
 
 static inline unsigned char *tt_scratch_of(const struct tt_lane *ln, int r)
 {
-    return (unsigned char *)(uintptr_t)ln->halves[ln->epoch & 1][r];
+    return (unsigned char *)(uintptr_t)ln->halves[TT_BROKEN(PARITY) ? 0 : ln->epoch & 1][r];
 }
 
 /* ---- time of a call, by what it went to ---- */

@@ -337,6 +337,7 @@ tutti_result tt_move_noted(struct tt_lane *ln, const struct tt_call *call)
 tutti_result tt_move_reach(struct tt_lane *ln, const struct tt_call *call, struct tt_share share)
 {
     struct reach x = {.call = call, .share = share};
+    const int late = TT_BROKEN(NOTES);
     struct tt_ticket t;
     struct tt_meeting m;
     tutti_result res;
@@ -347,9 +348,11 @@ tutti_result tt_move_reach(struct tt_lane *ln, const struct tt_call *call, struc
     if (!t.can)
         return tt_move_staged(ln, call, share);
     tt_lane_begin(ln, t.longest);
-    if (call->parts)
+    if (call->parts && !late)
         tt_rows_tell(ln, call);
     tt_lane_arrive(ln, &t);
+    if (call->parts && late)
+        tt_rows_tell(ln, call);
     TT_TRY(tt_lane_meet(ln, &t, &m));
     if (!m.all_can)
         return TUTTI_IN_PROGRESS;

@@ -131,7 +131,7 @@ static struct tt_block_note *note_of(const struct tt_lane *ln, int from, int to)
 
     return (struct tt_block_note *)((unsigned char *)e->peers[from].area +
                                     e->segment->notes_offset) +
-           (ln->epoch & 1) * (size_t)e->n_ranks + to;
+           (TT_BROKEN(PARITY) ? 0 : ln->epoch & 1) * (size_t)e->n_ranks + to;
 }
 
 void tt_notes_write(struct tt_lane *ln)
@@ -225,10 +225,10 @@ tutti_result tt_move_staged(struct tt_lane *ln, const struct tt_call *call, stru
     st.piece = piece_of(ln, call, st.same);
     st.demotes = demotes(ln, call, t.longest);
     do {
-        const int early = TT_BROKEN(FENCE);
+        const int early = TT_BROKEN(FENCE), late = TT_BROKEN(NOTES);
 
         tt_lane_begin(ln, m.longest);
-        if (call->send_counts)
+        if (call->send_counts && !late)
             tt_notes_write(ln);
         if (early)
             tt_lane_arrive(ln, &t);
@@ -236,6 +236,8 @@ tutti_result tt_move_staged(struct tt_lane *ln, const struct tt_call *call, stru
             put_out(ln, &st);
         if (!early)
             tt_lane_arrive(ln, &t);
+        if (call->send_counts && late)
+            tt_notes_write(ln);
         TT_TRY(tt_lane_meet(ln, &t, &m));
         if (m.any_can)
             return TUTTI_IN_PROGRESS;

@@ -89,9 +89,10 @@ static int put_part(struct tt_engine *e, struct tt_p2p *op, struct way *w)
 
     if (w->seen + ring - w->at < round_up(op->bytes - op->moved))
         w->seen = tt_load_acquire(&w->receiver->taken);
-    n = next_part(e, op, w, w->seen + ring - w->at);
+    n = next_part(e, op, w, TT_BROKEN(ROOM) ? ring : w->seen + ring - w->at);
     if (n == 0)
         return 0;
+    tt_post_early(TT_BROKEN(PUT), e, &w->sender->put, w->at + round_up(n));
     e->kernels->put(w->ring + (w->at & (ring - 1)), (unsigned char *)op->buf + op->moved, n, 0);
     op->moved += n;
     w->at += round_up(n);
@@ -114,10 +115,11 @@ static int announce(struct tt_engine *e, struct tt_p2p *op, struct way *w)
 
     if (w->n_messages - w->n_seen == TT_MESSAGES)
         w->n_seen = tt_load_acquire(&w->receiver->received);
-    if (w->n_messages - w->n_seen == TT_MESSAGES)
+    if (w->n_messages - w->n_seen == TT_MESSAGES && !TT_BROKEN(SLOT))
         return 0;
     w->n_messages++;
     op->started = 1;
+    tt_post_early(TT_BROKEN(LINE), e, &m->number, w->n_messages);
     m->bytes = op->bytes;
     m->dtype = op->dtype;
     m->is_stored = e->xmem && op->bytes >= XMEM_FROM;
@@ -139,8 +141,9 @@ static int announce(struct tt_engine *e, struct tt_p2p *op, struct way *w)
 /* Store a message where the receiver has said, once it has. */
 static tutti_result store(struct tt_engine *e, struct tt_p2p *op, struct way *w, int *moved)
 {
-    if (tt_load_acquire(&w->receiver->placed) != op->end)
+    if (tt_load_acquire(&w->receiver->placed) != op->end && !TT_BROKEN(PLACED))
         return TUTTI_OK;
+    tt_post_early(TT_BROKEN(STORED), e, &w->sender->stored, op->end);
     TT_TRY(tt_xmem_write(e, op->peer, tt_load_relaxed(&w->receiver->place), op->buf, op->bytes));
     op->moved = op->bytes;
     *moved = 1;
@@ -169,7 +172,7 @@ static tutti_result begin(struct tt_engine *e, struct tt_p2p *op, struct way *w,
 {
     const struct tt_message *m = &w->sender->messages[w->n_messages % TT_MESSAGES];
 
-    if (tt_load_acquire(&m->number) != w->n_messages + 1)
+    if (tt_load_acquire(&m->number) != w->n_messages + 1 && !TT_BROKEN(NUMBER))
         return TUTTI_OK;
     if (m->bytes != op->bytes || m->dtype != (uint32_t)op->dtype)
         return tt_engine_fail(e, TT_MISMATCH, op->peer, TT_COLL_SEND_RECV | (uint64_t)m->dtype << 5,
@@ -178,6 +181,7 @@ static tutti_result begin(struct tt_engine *e, struct tt_p2p *op, struct way *w,
     w->seen = m->put;
     if (m->is_stored) {
         op->end = w->n_messages + 1;
+        tt_post_early(TT_BROKEN(PLACE), e, &w->receiver->placed, op->end);
         tt_store_relaxed(&w->receiver->place, (uint64_t)(uintptr_t)op->buf);
         tt_post(e, &w->receiver->placed, op->end);
     } else if (op->bytes > 0 && op->bytes <= sizeof(m->first)) {
@@ -200,6 +204,7 @@ static void take_part(struct tt_engine *e, struct tt_p2p *op, struct way *w, int
     n = next_part(e, op, w, w->seen - w->at);
     if (n == 0)
         return;
+    tt_post_early(TT_BROKEN(TAKEN), e, &w->receiver->taken, w->at + round_up(n));
     e->kernels->take((unsigned char *)op->buf + op->moved, w->ring + (w->at & (ring - 1)), n, 0);
     op->moved += n;
     w->at += round_up(n);
@@ -215,7 +220,7 @@ static tutti_result recv_step(struct tt_engine *e, struct tt_p2p *op, int *moved
         TT_TRY(begin(e, op, w, moved));
     if (!op->started)
         return TUTTI_OK;
-    if (op->end && tt_load_acquire(&w->sender->stored) == op->end)
+    if (op->end && (tt_load_acquire(&w->sender->stored) == op->end || TT_BROKEN(ARRIVED)))
         op->moved = op->bytes;
     else if (!op->end && op->moved < op->bytes)
         take_part(e, op, w, moved);

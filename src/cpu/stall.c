@@ -7,6 +7,7 @@
 
 enum tt_break tt_broken = TT_BREAK_NONE;
 static atomic_uint_least64_t stall_state;
+static uint64_t nap_ns;
 
 void tt_stall_seed(uint64_t seed)
 {
@@ -36,6 +37,23 @@ void tt_stall_here(void)
     } else if (x % 5 == 0) {
         sched_yield();
     }
+}
+
+void tt_stall_long(void)
+{
+    const struct timespec t = {0, 5000000};
+
+    nanosleep(&t, NULL);
+}
+
+void tt_stall_nap(uint64_t ns)
+{
+    nap_ns = ns;
+}
+
+uint64_t tt_stall_napping(uint64_t ns)
+{
+    return nap_ns ? nap_ns : ns;
 }
 #else
 typedef int tt_stall_unused; /* ISO C wants a declaration in every file */

@@ -258,7 +258,7 @@ static void nap(struct tt_engine *e, int r, const _Atomic uint64_t *flag, uint64
 
     atomic_fetch_add(&area->sleepers, 1);
     atomic_thread_fence(memory_order_seq_cst);
-    if (!flag || tt_load_acquire(flag) < value)
+    if (!flag || tt_load_acquire(flag) < value || TT_BROKEN(LOOK))
         futex(&area->doorbell, FUTEX_WAIT, bell, &t);
     atomic_fetch_sub(&area->sleepers, 1);
     tt_store_relaxed(&st->n_sleeps, tt_load_relaxed(&st->n_sleeps) + 1);
@@ -276,7 +276,7 @@ static tutti_result wait_asleep(struct tt_engine *e, int r, const _Atomic uint64
 
         if (e->idle && (length = IDLE_NAP_NS) && e->idle(e->idle_context))
             length = IDLE_NAP_NS / 16;
-        nap(e, r, flag, value, left < length ? left : length);
+        nap(e, r, flag, value, TT_NAP(left < length ? left : length));
         if (tt_load_acquire(flag) >= value)
             return TUTTI_OK;
         TT_TRY(check_peer(e, r, flag, value));
@@ -361,7 +361,7 @@ void tt_wait_stored(struct tt_engine *e)
     const uint64_t end = tt_now_ns() + STORED_NS;
 
     atomic_thread_fence(memory_order_seq_cst);
-    for (int r = 0; r < e->n_ranks; r++)
+    for (int r = 0; r < e->n_ranks && !TT_BROKEN(LEAVE); r++)
         while (is_storing(e, r) && tt_now_ns() < end)
             sched_yield();
 }

@@ -1,9 +1,14 @@
 /* tutti_comm_abort() from another thread ends what every rank is doing within 100 ms. */
 #include <pthread.h>
 
+#include "cpu/stall.h"
 #include "support/job.h"
 
-enum { N = 3 };
+#ifdef TUTTI_STALL
+enum { N = 3, STALLS = 1 };
+#else
+enum { N = 3, STALLS = 0 };
+#endif
 
 struct scene {
     _Atomic uint64_t aborted_ns;
@@ -118,12 +123,13 @@ enum { BIG = 48 << 20, STEP = 64 << 10 };
 struct stored {
     tutti_comm *comm;
     volatile unsigned char *first; /* of what the peer stores */
+    uint64_t patience_ns;          /* for it to come */
 };
 
 static void *abort_midway(void *context)
 {
     struct stored *s = context;
-    const uint64_t end = t_now_ns() + UINT64_C(5000000000) * t_scale();
+    const uint64_t end = t_now_ns() + s->patience_ns;
 
     while (*s->first == 0 && t_now_ns() < end)
         continue;
@@ -132,11 +138,12 @@ static void *abort_midway(void *context)
 }
 
 /* Rank 1's block is long, and rank 0 gives up while it comes. */
-static void give_up(struct t_rank *t, tutti_comm *comm, unsigned char *send, unsigned char *recv)
+static void give_up(struct t_rank *t, tutti_comm *comm, unsigned char *send, unsigned char *recv,
+                    uint64_t patience_ns)
 {
     const size_t counts[] = {1, BIG};
     static unsigned char seen[BIG / STEP];
-    struct stored s = {comm, recv + 1};
+    struct stored s = {comm, recv + 1, patience_ns};
     pthread_t thread;
     tutti_result result;
 
@@ -156,8 +163,15 @@ static void give_up(struct t_rank *t, tutti_comm *comm, unsigned char *send, uns
 
 static void abort_while_storing(struct t_rank *t)
 {
+    const enum tt_break *what = t->arg; /* NULL: all as it should be */
+    const uint64_t patience_ns =
+        what && *what == TT_BREAK_GUARD ? 2000000 : UINT64_C(5000000000) * t_scale();
     unsigned char *send = malloc(BIG), *ordinary = malloc(BIG + 1);
 
+#ifdef TUTTI_STALL
+    if (what != NULL)
+        tt_break(*what);
+#endif
     memset(send, 1, BIG);
     for (uint64_t i = 0; i < 6; i++) {
         void *recv = ordinary;
@@ -170,7 +184,8 @@ static void abort_while_storing(struct t_rank *t)
             T_OK(tutti_window_register(comm, recv, BIG + 1, &window));
         }
         memset(recv, 0, BIG + 1);
-        give_up(t, comm, send, recv);
+        t_meet(t);
+        give_up(t, comm, send, recv, patience_ns);
         t_meet(t);
         tutti_comm_destroy(comm);
     }
@@ -186,6 +201,26 @@ static void nothing_is_stored_afterwards(void **state)
     t_run(&job);
 }
 
+/* The two halves of that rule: who stores looks again whether the call has failed, after a pause here and
+ * before it counts itself, as if the look had come first; who fails does not wait. */
+static void a_store_afterwards_is_noticed(void **state)
+{
+    static const enum tt_break halves[] = {TT_BREAK_GUARD, TT_BREAK_LEAVE};
+    char text[4096] = "";
+
+    (void)state;
+    for (size_t i = 0; STALLS && i < T_LEN(halves); i++) {
+        enum tt_break what = halves[i];
+        const struct t_job job = {
+            .n_ranks = 2, .no_comm = 1, .body = abort_while_storing, .arg = &what};
+        int tries = 0;
+
+        while (tries++ < 10 && !t_run_quietly(&job, text, sizeof(text)))
+            continue;
+        T_CONTAINS(text, "after the call");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -195,6 +230,7 @@ int main(void)
         cmocka_unit_test(ends_a_group),
         cmocka_unit_test(before_any_call_it_fails_the_next),
         cmocka_unit_test(nothing_is_stored_afterwards),
+        cmocka_unit_test(a_store_afterwards_is_noticed),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

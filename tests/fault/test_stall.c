@@ -63,10 +63,12 @@ struct control {
     const char *rule, *algorithm;
     enum t_coll coll;
     enum t_windows windows;
+    int is_mismatch; /* what the broken rule makes of the calls; else wrong data */
 };
 
 /* A rule is broken where it holds something up: only calls that touch the peers' own buffers end
- * with a barrier, only those that stage data announce it. */
+ * with a barrier, only those that stage data announce it. "Before" is said by the order of statements:
+ * to leave a release or an acquire away changes nothing that an x86 processor does. */
 static const struct control controls[] = {
     {TT_BREAK_BARRIER, "a skipped barrier", "xmem", T_all_reduce, T_ORDINARY},
     {TT_BREAK_BARRIER, "a skipped barrier", "xmem", T_all_gather, T_ORDINARY},
@@ -81,6 +83,10 @@ static const struct control controls[] = {
     {TT_BREAK_FENCE, "a flag before its data", "one_shot", T_all_reduce, T_ORDINARY},
     {TT_BREAK_FENCE, "a flag before its data", "two_shot", T_all_reduce, T_ORDINARY},
     {TT_BREAK_FENCE, "a flag before its data", "one_shot", T_all_to_all, T_ORDINARY},
+    {TT_BREAK_PARITY, "one half of scratch", "one_shot", T_all_gather, T_ORDINARY},
+    {TT_BREAK_PARITY, "one table of notes", "one_shot", T_all_to_allv, T_ORDINARY, 1},
+    {TT_BREAK_NOTES, "an arrival before its notes", "one_shot", T_all_to_allv, T_ORDINARY, 1},
+    {TT_BREAK_NOTES, "an arrival before its places", "xmem", T_all_gatherv_rows, T_ORDINARY},
 };
 
 struct controlled {
@@ -108,6 +114,7 @@ static void broken_calls(struct t_rank *t)
         if (i == 4)
             tt_break(plan->control->what);
         c.seed = t_random(&rng);
+        c.place = (enum t_place)(c.seed % T_N_PLACES); /* or a stale address is as good */
         t_case_run(&s, &c);
     }
     tt_break(TT_BREAK_NONE);
@@ -116,7 +123,7 @@ static void broken_calls(struct t_rank *t)
     t_stage_close(&s);
 }
 
-/* Play until an error is seen, for some seconds at most. Wrong data, not just any failure. */
+/* Play until the error is seen, for some seconds at most. That one, not just any failure. */
 static void must_be_noticed(const struct control *control)
 {
     static char text[8192];
@@ -130,7 +137,7 @@ static void must_be_noticed(const struct control *control)
         job.config.timeout_ms = 5000;
         if (!t_run_quietly(&job, text, sizeof(text)))
             continue;
-        if (strstr(text, ", want 0x") != NULL) {
+        if (strstr(text, control->is_mismatch ? "TUTTI_E_MISMATCH" : ", want 0x") != NULL) {
             printf("%s, %s: noticed in attempt %u: %.160s\n", control->rule, control->algorithm,
                    attempt, text);
             return;
@@ -169,6 +176,18 @@ static void a_flag_before_its_data_is_noticed(void **state)
     controls_of(TT_BREAK_FENCE);
 }
 
+static void one_half_for_all_calls_is_noticed(void **state)
+{
+    (void)state;
+    controls_of(TT_BREAK_PARITY);
+}
+
+static void an_arrival_before_its_notes_is_noticed(void **state)
+{
+    (void)state;
+    controls_of(TT_BREAK_NOTES);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -177,6 +196,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_skipped_barrier_is_noticed),
         cmocka_unit_test(a_wrong_epoch_is_noticed),
         cmocka_unit_test(a_flag_before_its_data_is_noticed),
+        cmocka_unit_test(one_half_for_all_calls_is_noticed),
+        cmocka_unit_test(an_arrival_before_its_notes_is_noticed),
     };
 
     t_arguments(argc, argv);
