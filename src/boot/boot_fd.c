@@ -69,7 +69,9 @@ struct round {
     unsigned char *is_gone; /* HELLO only: UNREACHABLE or OTHER_USER */
     int n_to_send;
     int n_to_come;
-    int skip_gone; /* note a peer that is gone or foreign instead of failing at once */
+    int skip_gone;       /* a peer that is gone or foreign is noted, and is no failure */
+    tutti_result failed; /* what the round will fail with, once the others are served */
+    char failed_text[256];
     uint64_t probe_ns;
     uint64_t send_ns; /* not before: the queues were full when we last tried */
     unsigned char (*frames)[TT_WIRE_FD_BYTES];
@@ -234,29 +236,36 @@ static tutti_result fail_user(const struct tt_fd_mesh *mesh, int from)
                    from, mesh->pids[from], mesh->peers[from].uid, mesh->rank, (int)getuid());
 }
 
-static tutti_result check_received(const struct round *round, struct received *r)
+/* Failures that are about one peer wait until all others have been sent to and heard of: whoever left at once
+ * would let those wait in vain for its own message, since it still exists. The first one counts. */
+static void keep_failure(struct round *round, tutti_result result)
+{
+    if (round->failed != TUTTI_OK)
+        return;
+    round->failed = result;
+    snprintf(round->failed_text, sizeof(round->failed_text), "%s", tt_error_text());
+}
+
+static void check_received(struct round *round, struct received *r)
 {
     const struct tt_fd_mesh *mesh = round->mesh;
     int from = (int)r->frame.from;
 
     mesh->peers[from].pid = (int)r->sender.pid;
     mesh->peers[from].uid = (int)r->sender.uid;
-    if (r->sender.uid != getuid()) {
-        if (round->skip_gone) {
-            round->is_gone[from] = OTHER_USER;
-            return TUTTI_OK;
-        }
+    if (r->sender.uid != getuid() && round->skip_gone) {
+        round->is_gone[from] = OTHER_USER;
+    } else if (r->sender.uid != getuid()) {
         close_fds(r);
-        return fail_user(mesh, from);
-    }
-    if ((int)r->frame.n_fds != r->n_fds) {
+        keep_failure(round, fail_user(mesh, from));
+    } else if ((int)r->frame.n_fds != r->n_fds) {
         close_fds(r);
-        return TT_FAIL(TUTTI_E_SYSTEM,
-                       "rank %d has no file descriptor left for the memory of rank %d: raise the "
-                       "limit (ulimit -n)",
-                       mesh->rank, from);
+        keep_failure(round,
+                     TT_FAIL(TUTTI_E_SYSTEM,
+                             "rank %d has no file descriptor left for the memory of rank %d: raise "
+                             "the limit (ulimit -n)",
+                             mesh->rank, from));
     }
-    return TUTTI_OK;
 }
 
 static void keep_early(struct tt_fd_mesh *mesh, struct received *r)
@@ -295,7 +304,7 @@ static tutti_result receive_all(struct round *round, int *progress_out)
     while ((result = receive_one(mesh, &r)) == TUTTI_OK) {
         int from = (int)r.frame.from;
 
-        TT_TRY(check_received(round, &r));
+        check_received(round, &r);
         *progress_out = 1;
         if (r.frame.type == round->type && r.frame.round == round->number)
             arrived(round, from, r.n_fds ? r.fds[0] : -1);
@@ -319,12 +328,15 @@ static void take_early(struct round *round)
     }
 }
 
-/* In the HELLO round a peer that cannot be reached is noted, so that all ranks get to know. */
+/* A peer that cannot be reached, or has gone. In the HELLO round that is only noted, for all to get to know. */
 static tutti_result lose(struct round *round, int rank, tutti_result result)
 {
-    if (result != TUTTI_E_PEER || !round->skip_gone)
+    if (result != TUTTI_E_PEER)
         return result;
-    round->is_gone[rank] = UNREACHABLE;
+    if (round->skip_gone)
+        round->is_gone[rank] = UNREACHABLE;
+    else
+        keep_failure(round, result);
     if (!round->is_sent[rank]) {
         round->is_sent[rank] = 1;
         round->n_to_send--;
@@ -421,8 +433,10 @@ static tutti_result run_round(struct round *round, uint64_t deadline_ns)
         TT_TRY(receive_all(round, &progress));
         if (progress)
             continue;
-        if (tt_now_ns() >= deadline_ns)
+        if (tt_now_ns() >= deadline_ns && round->failed == TUTTI_OK)
             return fail_late(round);
+        if (tt_now_ns() >= deadline_ns)
+            break;
         TT_TRY(probe(round));
 
         struct pollfd wait = {.fd = round->mesh->fd, .events = POLLIN};
@@ -430,7 +444,7 @@ static tutti_result run_round(struct round *round, uint64_t deadline_ns)
         if (poll(&wait, 1, round->n_to_send > 0 ? FULL_RETRY_MS : PROBE_MS) < 0 && errno != EINTR)
             return TT_FAIL_SYS("cannot wait for the other ranks");
     }
-    return TUTTI_OK;
+    return round->failed != TUTTI_OK ? TT_FAIL(round->failed, "%s", round->failed_text) : TUTTI_OK;
 }
 
 /* Every message once, however often it has to be tried. */

@@ -104,6 +104,41 @@ static tutti_result use_mesh(struct job *job, struct tt_boot *boot, int rank)
     return result;
 }
 
+/* Rank 2 has offered to all when it goes, and rank 1, which comes after that, cannot offer to it; but it can to
+ * rank 0, which lacks nothing else and must not wait until the deadline. */
+static tutti_result lose_one(struct job *job, struct tt_boot *boot, int rank)
+{
+    struct tt_exchange exchange = {.rank = rank, .n_ranks = n_ranks, .all_gather = gather};
+    struct tt_fd_mesh *mesh = NULL;
+    unsigned char key[32] = {7};
+    tutti_result result;
+    int fds[MAX_PROCESSES];
+
+    exchange.context = boot;
+    exchange.deadline_ns = tt_now_ns() + (uint64_t)mesh_timeout_ms * MS;
+    TT_TRY(tt_fd_mesh_open(&exchange, key, &mesh));
+    while (rank == 1 && atomic_load(&job->stage) == 0)
+        sleep_ms(1);
+    result = tt_fd_mesh_exchange(mesh, 1000, -1, fds, tt_now_ns() + (rank == 2 ? 300 : 5000) * MS);
+    if (rank == 2) {
+        tt_fd_mesh_close(mesh);
+        atomic_store(&job->stage, 1);
+        return result == TUTTI_E_TIMEOUT ? TUTTI_OK : TT_FAIL(TUTTI_E_INTERNAL, "not late");
+    }
+    if (rank == 0)
+        atomic_store(&job->stage, 2);
+    while (atomic_load(&job->stage) != 2) /* with its name, as if in another step of creation */
+        sleep_ms(1);
+    tt_fd_mesh_close(mesh);
+    if (rank == 0)
+        return result;
+    return result == TUTTI_E_PEER && strstr(tt_error_text(), "rank 2 ") != NULL
+               ? TUTTI_OK
+               : TT_FAIL(TUTTI_E_INTERNAL, "rank 1 is told %d: %s", result, tt_error_text());
+}
+
+static tutti_result (*use)(struct job *job, struct tt_boot *boot, int rank) = use_mesh;
+
 static tutti_result share(struct job *job, int rank)
 {
     struct tt_boot_args args = {.rank = rank, .n_ranks = n_ranks};
@@ -112,7 +147,7 @@ static tutti_result share(struct job *job, int rank)
     args.deadline_ns = tt_now_ns() + 20000 * MS;
     TT_TRY(job_id(job, rank, "s", &args.id));
     TT_TRY(tt_boot_open(&args, &boot));
-    tutti_result result = use_mesh(job, boot, rank);
+    tutti_result result = use(job, boot, rank);
 
     tt_boot_close(boot);
     return result;
@@ -338,6 +373,15 @@ static void test_late_rank_is_named(void **state)
     mesh_timeout_ms = 20000;
 }
 
+static void test_who_finds_one_gone_serves_the_others(void **state)
+{
+    (void)state;
+    n_ranks = 3;
+    use = lose_one;
+    job_expect(job_play("", n_ranks, be_sharing), n_ranks, TUTTI_OK, NULL, 0);
+    use = use_mesh;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -349,6 +393,7 @@ int main(void)
         cmocka_unit_test(test_ranks_of_two_users),
         cmocka_unit_test(test_other_key_is_not_believed),
         cmocka_unit_test(test_late_rank_is_named),
+        cmocka_unit_test(test_who_finds_one_gone_serves_the_others),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
