@@ -23,6 +23,8 @@ struct tt_boot_peer {
     enum tt_boot_state state;
     uint32_t pid;
     uint64_t instance;
+    uint64_t
+        went_ns; /* when it went without knowing that it had joined; 0: it has not, or is back */
     size_t n_header; /* bytes of `header` that are here */
     size_t n_data; /* bytes of the frame's payload that are here, or of the answer that are sent */
     enum tt_boot_step step;

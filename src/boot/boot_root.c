@@ -25,6 +25,7 @@
 #define MAX_STRANGERS     256
 #define HANDSHAKE_MS      2000
 #define SWEEP_MS          50
+#define COME_BACK_MS      500 /* for one that was let in, and went; a joiner waits 0.3 s at most */
 #define PATIENCE_NS       UINT64_C(200000000) /* of a new connection when descriptors run out */
 #define ACCEPTS_PER_ROUND 64
 #define EVENTS_PER_ROUND  256
@@ -315,6 +316,7 @@ static tutti_result peer_left(struct join *join, int rank)
         close(peer->fd);
         peer->fd = -1;
         peer->state = TT_BOOT_ABSENT;
+        peer->went_ns = tt_now_ns();
         return TUTTI_OK;
     }
     return tt_boot_root_lost(join->boot, rank, "while the ranks were joining");
@@ -373,12 +375,13 @@ static tutti_result read_peer(struct join *join, int rank)
                                        : result;
 }
 
-static void sweep(struct join *join)
+static tutti_result sweep(struct join *join)
 {
+    const struct tt_boot_peer *peers = join->boot->peers;
     uint64_t now = tt_now_ns();
 
     if (now - join->swept_ns < SWEEP_MS * UINT64_C(1000000))
-        return;
+        return TUTTI_OK;
     join->swept_ns = now;
     for (int i = 0; i < MAX_STRANGERS; i++) {
         struct stranger *s = &join->strangers[i];
@@ -386,12 +389,20 @@ static void sweep(struct join *join)
         if (s->fd >= 0 && now - s->since_ns > HANDSHAKE_MS * UINT64_C(1000000))
             drop_stranger(join, s);
     }
+    for (int r = 1; r < join->boot->n_ranks; r++) {
+        if (peers[r].went_ns != 0 && now - peers[r].went_ns > COME_BACK_MS * UINT64_C(1000000))
+            return TT_FAIL(TUTTI_E_PEER,
+                           "rank %d (process %u) died or left while the ranks were joining: it was "
+                           "let in, went and did not come back",
+                           r, peers[r].pid);
+    }
     if (now < join->remind_ns)
-        return;
+        return TUTTI_OK;
     join->remind_ns = now + REMIND_S * UINT64_C(1000000000);
     TT_LOG(TUTTI_LOG_INFO, 0, join->boot->n_ranks, "%d of %d ranks have joined %s after %.0f s",
            join->n_joined + 1, join->boot->n_ranks, join->boot->where,
            tt_boot_waited_s(join->boot));
+    return TUTTI_OK;
 }
 
 static tutti_result handle(struct join *join, const struct epoll_event *event)
@@ -428,8 +439,7 @@ static tutti_result join_round(struct join *join)
     }
     if (can_accept)
         TT_TRY(accept_some(join));
-    sweep(join);
-    return TUTTI_OK;
+    return sweep(join);
 }
 
 static tutti_result start_all(struct tt_boot *boot)

@@ -187,8 +187,9 @@ static void test_n_ranks_differ(void **state)
     job_free(job);
 }
 
-/* A joiner by hand, which speaks another version. */
-static tutti_result be_of_next_version(struct job *job, int rank)
+/* A joiner by hand, as far as the welcome. */
+static tutti_result join_by_hand(struct job *job, int rank, uint32_t version,
+                                 enum tt_wire_status status)
 {
     struct tt_boot_address address;
     struct tt_boot_endpoint endpoint;
@@ -198,7 +199,7 @@ static tutti_result be_of_next_version(struct job *job, int rank)
     unsigned char challenge[TT_WIRE_CHALLENGE_BYTES];
     unsigned char out[TT_WIRE_PROOF_BYTES];
     unsigned char in[TT_WIRE_WELCOME_BYTES];
-    struct tt_wire_proof proof = {.version = TT_WIRE_VERSION + 1, .n_ranks = 2};
+    struct tt_wire_proof proof = {.version = version, .n_ranks = (uint32_t)n_ranks};
     struct tt_wire_welcome welcome;
     unsigned char tag[TT_WIRE_TAG_BYTES];
     int fd = socket(AF_INET, SOCK_STREAM, 0);
@@ -221,10 +222,14 @@ static tutti_result be_of_next_version(struct job *job, int rank)
     tt_boot_derive_key(&id, "tutti root", key);
     tt_wire_tag_welcome(key, challenge, out, in, tag);
     if (tt_wire_parse_welcome(in, sizeof(in), &welcome) != 0 ||
-        memcmp(tag, welcome.tag, sizeof(tag)) != 0 || welcome.status != TT_WIRE_BAD_VERSION)
+        memcmp(tag, welcome.tag, sizeof(tag)) != 0 || welcome.status != status)
         return TT_FAIL(TUTTI_E_INTERNAL, "welcome status %u", welcome.status);
-    close(fd);
     return TUTTI_OK;
+}
+
+static tutti_result be_of_next_version(struct job *job, int rank)
+{
+    return join_by_hand(job, rank, TT_WIRE_VERSION + 1, TT_WIRE_BAD_VERSION);
 }
 
 static void test_versions_differ(void **state)
@@ -271,6 +276,32 @@ static void test_killed_while_joining(void **state)
     (void)state;
     kill_one(2);
     kill_one(0);
+}
+
+/* Killed when rank 0 has let it in, and before it has said that it knows: it may come back, but not for long. */
+static tutti_result die_when_let_in(struct job *job, int rank)
+{
+    TT_TRY(join_by_hand(job, rank, TT_WIRE_VERSION, TT_WIRE_JOINED));
+    raise(SIGKILL);
+    return TUTTI_OK;
+}
+
+static void test_killed_when_let_in(void **state)
+{
+    struct job *job = job_at_port();
+
+    (void)state;
+    n_ranks = 3;
+    timeout_ms = 20000;
+    job_add(job, 0, be_rank_of);
+    job_add(job, 1, be_rank_of);
+    job_add(job, 2, die_when_let_in);
+    job_wait(job);
+    for (int i = 0; i < 2; i++) {
+        expect(job, i, TUTTI_E_PEER, "rank 2 (process");
+        assert_true(job->outcomes[i].seconds < 10);
+    }
+    job_free(job);
 }
 
 /* Killed when all have joined, before the all-gather. */
@@ -511,6 +542,7 @@ int main(void)
         cmocka_unit_test(test_n_ranks_differ),
         cmocka_unit_test(test_versions_differ),
         cmocka_unit_test(test_killed_while_joining),
+        cmocka_unit_test(test_killed_when_let_in),
         cmocka_unit_test(test_killed_before_gather),
         cmocka_unit_test(test_late_for_gather),
         cmocka_unit_test(test_records_differ_in_length),
