@@ -1,4 +1,5 @@
 /* Inputs as repeated patterns: see reference.h. */
+#include "support/job.h"
 #include "support/reference.h"
 
 static size_t smaller(size_t a, size_t b)
@@ -107,9 +108,9 @@ void t_pattern_input(struct t_pattern *p, size_t count, tutti_dtype dtype, enum 
 void t_pattern_reduce(struct t_pattern *p, const struct t_pattern sources[], int n, size_t count,
                       tutti_dtype dtype, tutti_op op)
 {
-    const void *src[64];
+    const void *src[T_MAX_RANKS];
 
-    T_CHECK(n <= 64, "%d sources", n);
+    T_CHECK(n <= T_MAX_RANKS, "%d sources", n);
     for (int r = 0; r < n; r++)
         src[r] = sources[r].bytes;
     p->element = tutti_dtype_bytes(dtype);

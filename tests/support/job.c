@@ -122,7 +122,7 @@ static void reap(struct team *team, int options)
 
 static int may_die(const struct team *team, int r)
 {
-    return !team->job->threads && ((team->job->dies >> r) & 1) != 0;
+    return !team->job->threads && r < 64 && ((team->job->dies >> r) & 1) != 0;
 }
 
 static int has_failed(const struct team *team, int r)

@@ -11,7 +11,7 @@
 
 #include "support/t.h"
 
-#define T_MAX_RANKS 64
+#define T_MAX_RANKS 65
 
 struct t_job;
 struct t_board;
