@@ -9,6 +9,9 @@ configure = test build/$(1)/configured -nt CMakePresets.json || { cmake --preset
                 $$(test -f build/$(1)/CMakeCache.txt || $(generator)) && touch build/$(1)/configured; }
 generator = { command -v ninja > /dev/null && echo -GNinja; } || true
 compile   = $(call configure,$(1)) && cmake --build build/$(1) --parallel $(JOBS) $(2)
+# Left out are the kernels on all shapes (an hour), limits of time that know no factor, and a test of variables.
+valgrind_tests = -R '^(unit|fuzz|example)[.]'\|'^coll[.](args|config|counted|env|groups|memory|rows|send_recv|split|team|v_counts|window)' \
+                 -E 'base_env|boot_(fault|fd|hostile|leave|many)|kernels_(ex|ma)|cuda|port_channel'
 # What they add to the others is kernels on many shapes, on the simulated GPU, which has no allocator of its own.
 gpu_arithmetic = '^cuda[.](move_kernels|device_order|device_groups|device_sizes|graphs)'
 # $(call check,preset,ctest arguments); many tests wait for deadlines most of their time
@@ -46,6 +49,12 @@ tsan: ## tests that are labelled tsan, under ThreadSanitizer
 	@scripts/setup.sh test
 	@$(call compile,tsan,--target tsan_tests)
 	@$$(scripts/fixed_addresses.sh) $(call check,tsan,-L tsan -LE long)
+
+.PHONY: valgrind
+valgrind: ## unit tests, parsers and some calls under valgrind's memcheck, leaks included (minutes)
+	@scripts/setup.sh ci
+	@$(call compile,valgrind)
+	@$(call check,valgrind,-LE long $(valgrind_tests))
 
 .PHONY: stall
 stall: ## quick tests of the protocols between CPU ranks, with random delays at every step of it

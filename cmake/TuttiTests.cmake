@@ -87,7 +87,7 @@ function(tutti_add_one_test name target default_processors words)
         return()
     endif()
     math(EXPR timeout "${timeout} * ${TUTTI_TEST_TIMEOUT_SCALE}")
-    add_test(NAME ${name} COMMAND ${launcher} $<TARGET_FILE:${target}> ${args})
+    add_test(NAME ${name} COMMAND ${TUTTI_TEST_LAUNCHER} ${launcher} $<TARGET_FILE:${target}> ${args})
     set_tests_properties(${name} PROPERTIES LABELS "${labels}" TIMEOUT ${timeout}
         SKIP_RETURN_CODE 77 RUN_SERIAL ${serial} PROCESSORS ${processors}
         ENVIRONMENT "T_TIMEOUT_SCALE=${TUTTI_TEST_TIMEOUT_SCALE};${tutti_test_environment}")
@@ -275,7 +275,8 @@ foreach(source ${sources})
     set(corpus ${PROJECT_SOURCE_DIR}/tests/fuzz/corpus/${name})
     tutti_test_program(replay_${name} ${source})
     target_sources(replay_${name} PRIVATE tests/fuzz/replay_main.c)
-    add_test(NAME fuzz.${name} COMMAND replay_${name} --mutate 200 ${corpus})
+    add_test(NAME fuzz.${name} COMMAND ${TUTTI_TEST_LAUNCHER} $<TARGET_FILE:replay_${name}>
+             --mutate 200 ${corpus})
     math(EXPR timeout "60 * ${TUTTI_TEST_TIMEOUT_SCALE}")
     set_tests_properties(fuzz.${name} PROPERTIES LABELS "quick" TIMEOUT ${timeout}
                          SKIP_RETURN_CODE 77)

@@ -46,6 +46,7 @@ if [ "$level" = ci ]; then
     have clang-tidy || need+=(clang-tidy)
     have cppcheck || need+=(cppcheck)
     have shellcheck || want+=(shellcheck)
+    have valgrind || want+=(valgrind)
     have aarch64-linux-gnu-gcc || [ "$(uname -m)" = aarch64 ] ||
         want+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
 fi

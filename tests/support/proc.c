@@ -64,7 +64,7 @@ int t_private_dev_shm(const char *size)
     snprintf(options, sizeof(options), "size=%s", size);
     if (unshare(CLONE_NEWNS) != 0 && unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0)
         return -1;
-    if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
+    if (mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) != 0)
         return -1;
     return mount("tmpfs", "/dev/shm", "tmpfs", 0, options) != 0 ? -1 : 0;
 }
