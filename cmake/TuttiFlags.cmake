@@ -20,6 +20,10 @@ target_compile_options(tutti_flags INTERFACE
 if(TUTTI_WERROR)
     target_compile_options(tutti_flags INTERFACE -Werror)
 endif()
+if(TUTTI_FUZZ) # libFuzzer sees which branches of the library an input takes
+    target_compile_options(tutti_flags INTERFACE -fsanitize=fuzzer-no-link)
+    target_link_options(tutti_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
 if(TUTTI_SANITIZE)
     target_compile_options(tutti_flags INTERFACE -fsanitize=${TUTTI_SANITIZE}
                            -fno-sanitize-recover=all -fno-omit-frame-pointer)
