@@ -14,6 +14,7 @@
 
 #include "cpu/cpu.h"
 #include "cpu/cpu_engine.h"
+#include "cpu/live.h"
 
 void tt_stats_read(const struct tt_stats_area *area, tutti_stats *stats)
 {
@@ -32,9 +33,20 @@ void tt_stats_read(const struct tt_stats_area *area, tutti_stats *stats)
         tt_what_text(tt_load_relaxed(&area->last_what), stats->last_call, sizeof(stats->last_call));
 }
 
+int tt_live_rank(const char *line, int n_ranks)
+{
+    const char *at = strstr(line, "WRITE");
+    unsigned long from, to;
+
+    if (strncmp(line, "lock:", 5) != 0 || !at ||
+        sscanf(at, "WRITE %*s %*s %lu %lu", &from, &to) != 2 || from >= (unsigned long)n_ranks)
+        return -1;
+    return (int)from;
+}
+
 /* Which rank is process `pid`? The one whose byte it has locked; seen from outside, where one cannot
  * tell by the lock, the order of the locks in /proc/PID/fdinfo does. */
-static int rank_from_fdinfo(int pid, const char *fd)
+static int rank_from_fdinfo(int pid, const char *fd, int n_ranks)
 {
     char path[320], line[256];
     int rank = -1;
@@ -43,12 +55,9 @@ static int rank_from_fdinfo(int pid, const char *fd)
     snprintf(path, sizeof(path), "/proc/%d/fdinfo/%s", pid, fd);
     f = fopen(path, "re");
     while (f && fgets(line, sizeof(line), f)) {
-        unsigned long from, to;
-        const char *at = strstr(line, "WRITE");
+        const int locked = tt_live_rank(line, n_ranks);
 
-        if (strncmp(line, "lock:", 5) == 0 && at &&
-            sscanf(at, "WRITE %*s %*s %lu %lu", &from, &to) == 2)
-            rank = (int)from;
+        rank = locked >= 0 ? locked : rank;
     }
     if (f)
         fclose(f);
@@ -59,32 +68,60 @@ static int plausible(const struct tt_segment *s, size_t bytes)
 {
     return s->magic == TT_SEGMENT_MAGIC && s->layout == TT_SEGMENT_LAYOUT && s->n_ranks > 0 &&
            s->n_ranks <= TT_CPU_MAX_RANKS && s->total_bytes == bytes && s->area_offset < bytes &&
+           s->area_offset % TT_PAGE == 0 && s->area_stride % TT_PAGE == 0 &&
            s->area_stride >= sizeof(struct tt_rank_area) &&
            s->area_stride <= (bytes - s->area_offset) / s->n_ranks;
 }
 
-static int show(int pid, const char *fd, const struct tt_segment *s, tutti_live_fn visit,
-                void *context)
+tutti_stats *tt_live_read(const struct tt_segment *head, const void *at, size_t bytes,
+                          tutti_live_comm *comm_out)
 {
-    tutti_live_comm comm = {.size = sizeof(comm), .pid = pid, .n_ranks = (int32_t)s->n_ranks};
-    tutti_stats *stats = calloc(s->n_ranks, sizeof(*stats));
-    int stop;
+    tutti_stats *stats = plausible(head, bytes) ? calloc(head->n_ranks, sizeof(*stats)) : NULL;
+    char *name = comm_out->name;
 
     if (!stats)
-        return 0;
-    comm.rank = rank_from_fdinfo(pid, fd);
-    comm.failed = tt_load_relaxed(&s->failure) != 0;
-    snprintf(comm.name, sizeof(comm.name), "%.*s", (int)sizeof(s->name) - 1, s->name);
-    for (uint32_t r = 0; r < s->n_ranks; r++) {
+        return NULL;
+    comm_out->n_ranks = (int32_t)head->n_ranks;
+    comm_out->failed = tt_load_relaxed(&head->failure) != 0;
+    snprintf(name, sizeof(comm_out->name), "%.*s", (int)sizeof(head->name) - 1, head->name);
+    for (; *name; name++) /* for a terminal */
+        if (*name < 0x20 || *name >= 0x7f)
+            *name = '?';
+    for (uint32_t r = 0; r < head->n_ranks; r++) {
         const struct tt_rank_area *area =
-            (const struct tt_rank_area *)(const void *)((const unsigned char *)s + s->area_offset +
-                                                        r * s->area_stride);
+            (const struct tt_rank_area *)(const void *)((const unsigned char *)at +
+                                                        head->area_offset + r * head->area_stride);
 
         stats[r].size = sizeof(*stats);
         stats[r].rank = (int32_t)r;
         tt_stats_read(&area->stats, &stats[r]);
     }
-    stop = visit(context, &comm, stats);
+    return stats;
+}
+
+/* The segment in `file`, whose owner may be anybody: only one that cannot shrink under our eyes. */
+static int show(int pid, const char *fd, int file, tutti_live_fn visit, void *context)
+{
+    tutti_live_comm comm = {.size = sizeof(comm), .pid = pid};
+    struct tt_segment head;
+    tutti_stats *stats;
+    struct stat st;
+    void *at;
+    int seals, stop = 0;
+
+    seals = fcntl(file, F_GET_SEALS);
+    if (seals < 0 || !(seals & F_SEAL_SHRINK) || fstat(file, &st) != 0 ||
+        pread(file, &head, sizeof(head), 0) != (ssize_t)sizeof(head))
+        return 0;
+    at = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, file, 0);
+    if (at == MAP_FAILED)
+        return 0;
+    stats = tt_live_read(&head, at, (size_t)st.st_size, &comm);
+    munmap(at, (size_t)st.st_size);
+    if (stats) {
+        comm.rank = rank_from_fdinfo(pid, fd, comm.n_ranks);
+        stop = visit(context, &comm, stats);
+    }
     free(stats);
     return stop;
 }
@@ -92,10 +129,8 @@ static int show(int pid, const char *fd, const struct tt_segment *s, tutti_live_
 static int visit_fd(int pid, const char *fd, tutti_live_fn visit, void *context)
 {
     char path[320], target[128];
-    struct stat st;
     ssize_t n;
-    void *at = MAP_FAILED;
-    int file, stop = 0;
+    int file, stop;
 
     snprintf(path, sizeof(path), "/proc/%d/fd/%s", pid, fd);
     n = readlink(path, target, sizeof(target) - 1);
@@ -104,17 +139,11 @@ static int visit_fd(int pid, const char *fd, tutti_live_fn visit, void *context)
     target[n] = 0;
     if (strncmp(target, "/memfd:" TT_SEGMENT_NAME ":", sizeof("/memfd:" TT_SEGMENT_NAME ":") - 1))
         return 0;
-    file = open(path, O_RDONLY | O_CLOEXEC);
+    file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* it may be another file by now */
     if (file < 0)
         return 0;
-    if (fstat(file, &st) == 0 && st.st_size >= (off_t)sizeof(struct tt_segment))
-        at = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, file, 0);
+    stop = show(pid, fd, file, visit, context);
     close(file);
-    if (at == MAP_FAILED)
-        return 0;
-    if (plausible(at, (size_t)st.st_size))
-        stop = show(pid, fd, at, visit, context);
-    munmap(at, (size_t)st.st_size);
     return stop;
 }
 
