@@ -145,13 +145,18 @@ static tutti_result prove(struct tt_engine *e, const struct tt_exchange *x, tutt
                           struct proof *proofs)
 {
     struct proof mine = {.result = res};
+    char own[256];
+    tutti_result told;
 
     if (res == TUTTI_OK) {
         mine.token = tt_load_relaxed(&e->mine->token);
         mine.token_address = (uint64_t)(uintptr_t)&e->mine->token;
     }
-    if (exchange(x, &mine, proofs, sizeof(mine)) != TUTTI_OK && res == TUTTI_OK)
-        return TUTTI_E_PEER;
+    snprintf(own, sizeof(own), "%s", tt_error_text());
+    told = exchange(x, &mine, proofs, sizeof(mine));
+    if (res != TUTTI_OK) /* the text of what this rank saw itself is the better one */
+        return TT_FAIL(res, "%s", own);
+    res = told;
     for (int r = 0; res == TUTTI_OK && r < e->n_ranks; r++)
         if (proofs[r].result != TUTTI_OK)
             res = TT_FAIL((tutti_result)proofs[r].result,
