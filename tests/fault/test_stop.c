@@ -10,6 +10,7 @@ enum { N = 3, DEADLINE_MS = 500, CALLS = 7 };
 struct scene {
     _Atomic int pid;    /* of the stopped rank */
     _Atomic int n_done; /* ranks that have seen the failure */
+    _Atomic uint64_t stopped_ns;
 };
 
 static tutti_result call(struct t_rank *t, const char *which, int32_t *x)
@@ -30,8 +31,12 @@ static void check_state(struct t_rank *t, const char *which)
     T_CHECK(state.result == TUTTI_E_TIMEOUT, "status is %s", tutti_result_name(state.result));
     T_CHECK(state.peer == 1, "peer is %d: %s", state.peer, state.text);
     T_CONTAINS(state.text, "rank 1");
-    if (strcmp(which, "recv") == 0)
+    if (strcmp(which, "recv") == 0) { /* messages have no number: it is that of the last call */
+        T_CONTAINS(state.text, t->rank == 0 ? "send_recv" : "barrier");
+        T_CHECK(t->rank != 0 || state.sequence == CALLS, "sequence %llu, want %d: %s",
+                (unsigned long long)state.sequence, CALLS, state.text);
         return;
+    }
     T_CONTAINS(state.text, which);
     T_CHECK(state.sequence == CALLS + 1, "sequence %llu, want %d: %s",
             (unsigned long long)state.sequence, CALLS + 1, state.text);
@@ -108,6 +113,106 @@ static void every_way_of_waiting_times_out(void **state)
     run("all_reduce", "sleep");
 }
 
+/* ---- stopped wherever it is: by its parent, at a random moment ---- */
+
+enum { CREATE_MS = 1000 };
+
+static int everybody_else_is_done(const struct t_job *job, const struct scene *scene)
+{
+    return scene->n_done >= job->n_ranks - 1;
+}
+
+static void stop_one(const struct t_job *job, struct t_board *board, const pid_t pids[])
+{
+    struct scene *scene = (struct scene *)(void *)t_board_shared(board);
+    const uint64_t end = t_now_ns() + UINT64_C(30000000000) * t_scale();
+
+    while (scene->pid == 0 && t_now_ns() < end)
+        t_sleep_us(20);
+    t_sleep_us((unsigned)(t_now_ns() / 1000 % 3000));
+    scene->stopped_ns = t_now_ns();
+    kill(pids[1], SIGSTOP);
+    while (!everybody_else_is_done(job, scene) && t_now_ns() < end)
+        t_sleep_us(1000);
+    kill(pids[1], SIGCONT);
+}
+
+/* How the others come back: late enough, but not later, and all say who it was. */
+static void check_stopped(struct t_rank *t, const char *text, unsigned deadline_ms)
+{
+    struct scene *scene = (struct scene *)(void *)t->shared;
+    const unsigned ms = (unsigned)((t_now_ns() - scene->stopped_ns) / 1000000);
+
+    T_CHECK(scene->stopped_ns != 0, "nobody was stopped: %s", text);
+    T_CHECK(ms < deadline_ms + 3000 * t_scale(), "gave up %u ms after the stop: %s", ms, text);
+    T_CHECK(strstr(text, "rank 1") || strstr(text, "ranks 1"), "rank 1 was stopped: %s", text);
+    scene->n_done++;
+}
+
+static void in_calls(struct t_rank *t)
+{
+    struct scene *scene = (struct scene *)(void *)t->shared;
+    static int32_t x[100000];
+    tutti_comm_state state = TUTTI_COMM_STATE_INIT;
+    tutti_result result = TUTTI_OK;
+
+    for (uint64_t i = 0; result == TUTTI_OK; i++) {
+        if (i == 5 && t->rank == 1)
+            scene->pid = getpid();
+        result = tutti_all_reduce(t->comm, x, x, i % 3 ? 100000 : 10, TUTTI_DTYPE_I32, TUTTI_OP_SUM,
+                                  NULL);
+    }
+    T_OK(tutti_comm_status(t->comm, &state));
+    T_CHECK(result == TUTTI_E_TIMEOUT && state.result == result && state.peer == 1, "%s: %s",
+            tutti_result_name(result), state.text);
+    T_CONTAINS(state.text, "all_reduce");
+    if (t->rank != 1)
+        check_stopped(t, state.text, DEADLINE_MS);
+}
+
+static void stopped_in_a_call(void **state)
+{
+    struct t_job job = {.n_ranks = N, .body = in_calls, .parent = stop_one};
+
+    (void)state;
+    job.config.size = sizeof(job.config);
+    job.config.timeout_ms = DEADLINE_MS;
+    for (int i = 0; i < 3; i++)
+        t_run(&job);
+}
+
+/* The stopped rank may be told that time is over, or that the others have gone meanwhile. */
+static void in_creation(struct t_rank *t)
+{
+    struct scene *scene = (struct scene *)(void *)t->shared;
+    tutti_comm_config config = TUTTI_COMM_CONFIG_INIT;
+    tutti_result result = TUTTI_OK;
+
+    config.timeout_ms = CREATE_MS * t_scale();
+    for (uint64_t key = 2; result == TUTTI_OK; key++) {
+        tutti_comm *comm;
+
+        if (key == 4 && t->rank == 1)
+            scene->pid = getpid();
+        result = t_comm_create(t, key, &config, &comm);
+        if (result == TUTTI_OK)
+            tutti_comm_destroy(comm);
+    }
+    T_CHECK(result == TUTTI_E_TIMEOUT || (t->rank == 1 && result == TUTTI_E_PEER), "%s: %s",
+            tutti_result_name(result), tutti_last_error());
+    if (t->rank != 1)
+        check_stopped(t, tutti_last_error(), CREATE_MS * t_scale());
+}
+
+static void stopped_in_creation(void **state)
+{
+    const struct t_job job = {.n_ranks = N, .no_comm = 1, .body = in_creation, .parent = stop_one};
+
+    (void)state;
+    for (int i = 0; i < 3; i++)
+        t_run(&job);
+}
+
 /* Slower than the deadline in all, but never later than it at any one call: not an error. */
 static void slow_but_alive(struct t_rank *t)
 {
@@ -135,6 +240,8 @@ int main(void)
         cmocka_unit_test(a_barrier_times_out),
         cmocka_unit_test(a_recv_times_out),
         cmocka_unit_test(every_way_of_waiting_times_out),
+        cmocka_unit_test(stopped_in_a_call),
+        cmocka_unit_test(stopped_in_creation),
         cmocka_unit_test(a_slow_rank_is_waited_for),
     };
 
