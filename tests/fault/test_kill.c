@@ -249,6 +249,8 @@ static void survive(struct t_rank *t)
 
 static void live_until_somebody_dies(struct t_rank *t)
 {
+    /* The C library keeps the stacks of threads, and their arenas. */
+    const size_t slack = scene_of(t)->phase == TEAMS ? 20 : 4;
     struct t_rng rng = {scene_of(t)->seed};
     struct t_holdings before = {0};
     struct t_stage s;
@@ -276,9 +278,9 @@ static void live_until_somebody_dies(struct t_rank *t)
             check_call(t, comm, result, t_now_ns());
         tutti_comm_destroy(comm);
     }
-    t_check_holdings(&before, 4, "after a rank died");
+    t_check_holdings(&before, slack, "after a rank died");
     survive(t);
-    t_check_holdings(&before, 4, "after the survivors' communicator");
+    t_check_holdings(&before, slack, "after the survivors' communicator");
     s.comm = NULL;
     t_stage_close(&s);
     T_OK(tutti_mem_free(alone, memory)); /* no window is left in it */
