@@ -243,8 +243,8 @@ static int prepare(struct run *run)
     }
     if (options.n == 0)
         options.n = place_fit(&run->place);
-    if (options.n < 1 || options.n > 4096)
-        return cli_error("-n %d: 1 to 4096 ranks", options.n);
+    if (options.n < 1 || options.n > RUN_MOST_RANKS)
+        return cli_error("-n %d: 1 to %d ranks", options.n, RUN_MOST_RANKS);
     if (!options.hosts)
         run->n_total = options.n;
     if (options.part ? run_part_prepare(run) : run_make_secret(run))

@@ -10,6 +10,8 @@
 #include <poll.h>
 #include <signal.h>
 
+#define RUN_MOST_RANKS 4096 /* on a host */
+
 struct lines;
 
 struct run_options {

@@ -38,8 +38,9 @@ static int parse_host(struct run *run, char *word)
         (struct run_host){.name = word, .n = run->options->n ? run->options->n : 1, .control = -1};
     if (colon) {
         *colon = 0;
-        if (cli_parse_int(colon + 1, &host->n) != 0 || host->n < 1)
-            return cli_error("--hosts: %s:%s is not NAME:RANKS", word, colon + 1);
+        if (cli_parse_int(colon + 1, &host->n) != 0 || host->n < 1 || host->n > RUN_MOST_RANKS)
+            return cli_error("--hosts: %s:%s is not NAME:RANKS, with 1 to %d ranks", word,
+                             colon + 1, RUN_MOST_RANKS);
     }
     if (!word[0] || word[0] == '-')
         return cli_error("--hosts: \"%s\" is no name of a host", word);

@@ -131,6 +131,8 @@ static void mistakes_are_explained(void **state)
     assert_int_equal(run("a:1,,b:1", "true", text, sizeof(text)), 2);
     t_check_contains(__FILE__, __LINE__, text, "is no name of a host");
     assert_int_equal(run("-oProxyCommand=x:1", "true", text, sizeof(text)), 2);
+    assert_int_equal(run("a:2147483647,b:1", "true", text, sizeof(text)), 2);
+    t_check_contains(__FILE__, __LINE__, text, "1 to 4096 ranks");
 }
 
 int main(void)
