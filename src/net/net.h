@@ -6,6 +6,7 @@
 #ifndef TT_NET_NET_H
 #define TT_NET_NET_H
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,6 +30,8 @@ struct tt_net_config {
     /* This host's address by which the rendezvous reached another host (tt_boot_route); NULL: found by the
      * networks that the hosts have in common. The ranks of a host give the same. */
     const struct tt_boot_address *route;
+    /* Rises with every message and connection of a stranger that is refused. NULL: nobody looks. */
+    _Atomic uint64_t *refused;
 };
 
 /* Collective over all ranks, through the exchange: all succeed, or all fail with the reason of the first

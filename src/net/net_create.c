@@ -12,6 +12,8 @@
 #include "base/env.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/random.h"
+#include "base/sha256.h"
 #include "boot/boot.h"
 #include "net/net_parts.h"
 
@@ -25,6 +27,7 @@
 /* First round: where everybody is. */
 struct host_card {
     char host[64];
+    unsigned char nonce[TT_NET_NONCE_BYTES];
     struct tt_net_subnet subnets[TT_NET_MAX_SUBNETS];
 };
 
@@ -53,8 +56,22 @@ static tutti_result read_settings(struct tt_net *net)
     return net->abort_fd < 0 ? TT_FAIL_SYS("cannot make a wake-up for the network") : TUTTI_OK;
 }
 
+/* A key that is this net's alone: others of the same ranks may have been given the same one. */
+static void make_key(const struct tt_net *net, const struct tt_net_config *config,
+                     const struct host_card cards[], unsigned char key_out[32])
+{
+    static const char purpose[] = "tutti net";
+    struct tt_hmac hmac;
+
+    tt_hmac_begin(&hmac, config->key, 32);
+    tt_hmac_add(&hmac, purpose, sizeof(purpose));
+    for (int r = 0; r < net->n_ranks; r++)
+        tt_hmac_add(&hmac, cards[r].nonce, sizeof(cards[r].nonce));
+    tt_hmac_end(&hmac, key_out);
+}
+
 static tutti_result meet(struct tt_net *net, const struct tt_net_config *config, tutti_result ready,
-                         struct tt_net_subnet *others, int *n_others_out)
+                         struct tt_net_subnet *others, int *n_others_out, unsigned char key_out[32])
 {
     struct host_card mine = {0}, *cards = calloc((size_t)net->n_ranks, sizeof(*cards));
     tutti_result result;
@@ -65,6 +82,8 @@ static tutti_result meet(struct tt_net *net, const struct tt_net_config *config,
     if (gethostname(mine.host, sizeof(mine.host) - 1) != 0)
         snprintf(mine.host, sizeof(mine.host), "?");
     tt_net_subnets(mine.subnets);
+    if (ready == TUTTI_OK)
+        ready = tt_random_bytes(mine.nonce, sizeof(mine.nonce));
     result = tt_net_gather(net, config->exchange, ready, &mine, cards, sizeof(mine));
     for (int r = 0; r < net->n_ranks && result == TUTTI_OK; r++) {
         cards[r].host[sizeof(cards[r].host) - 1] = 0;
@@ -74,6 +93,8 @@ static tutti_result meet(struct tt_net *net, const struct tt_net_config *config,
         memcpy(others + n, cards[r].subnets, sizeof(cards[r].subnets));
         n += TT_NET_MAX_SUBNETS;
     }
+    if (result == TUTTI_OK)
+        make_key(net, config, cards, key_out);
     free(cards);
     *n_others_out = n;
     return result;
@@ -93,13 +114,15 @@ static int turn_of(const struct tt_net_config *config)
 
 static tutti_result open_here(struct tt_net *net, const struct tt_net_config *config,
                               const struct tt_net_subnet *others, int n_others,
-                              struct reach_card *card)
+                              const unsigned char key[32], struct reach_card *card)
 {
     struct tt_provider_config pc = {.rank = net->rank,
                                     .n_ranks = net->n_ranks,
                                     .devices = net->place.devices,
                                     .lost_ns = net->lost_ns,
                                     .polls = config->polls,
+                                    .key = key,
+                                    .refused = net->refused,
                                     .context = net,
                                     .broken = tt_net_broken,
                                     .arrived = tt_net_arrived};
@@ -107,6 +130,7 @@ static tutti_result open_here(struct tt_net *net, const struct tt_net_config *co
                                  .n_ranks = net->n_ranks,
                                  .key = config->key,
                                  .lost_ns = net->lost_ns,
+                                 .refused = net->refused,
                                  .events = tt_net_events(net)};
     const struct tt_net_near near = {.gpu = config->gpu, .turn = turn_of(config)};
     size_t n_address = 0;
@@ -148,14 +172,15 @@ static tutti_result take_card(struct tt_net *net, int rank, const struct reach_c
 }
 
 static tutti_result reach(struct tt_net *net, const struct tt_net_config *config,
-                          const struct tt_net_subnet *others, int n_others)
+                          const struct tt_net_subnet *others, int n_others,
+                          const unsigned char key[32])
 {
     struct reach_card mine = {0}, *cards = calloc((size_t)net->n_ranks, sizeof(*cards));
     tutti_result result;
 
     if (!cards)
         return TT_FAIL(TUTTI_E_MEMORY, "no memory for %d addresses", net->n_ranks);
-    result = open_here(net, config, others, n_others, &mine);
+    result = open_here(net, config, others, n_others, key, &mine);
     result = tt_net_gather(net, config->exchange, result, &mine, cards, sizeof(mine));
     for (int r = 1; r < net->n_ranks && result == TUTTI_OK; r++) {
         if (cards[r].kind == cards[0].kind)
@@ -205,6 +230,7 @@ static tutti_result create(struct tt_net *net, const struct tt_net_config *confi
 {
     const size_t n = (size_t)net->n_ranks;
     struct tt_net_subnet *others = calloc(n * TT_NET_MAX_SUBNETS, sizeof(*others));
+    unsigned char key[32];
     tutti_result result;
     int n_others = 0;
 
@@ -218,9 +244,10 @@ static tutti_result create(struct tt_net *net, const struct tt_net_config *confi
         result = TT_FAIL(TUTTI_E_UNSUPPORTED, "%s", missing);
     else
         result = read_settings(net);
-    result = meet(net, config, result, others, &n_others);
+    result = meet(net, config, result, others, &n_others, key);
     if (result == TUTTI_OK)
-        result = reach(net, config, others, n_others);
+        result = reach(net, config, others, n_others, key);
+    explicit_bzero(key, sizeof(key));
     free(others);
     return result;
 }
@@ -239,6 +266,7 @@ tutti_result tt_net_create_with(const struct tt_net_config *config,
     net->timeout_ns = config->timeout_ns;
     net->ops = provider;
     net->abort_fd = -1;
+    net->refused = config->refused ? config->refused : &net->own_refused;
     net->news.lost_rank = -1;
     result = create(net, config, missing);
     if (result != TUTTI_OK) {

@@ -110,6 +110,8 @@ struct tt_net_news {
     int is_aborted;
 };
 
+#define TT_NET_NONCE_BYTES 16
+
 struct tt_net {
     int rank, n_ranks;
     uint64_t timeout_ns, lost_ns;
@@ -129,7 +131,8 @@ struct tt_net {
     struct tt_net_news news;
     struct tt_net_region *regions;
     atomic_int is_aborted;
-    int abort_fd; /* wakes up who sleeps */
+    int abort_fd;                           /* wakes up who sleeps */
+    _Atomic uint64_t *refused, own_refused; /* what is counted; where, if nobody else looks */
     tutti_result failed;
     int is_closed; /* after a failure memory was given back: nothing may come in any more */
     char failed_text[TT_NET_TEXT_BYTES];

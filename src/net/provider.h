@@ -6,6 +6,7 @@
 #ifndef TT_NET_PROVIDER_H
 #define TT_NET_PROVIDER_H
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <tutti/tutti.h>
@@ -30,7 +31,7 @@ enum tt_provider_status {
 struct tt_provider_request {
     void (*done)(struct tt_provider_request *request, int failed);
     void *owner; /* this and the rest: the provider's own */
-    _Alignas(8) unsigned char scratch[112];
+    _Alignas(8) unsigned char scratch[128];
 };
 
 struct tt_provider_config {
@@ -40,6 +41,9 @@ struct tt_provider_config {
     uint64_t lost_ns;    /* silence after which a host is lost */
     /* Need not be able to wake up who sleeps, if that costs anything: fd() may be -1. */
     int polls;
+    const unsigned char *key; /* 32 bytes that the ranks of this net share, and nobody else */
+    /* Counts what has come and was refused: forged, malformed, not for memory that is offered. */
+    _Atomic uint64_t *refused;
     void *context; /* first argument of: */
     /* An endpoint is lost; its requests end as failed, and no other call for it succeeds. */
     void (*broken)(void *context, int rank, const char *why);

@@ -94,6 +94,9 @@ static void close_provider(struct tt_provider *p)
         p->ucx->ucp_worker_destroy(p->worker);
     if (p->context)
         p->ucx->ucp_cleanup(p->context);
+    if (p->peers) /* they hold secrets */
+        explicit_bzero(p->peers, (size_t)p->config.n_ranks * sizeof(*p->peers));
+    free(p->peers);
     free(p);
 }
 
@@ -162,6 +165,16 @@ static void find_gpu_ways(struct tt_provider *p)
         p->gpu_ways |= TT_NET_GPU_DMABUF;
 }
 
+static tutti_result make_tokens(struct tt_provider *p)
+{
+    p->peers = calloc((size_t)p->config.n_ranks, sizeof(*p->peers));
+    if (!p->peers)
+        return TT_FAIL(TUTTI_E_MEMORY, "no memory for the tokens of %d ranks", p->config.n_ranks);
+    tt_put_tokens(p->config.key, p->config.rank, p->config.n_ranks, p->peers);
+    p->config.key = NULL; /* the caller's, until this call ends */
+    return TUTTI_OK;
+}
+
 static tutti_result open_provider(const struct tt_provider_config *config, struct tt_provider **out)
 {
     const char *why;
@@ -176,7 +189,9 @@ static tutti_result open_provider(const struct tt_provider_config *config, struc
         return TT_FAIL(TUTTI_E_MEMORY, "no memory for a network");
     p->ucx = ucx;
     p->config = *config;
-    result = choose_puts(p);
+    result = make_tokens(p);
+    if (result == TUTTI_OK)
+        result = choose_puts(p);
     if (result == TUTTI_OK)
         result = open_context(p);
     if (result == TUTTI_OK)
@@ -198,7 +213,7 @@ static void limits(struct tt_provider *p, struct tt_provider_limits *out)
 {
     out->piece_bytes = p->by_message ? TT_UCX_MESSAGE_PIECE : RMA_PIECE;
     out->bundle_bytes = p->by_message ? TT_UCX_MESSAGE_PIECE : 0;
-    out->head_bytes = p->by_message ? TT_UCX_MESSAGE_HEAD : 0;
+    out->head_bytes = p->by_message ? TT_PUT_MOST_HEAD : 0;
     out->queued_bytes = p->by_message ? TT_UCX_MESSAGE_ZCOPY : UINT32_MAX;
     out->gpu_ways = p->gpu_ways;
     if (p->has_card) /* its queue needs nobody to call */

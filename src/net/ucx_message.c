@@ -2,7 +2,8 @@
  * Puts as messages, for transports that cannot write to another process's memory by themselves. UCX
  * emulates puts there, with an answer to each of them before the target sees the next; a message that
  * this provider carries out at the target needs none, takes a third of the time, and is written only to
- * memory that was offered. Messages of an endpoint keep their order once they have left the process.
+ * memory that was offered, for who has a rank's token. Messages of an endpoint keep their order once they have
+ * left the process.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -13,59 +14,52 @@
 
 #define MESSAGE_ID 1
 
-enum kind { WRITE = 1, FLUSH = 2, FLUSHED = 3, NOTHING = 4 };
-
-/* In the byte order of the hosts, which have one architecture. */
-struct header {
-    uint16_t kind;
-    uint16_t has_word;
-    uint32_t head_bytes; /* of a small put: its bytes are behind this header */
-    uint64_t to;         /* of the data */
-    uint64_t word_to;    /* stored when all data is there */
-    uint64_t word;
-    uint64_t number; /* of a flush; of a small put, where to */
-};
-
 struct answer {
-    struct header header;
+    struct tt_put_header header;
     const struct tt_ucx *ucx;
 };
 
-_Static_assert(sizeof(struct header) + TT_UCX_MESSAGE_HEAD <=
+_Static_assert(sizeof(struct tt_put_header) + TT_PUT_MOST_HEAD <=
                    sizeof(((struct tt_provider_request *)0)->scratch),
                "a header must stay where it is until its message is sent");
 
 /* ---- the target's side ---- */
+
+static void refuse(struct tt_provider *p, const char *why)
+{
+    atomic_fetch_add_explicit(p->config.refused, 1, memory_order_relaxed);
+    if (!p->has_warned)
+        TT_LOG(TUTTI_LOG_WARN, p->config.rank, p->config.n_ranks,
+               "network: a message is refused, because %s; others that are will only be counted",
+               why);
+    p->has_warned = 1;
+}
 
 static int is_offered(const struct tt_provider *p, uint64_t at, uint64_t bytes)
 {
     for (const struct tt_provider_memory *m = p->memories; m; m = m->next) {
         const uint64_t base = (uint64_t)(uintptr_t)m->base;
 
-        if (m->is_offered && at >= base && bytes <= m->bytes && at - base <= m->bytes - bytes)
+        if (m->is_offered && m->type == UCS_MEMORY_TYPE_HOST && at >= base && bytes <= m->bytes &&
+            at - base <= m->bytes - bytes)
             return 1;
     }
     return 0;
 }
 
-static void carry_out(struct tt_provider *p, const struct header *h, const void *head,
+static void carry_out(struct tt_provider *p, const struct tt_put_header *h, const void *head,
                       const void *data, size_t bytes)
 {
     void *to = (void *)(uintptr_t)h->to;
 
     if ((bytes > 0 && !is_offered(p, h->to, bytes)) ||
-        (h->head_bytes > 0 && !is_offered(p, h->number, h->head_bytes)) ||
+        (h->head_bytes > 0 && !is_offered(p, h->head_to, h->head_bytes)) ||
         (h->has_word && (h->word_to % sizeof(h->word) || !is_offered(p, h->word_to, 8)))) {
-        if (!p->has_warned)
-            TT_LOG(
-                TUTTI_LOG_WARN, p->config.rank, p->config.n_ranks,
-                "network: a message means memory that this rank does not offer (any more): it is "
-                "ignored, and so are all like it");
-        p->has_warned = 1;
+        refuse(p, "it means memory that this rank does not offer (any more)");
         return;
     }
     if (h->head_bytes > 0)
-        tt_store_words((void *)(uintptr_t)h->number, head, h->head_bytes);
+        tt_store_words((void *)(uintptr_t)h->head_to, head, h->head_bytes);
     if (bytes > 0 && !p->config.arrived(p->config.context, to, data, bytes))
         memcpy(to, data, bytes);
     if (h->has_word)
@@ -81,7 +75,17 @@ static void answered(void *ucx_request, ucs_status_t status, void *user_data)
     free(answer);
 }
 
-static void answer_flush(struct tt_provider *p, uint64_t number, const ucp_am_recv_param_t *param)
+/* From here to that rank. */
+static struct tt_put_header header_to(const struct tt_provider *p, int rank, enum tt_put_kind kind)
+{
+    struct tt_put_header h = {.kind = (uint8_t)kind, .from = (uint32_t)p->config.rank};
+
+    memcpy(h.token, p->peers[rank].token_out, sizeof(h.token));
+    return h;
+}
+
+static void answer_flush(struct tt_provider *p, const struct tt_put_header *asked,
+                         const ucp_am_recv_param_t *param)
 {
     struct answer *answer = malloc(sizeof(*answer));
     const ucp_request_param_t how = {.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK |
@@ -96,44 +100,52 @@ static void answer_flush(struct tt_provider *p, uint64_t number, const ucp_am_re
         return;
     }
     answer->ucx = p->ucx;
-    answer->header = (struct header){.kind = FLUSHED, .number = number};
+    answer->header = header_to(p, (int)asked->from, TT_PUT_FLUSHED);
+    answer->header.word = asked->serial;
     if (!UCS_PTR_IS_PTR(p->ucx->ucp_am_send_nbx(param->reply_ep, MESSAGE_ID, &answer->header,
                                                 sizeof(answer->header), NULL, 0, &how)))
         free(answer);
 }
 
-static void finish_flush(struct tt_provider *p, uint64_t number)
+static void finish_flush(struct tt_provider *p, const struct tt_put_header *answer)
 {
-    for (struct tt_provider_endpoint *e = p->endpoints; e; e = e->next) {
-        struct tt_provider_request *request = e->flush;
+    struct tt_provider_endpoint *e = p->endpoints;
+    struct tt_provider_request *request;
+    struct tt_put_header asked;
 
-        const struct header *h = request ? (const struct header *)(void *)request->scratch : NULL;
-
-        if (!h || h->number != number)
-            continue;
-        e->flush = NULL;
-        request->done(request, 0);
+    while (e && (uint32_t)e->rank != answer->from)
+        e = e->next;
+    request = e ? e->flush : NULL;
+    if (request)
+        memcpy(&asked, request->scratch, sizeof(asked));
+    if (!request || asked.serial != answer->word) {
+        refuse(p, "it answers what this rank has not asked");
         return;
     }
+    e->flush = NULL;
+    request->done(request, 0);
 }
 
 static ucs_status_t on_message(void *arg, const void *header, size_t header_bytes, void *data,
                                size_t bytes, const ucp_am_recv_param_t *param)
 {
     struct tt_provider *p = arg;
-    struct header h;
+    struct tt_put_header h;
+    enum tt_put_verdict verdict;
 
-    if (header_bytes < sizeof(h) || (param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV))
-        return UCS_OK;
-    memcpy(&h, header, sizeof(h));
-    if (h.head_bytes != header_bytes - sizeof(h))
-        return UCS_OK;
-    if (h.kind == WRITE)
+    if (param->recv_attr &
+        UCP_AM_RECV_ATTR_FLAG_RNDV) /* UCX would fetch it: ours bring their data */
+        bytes = SIZE_MAX;
+    verdict =
+        tt_put_parse(p->peers, p->config.rank, p->config.n_ranks, header, header_bytes, bytes, &h);
+    if (verdict != TT_PUT_GOOD)
+        refuse(p, tt_put_verdict_text(verdict));
+    else if (h.kind == TT_PUT_WRITE)
         carry_out(p, &h, (const unsigned char *)header + sizeof(h), data, bytes);
-    else if (h.kind == FLUSH)
-        answer_flush(p, h.number, param);
-    else if (h.kind == FLUSHED)
-        finish_flush(p, h.number);
+    else if (h.kind == TT_PUT_FLUSH)
+        answer_flush(p, &h, param);
+    else if (h.kind == TT_PUT_FLUSHED)
+        finish_flush(p, &h);
     return UCS_OK;
 }
 
@@ -162,10 +174,11 @@ static void on_sent(void *ucx_request, ucs_status_t status, void *user_data)
         request->done(request, status != UCS_OK);
 }
 
-static enum tt_provider_status post(struct tt_provider_endpoint *e, const struct header *header,
+static enum tt_provider_status post(struct tt_provider_endpoint *e, struct tt_put_header *header,
                                     const void *head, const void *data, size_t bytes,
                                     uint32_t flags, struct tt_provider_request *request)
 {
+    struct tt_put_peer *peer = &e->provider->peers[e->rank];
     const ucp_request_param_t how = {.op_attr_mask =
                                          UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA |
                                          UCP_OP_ATTR_FIELD_FLAGS | UCP_OP_ATTR_FIELD_MEMORY_TYPE,
@@ -176,6 +189,7 @@ static enum tt_provider_status post(struct tt_provider_endpoint *e, const struct
     enum tt_provider_status status;
 
     request->owner = e;
+    header->serial = peer->n_sent + 1;
     memcpy(request->scratch, header, sizeof(*header));
     if (header->head_bytes > 0)
         memcpy(request->scratch + sizeof(*header), head, header->head_bytes);
@@ -183,6 +197,7 @@ static enum tt_provider_status post(struct tt_provider_endpoint *e, const struct
                                   e->ep, MESSAGE_ID, request->scratch,
                                   sizeof(*header) + header->head_bytes, data, bytes, &how));
     e->n_messages += status == TT_PROVIDER_STARTED;
+    peer->n_sent += status != TT_PROVIDER_BUSY;
     return status;
 }
 
@@ -190,8 +205,9 @@ enum tt_provider_status tt_ucx_send_put(struct tt_provider_endpoint *e, const vo
                                         size_t bytes, uint64_t to,
                                         struct tt_provider_request *request)
 {
-    const struct header h = {.kind = WRITE, .to = to};
+    struct tt_put_header h = header_to(e->provider, e->rank, TT_PUT_WRITE);
 
+    h.to = to;
     return post(e, &h, NULL, src, bytes, 0, request);
 }
 
@@ -202,14 +218,14 @@ enum tt_provider_status tt_ucx_send_word(struct tt_provider_endpoint *e, uint64_
     static const struct tt_provider_bundle none;
     const struct tt_provider_put *head = bundle ? &bundle->head : &none.head;
     const struct tt_provider_put *body = bundle ? &bundle->body : &none.body;
-    const struct header h = {.kind = WRITE,
-                             .has_word = 1,
-                             .head_bytes = head->bytes,
-                             .to = body->to,
-                             .word_to = to,
-                             .word = word,
-                             .number = head->to};
+    struct tt_put_header h = header_to(e->provider, e->rank, TT_PUT_WRITE);
 
+    h.has_word = 1;
+    h.word_to = to;
+    h.word = word;
+    h.head_bytes = (uint16_t)head->bytes;
+    h.head_to = head->to;
+    h.to = body->to;
     return post(e, &h, head->src, body->src, body->bytes, 0, request);
 }
 
@@ -218,7 +234,7 @@ enum tt_provider_status tt_ucx_send_word(struct tt_provider_endpoint *e, uint64_
 enum tt_provider_status tt_ucx_send_push(struct tt_provider_endpoint *e,
                                          struct tt_provider_request *request)
 {
-    const struct header h = {.kind = NOTHING};
+    struct tt_put_header h = header_to(e->provider, e->rank, TT_PUT_NOTHING);
 
     if (e->is_broken)
         return TT_PROVIDER_BROKEN;
@@ -229,7 +245,7 @@ enum tt_provider_status tt_ucx_send_push(struct tt_provider_endpoint *e,
 enum tt_provider_status tt_ucx_send_flush(struct tt_provider_endpoint *e,
                                           struct tt_provider_request *request)
 {
-    const struct header h = {.kind = FLUSH, .number = ++e->provider->n_flushes};
+    struct tt_put_header h = header_to(e->provider, e->rank, TT_PUT_FLUSH);
     enum tt_provider_status status;
 
     if (e->flush || e->n_messages)

@@ -3,13 +3,13 @@
 #define TT_NET_UCX_PARTS_H
 
 #include "net/provider.h"
+#include "net/put_wire.h"
 #include "net/ucx.h"
 
 /* A message of a put fits into one segment (TCP_TX_SEG_SIZE) with its headers, so that no part of it is
  * collected and copied again at the target. */
-#define TT_UCX_MESSAGE_PIECE (240u << 10)
+#define TT_UCX_MESSAGE_PIECE TT_PUT_MOST_DATA
 #define TT_UCX_MESSAGE_ZCOPY (64u << 10) /* not copied to UCX's queue: ZCOPY_THRESH is less */
-#define TT_UCX_MESSAGE_HEAD  64u         /* of a put that travels in the header */
 
 struct tt_provider {
     const struct tt_ucx *ucx;
@@ -22,8 +22,8 @@ struct tt_provider {
     unsigned gpu_ways;
     struct tt_provider_endpoint *endpoints;
     struct tt_provider_memory *memories;
-    uint64_t n_flushes;
-    int has_warned; /* of a message that means no memory of ours */
+    struct tt_put_peer *peers; /* [n_ranks]: tokens and serials of messages */
+    int has_warned;            /* of a message that was refused */
 };
 
 struct tt_provider_endpoint {

@@ -40,6 +40,7 @@ struct tt_watch {
     struct tt_watch_events events;
     struct tt_link_self self;
     uint64_t lost_ns;
+    _Atomic uint64_t *refused;
     int epoll_fd, listen_fd;
     struct tt_boot_endpoint where;
     struct watched *ranks;
@@ -169,12 +170,20 @@ static void on_ready(struct tt_watch *w, struct tt_link *link)
         (void)tt_link_tell(link, &w->said);
 }
 
+static void count_refused(struct tt_watch *w)
+{
+    if (w->refused)
+        atomic_fetch_add_explicit(w->refused, 1, memory_order_relaxed);
+}
+
 /* It was not through the handshake. */
 static void on_refused(struct tt_watch *w, struct tt_link *link, enum tt_link_result how, int error)
 {
     const int rank = link->rank;
 
     drop_link(w, link);
+    if (how == TT_LINK_LIES)
+        count_refused(w);
     w->ranks[rank].n_refused += link->state == TT_LINK_WANTS_WELCOME;
     if (how == TT_LINK_LIES || w->ranks[rank].n_refused == MOST_REFUSALS)
         lose_rank(w, rank, "its port is held by a process that does not know the ranks' key");
@@ -206,6 +215,7 @@ static void on_closed(struct tt_watch *w, struct tt_link *link, enum tt_link_res
         return;
     }
     if (how == TT_LINK_LIES) {
+        count_refused(w);
         snprintf(text, sizeof(text), "its connection (process %u) carried what it cannot have sent",
                  link->pid);
     } else if (error == ETIMEDOUT || error == EHOSTUNREACH || error == ENETUNREACH) {
@@ -240,6 +250,7 @@ static void admit(struct tt_watch *w, struct tt_link *link)
 
 static void drop_stranger(struct tt_watch *w, struct tt_link *link)
 {
+    count_refused(w);
     remove_stranger(w, link);
     bury(w, link);
 }
@@ -478,6 +489,7 @@ tutti_result tt_watch_open(const struct tt_watch_config *config, struct tt_watch
     w->epoll_fd = w->listen_fd = -1;
     w->events = config->events;
     w->lost_ns = config->lost_ns;
+    w->refused = config->refused;
     w->self.rank = config->rank;
     w->self.n_ranks = config->n_ranks;
     tt_hmac_sha256(config->key, 32, purposes[0], strlen(purposes[0]), w->self.key_connector);

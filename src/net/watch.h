@@ -8,6 +8,8 @@
 #ifndef TT_NET_WATCH_H
 #define TT_NET_WATCH_H
 
+#include <stdatomic.h>
+
 #include "boot/boot_address.h"
 #include "net/watch_wire.h"
 
@@ -28,6 +30,8 @@ struct tt_watch_config {
     const unsigned char *key;       /* 32 bytes that the ranks share */
     struct tt_boot_address address; /* to listen on */
     uint64_t lost_ns;
+    _Atomic uint64_t
+        *refused; /* counts connections that did not prove to be a rank's; may be NULL */
     struct tt_watch_events events;
 };
 
