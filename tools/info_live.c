@@ -73,6 +73,7 @@ static tutti_stats difference(const tutti_stats *now, const tutti_stats *before)
     d.reduce_ns -= before->reduce_ns;
     d.sync_ns -= before->sync_ns;
     d.n_sleeps -= before->n_sleeps;
+    d.n_refused -= before->n_refused;
     return d;
 }
 
@@ -110,10 +111,11 @@ static int find_late(const tutti_stats *stats, int n)
 
 static void print_comm(const struct seen *seen, const struct seen *before)
 {
-    static const char *const headings[] = {"rank",   "calls",    "MiB",    "in calls", "wait %",
-                                           "copy %", "reduce %", "sync %", "sleeps",   "last call"};
+    static const char *const headings[] = {"rank",   "calls",   "MiB",      "in calls",
+                                           "wait %", "copy %",  "reduce %", "sync %",
+                                           "sleeps", "refused", "last call"};
     const int n = seen->comm.n_ranks;
-    struct table *table = table_new(10, headings, "rrrrrrrrrl");
+    struct table *table = table_new(11, headings, "rrrrrrrrrrl");
     tutti_stats *stats = cli_alloc((size_t)n * sizeof(*stats));
     int late;
     char bytes[32];
@@ -134,6 +136,7 @@ static void print_comm(const struct seen *seen, const struct seen *before)
         table_cell(table, "%.0f", percent(s->reduce_ns, all));
         table_cell(table, "%.0f", percent(s->sync_ns, all));
         table_cell(table, "%llu", (unsigned long long)s->n_sleeps);
+        table_cell(table, "%llu", (unsigned long long)s->n_refused);
         table_cell(table, "#%llu %s, %s%s", (unsigned long long)s->sequence, s->last_call,
                    cli_bytes_text(s->last_bytes, bytes, sizeof(bytes)),
                    r == late ? "  <- the others wait for this rank" : "");
@@ -163,12 +166,13 @@ static void print_json(const struct snapshot *snapshot)
 
             printf("%s\n {\"rank\": %d, \"calls\": %llu, \"bytes\": %llu, \"wait_ns\": %llu, "
                    "\"copy_ns\": %llu, \"reduce_ns\": %llu, \"sync_ns\": %llu, \"sleeps\": %llu, "
+                   "\"refused\": %llu, "
                    "\"sequence\": %llu, \"last_bytes\": %llu, \"last_call\": ",
                    r ? "," : "", r, (unsigned long long)s->n_calls, (unsigned long long)s->n_bytes,
                    (unsigned long long)s->wait_ns, (unsigned long long)s->copy_ns,
                    (unsigned long long)s->reduce_ns, (unsigned long long)s->sync_ns,
-                   (unsigned long long)s->n_sleeps, (unsigned long long)s->sequence,
-                   (unsigned long long)s->last_bytes);
+                   (unsigned long long)s->n_sleeps, (unsigned long long)s->n_refused,
+                   (unsigned long long)s->sequence, (unsigned long long)s->last_bytes);
             info_json_text(s->last_call);
             printf("}");
         }

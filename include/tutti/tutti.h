@@ -661,11 +661,12 @@ typedef struct tutti_stats {
     uint64_t sequence;  /* of the last collective begun */
     char last_call[32]; /* "all_reduce f32 sum" */
     uint64_t last_bytes;
+    uint64_t n_refused; /* messages and connections of strangers: forged, malformed */
 } tutti_stats;
 #define TUTTI_STATS_INIT TUTTI_INIT_(tutti_stats)
 
-/** Counters of any rank of `comm`, as last published. Any thread. On GPUs only calls and bytes, and
- *  those of other ranks are 0, as are those of ranks on other hosts. */
+/** Counters of any rank of `comm`, as last published. Any thread. On GPUs only calls and bytes (and
+ *  n_refused), and those of other ranks are 0, as are those of ranks on other hosts. */
 TUTTI_API tutti_result tutti_comm_stats(const tutti_comm *comm, int rank, tutti_stats *stats);
 
 /* A communicator of another process of this user, read from outside without disturbing it. */

@@ -157,7 +157,7 @@ tutti_result tutti_comm_stats(const tutti_comm *comm, int rank, tutti_stats *sta
     NEED(stats);
     if (rank < 0 || rank >= comm->n_ranks)
         return TT_FAIL(TUTTI_E_ARG, "comm_stats of rank %d; there are %d", rank, comm->n_ranks);
-    comm->ops->stats(comm->engine, rank, &own);
+    tt_comm_stats(comm, rank, &own);
     return give(stats, &own, sizeof(own), "stats");
 }
 

@@ -141,6 +141,11 @@ tutti_result tt_boot_give_up(struct tt_boot *boot, tutti_result why)
                                               : tt_boot_joiner_give_up(boot, why));
 }
 
+unsigned tt_boot_refused(const struct tt_boot *boot)
+{
+    return boot->n_bad_secret + boot->n_stranger;
+}
+
 void tt_boot_close(struct tt_boot *boot)
 {
     if (!boot)

@@ -46,6 +46,9 @@ tutti_result tt_boot_give_up(struct tt_boot *boot, tutti_result why);
 struct tt_boot_address;
 int tt_boot_route(const struct tt_boot *boot, struct tt_boot_address *address_out);
 
+/* Rank 0: how many connections were turned away, of strangers and with another secret. Others: 0. */
+unsigned tt_boot_refused(const struct tt_boot *boot);
+
 void tt_boot_close(struct tt_boot *boot); /* NULL is fine */
 
 /* --- ids (boot_id.c) --- */

@@ -264,7 +264,8 @@ static tutti_result make_net(struct tt_port *p, const int hosts[])
                                      .timeout_ns = s->timeout_ns,
                                      .key = key,
                                      .gpu = gpu,
-                                     .exchange = &x};
+                                     .exchange = &x,
+                                     .refused = tt_comm_refused(s->comm)};
 
     place_of(s, gpu, sizeof(gpu));
     snprintf(purpose, sizeof(purpose), "tutti port %d", p->index);

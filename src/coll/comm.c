@@ -424,6 +424,8 @@ static tutti_result create_with_id(const tutti_comm_config *config, const tutti_
     res = tt_comm_build(config, &x, key, tt_boot_route(boot, &route) > 0 ? &route : NULL, comm_out);
     if (res != TUTTI_OK)
         res = tt_boot_give_up(boot, res);
+    else
+        *tt_comm_refused(*comm_out) += tt_boot_refused(boot);
     tt_boot_close(boot);
     return res;
 }
@@ -496,6 +498,22 @@ void tt_comm_abort(tutti_comm *comm)
     if (comm->control != comm->engine)
         comm->control_ops->abort(comm->control);
     tt_channels_abort(comm);
+}
+
+_Atomic uint64_t *tt_comm_refused(const tutti_comm *comm)
+{
+    return comm->n_hosts > 1 ? tt_hier_refused(comm->control) : tt_cpu_refused(comm->control);
+}
+
+void tt_comm_stats(const tutti_comm *comm, int rank, tutti_stats *stats)
+{
+    comm->ops->stats(comm->engine, rank, stats);
+    if (comm->control != comm->engine) {
+        tutti_stats control = {.size = sizeof(control)};
+
+        comm->control_ops->stats(comm->control, rank, &control);
+        stats->n_refused += control.n_refused;
+    }
 }
 
 /* A peer's abort may be known to the control engine before one of our kernels has seen it. That a peer has

@@ -52,6 +52,9 @@ tutti_result tt_comm_split(tutti_comm *comm, int color, int key, tutti_comm **co
 void tt_comm_destroy(tutti_comm *comm);
 void tt_comm_abort(tutti_comm *comm);
 void tt_comm_state(const tutti_comm *comm, tutti_comm_state *state);
+void tt_comm_stats(const tutti_comm *comm, int rank, tutti_stats *stats);
+/* Where what is refused on the communicator's behalf is counted, while it lives. */
+_Atomic uint64_t *tt_comm_refused(const tutti_comm *comm);
 
 /* An all-gather of host memory; `comm` is the context of a tt_exchange. */
 tutti_result tt_comm_all_gather(void *comm, const void *send, void *recv, size_t bytes);

@@ -148,6 +148,7 @@ static tutti_result create_wire(struct tt_engine *e, const struct tt_engine_conf
                                 .exchange = config->exchange,
                                 .route = config->route,
                                 .gpu = config->gpu,
+                                .refused = tt_cpu_refused(e->local_engine),
                                 .polls = tt_cpu_polls(e->local_engine),
                                 .check = check_local,
                                 .waits = tell_local,
@@ -272,6 +273,11 @@ static void engine_stats(const struct tt_engine *e, int rank, tutti_stats *stats
     else
         snprintf(stats->last_call, sizeof(stats->last_call), "-");
     stats->rank = rank;
+}
+
+_Atomic uint64_t *tt_hier_refused(struct tt_engine *e)
+{
+    return tt_cpu_refused(e->local_engine);
 }
 
 /* ---- memory: windows help the steps within a host ---- */

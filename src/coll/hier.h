@@ -69,6 +69,8 @@ struct tt_hier_stream {
 tutti_result tt_hier_run_streams(struct tt_engine *e, struct tt_hier_stream *streams, size_t n,
                                  int (*turn)(void *context), void *context);
 
+_Atomic uint64_t *tt_hier_refused(struct tt_engine *e); /* as tt_cpu_refused() */
+
 /* Without a call: has another rank failed, or died? Then so has this engine, here and for all. */
 tutti_result tt_hier_watch(struct tt_engine *e);
 tutti_result tt_hier_failed(const struct tt_engine *e); /* without looking. Any thread */

@@ -276,6 +276,8 @@ static void engine_stats(const struct tt_engine *e, int rank, tutti_stats *stats
 {
     tt_cuda_engine.stats(e->cuda, rank == e->rank ? e->place.local : -1, stats);
     stats->rank = rank;
+    if (rank == e->rank)
+        stats->n_refused += *tt_hier_refused(e->data);
 }
 
 /* ---- memory: windows help the steps within a host ---- */

@@ -76,7 +76,8 @@ tutti_result tt_wire_create(const struct tt_wire_config *config, struct tt_wire 
                                      .gpu = config->gpu,
                                      .polls = config->polls,
                                      .exchange = config->exchange,
-                                     .route = config->route};
+                                     .route = config->route,
+                                     .refused = config->refused};
     struct tt_wire *w = calloc(1, sizeof(*w));
     tutti_result res;
 

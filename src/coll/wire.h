@@ -23,6 +23,7 @@ struct tt_wire_config {
     const struct tt_exchange *exchange;
     const struct tt_boot_address *route; /* as tt_net_config has it */
     const char *gpu;                     /* likewise */
+    _Atomic uint64_t *refused;           /* likewise */
     int polls;                           /* this rank has a core of its own */
     /* Has something else failed? Asked in waits that are long. */
     tutti_result (*check)(void *context);

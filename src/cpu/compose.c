@@ -62,6 +62,11 @@ int tt_cpu_has_waited(const struct tt_engine *e)
     return atomic_load_explicit(&e->mine->waits, memory_order_relaxed) != 0;
 }
 
+_Atomic uint64_t *tt_cpu_refused(struct tt_engine *e)
+{
+    return &e->mine->stats.n_refused;
+}
+
 int tt_cpu_polls(const struct tt_engine *e)
 {
     return e->spins > 0;

@@ -34,6 +34,9 @@ tutti_result tt_cpu_fail(struct tt_engine *e, tutti_result result, int peer, con
 void tt_cpu_waits(struct tt_engine *e);
 int tt_cpu_has_waited(const struct tt_engine *e); /* it has, here, and still does */
 
+/* This rank's counter of what was refused (tutti_stats), for who refuses: any thread, while the engine lives. */
+_Atomic uint64_t *tt_cpu_refused(struct tt_engine *e);
+
 int tt_cpu_polls(const struct tt_engine *e); /* ranks have cores of their own: waits may poll */
 
 /* Behind tutti_live_visit() (live.c). */

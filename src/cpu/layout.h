@@ -11,7 +11,7 @@
 #include "base/atomic.h"
 
 #define TT_SEGMENT_MAGIC  0x3169747475743a31u
-#define TT_SEGMENT_LAYOUT 2 /* changes with this file: `tutti info --live` reads other processes */
+#define TT_SEGMENT_LAYOUT 3 /* changes with this file: `tutti info --live` reads other processes */
 #define TT_SEGMENT_NAME   "tutti-comm"
 
 #define TT_TEAM_LANES   16 /* lanes for thread teams; lane 0 is for ordinary calls */
@@ -51,6 +51,7 @@ struct tt_stats_area {
     _Atomic uint64_t n_sleeps;
     _Atomic uint64_t sequence;
     _Atomic uint64_t last_what, last_bytes;
+    _Atomic uint64_t n_refused;
 };
 
 struct tt_rank_area {

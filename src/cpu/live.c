@@ -27,6 +27,7 @@ void tt_stats_read(const struct tt_stats_area *area, tutti_stats *stats)
     stats->n_sleeps = tt_load_relaxed(&area->n_sleeps);
     stats->sequence = tt_load_relaxed(&area->sequence);
     stats->last_bytes = tt_load_relaxed(&area->last_bytes);
+    stats->n_refused = tt_load_relaxed(&area->n_refused);
     if (stats->n_calls == 0)
         snprintf(stats->last_call, sizeof(stats->last_call), "-");
     else

@@ -106,11 +106,13 @@ static void test_proofs(void **state)
     T_CHECK(try_proof(watch, &where, key, 4, 1, 4) == -1, "rank 4 of 4 is welcome");
     T_CHECK(try_proof(watch, &where, key, 0, 1, 5) == -1, "another n_ranks is welcome");
     check_nothing(&told);
+    T_CHECK(told.n_refused == 5, "%llu are counted", (unsigned long long)told.n_refused);
     /* The negative control: what is right gets in, and its end is a death. */
     T_CHECK(try_proof(watch, &where, key, 0, 1, 4) == 1, "a good proof is not welcome");
     poll_for(watch, NULL, 50);
     T_CHECK(told.n_lost == 1 && told.last == 0, "its end is not noticed");
     T_CONTAINS(told.why, "process 77 died");
+    T_CHECK(told.n_refused == 5, "a rank is counted among the strangers");
     tt_watch_close(watch);
 }
 
@@ -143,6 +145,8 @@ static void test_replays(void **state)
     poll_for(watch, NULL, 50);
     T_CHECK(told.n_abort == 0 && told.n_lost == 1, "%d aborts, %d lost", told.n_abort, told.n_lost);
     T_CONTAINS(told.why, "cannot have sent");
+    T_CHECK(told.n_refused == 2, "%llu are counted: a proof, a notice",
+            (unsigned long long)told.n_refused);
     close(fd);
     close(thief);
     tt_watch_close(watch);
@@ -219,6 +223,8 @@ static void test_crowd(void **state)
         close(fds[i]);
     }
     check_nothing(&told);
+    T_CHECK(told.n_refused >= CROWD, "%llu of %d are counted", (unsigned long long)told.n_refused,
+            CROWD);
     tt_watch_tell(other, TT_NOTICE_ABORT, 0);
     poll_for(watch, other, 50);
     T_CHECK(told.n_abort == 1 && told.last == 0, "an abort is lost");

@@ -15,6 +15,7 @@ static const unsigned char key[32] __attribute__((unused)) = "the key of the ran
 struct told {
     int n_lost, n_gone, n_abort, n_left, n_about;
     int last;
+    _Atomic uint64_t n_refused;
     char why[200];
 };
 
@@ -52,6 +53,7 @@ static inline struct tt_watch *open_watch(int rank, const unsigned char *with, s
         .key = with,
         .address = {.kind = TT_BOOT_IP4, .ip = {127, 0, 0, 1}},
         .lost_ns = LOST,
+        .refused = &told->n_refused,
         .events = {.context = told, .lost = on_lost, .gone = on_gone, .notice = on_notice}};
     struct tt_watch *watch = NULL;
 
