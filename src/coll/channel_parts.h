@@ -198,6 +198,10 @@ int tt_port_is_empty(const struct tt_port *p, const struct tt_port_queue *q);
 
 /* channel_record.c: the same of records, to and from all peers. */
 int tt_port_move_records(struct tt_port *p);
+/* Does a peer's record mean something that there is? */
+tutti_result tt_port_check_record(const tutti_channel_set *s, int peer, const struct tt_record *r);
+/* What the peer says that it has done of ours: 1 if that is more than before. */
+int tt_port_take_answers(struct tt_port *p, int peer);
 int tt_port_has_room(const struct tt_port_peer *peer);
 struct tt_port_entry *tt_port_new_entry(struct tt_port *p, int peer, enum tt_record_kind kind);
 tutti_result tt_port_await_copy(struct tt_port *p, uint64_t ticket);

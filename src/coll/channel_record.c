@@ -164,7 +164,7 @@ static int send_entries(struct tt_port *p, int peer, uint64_t copies)
 }
 
 /* The peer has said how many it has done. */
-static int take_answers(struct tt_port *p, int peer)
+int tt_port_take_answers(struct tt_port *p, int peer)
 {
     struct tt_port_peer *to = &p->peers[peer];
     const uint64_t done = __atomic_load_n(&tt_port_place(p, peer)->n_done, __ATOMIC_ACQUIRE);
@@ -186,9 +186,8 @@ static int take_answers(struct tt_port *p, int peer)
 
 /* ---- theirs ---- */
 
-static tutti_result check_record(const struct tt_port *p, int peer, const struct tt_record *r)
+tutti_result tt_port_check_record(const tutti_channel_set *s, int peer, const struct tt_record *r)
 {
-    const tutti_channel_set *s = p->set;
     const uint64_t bytes = r->kind == TT_RECORD_ADD ? sizeof(uint64_t) : r->bytes;
     const uint64_t ring = r->kind == TT_RECORD_DATA ? s->layout.ring_bytes : 0;
     int good = r->kind >= TT_RECORD_DATA && r->kind <= TT_RECORD_NOTHING;
@@ -217,16 +216,15 @@ static tutti_result begin_records(struct tt_port *p, int peer, uint64_t n)
 
     for (; from->in_begun < n; from->in_begun++) {
         const uint64_t slot = from->in_begun % TT_PORT_RECORDS;
-        const struct tt_record *r = &place->in[slot];
+        const struct tt_record r = place->in[slot]; /* the peer can change what lies there */
 
-        TT_TRY(check_record(p, peer, r));
-        from->in_has_copy[slot] = r->kind == TT_RECORD_DATA;
-        if (r->kind != TT_RECORD_DATA)
+        TT_TRY(tt_port_check_record(p->set, peer, &r));
+        from->in_has_copy[slot] = r.kind == TT_RECORD_DATA;
+        if (r.kind != TT_RECORD_DATA)
             continue;
         if (!may_copy(p))
             return TUTTI_OK;
-        TT_TRY(
-            copy(p, 1, p->set->memory + r->to, ring + r->ring_at, r->bytes, &from->in_copy[slot]));
+        TT_TRY(copy(p, 1, p->set->memory + r.to, ring + r.ring_at, r.bytes, &from->in_copy[slot]));
     }
     return TUTTI_OK;
 }
@@ -321,6 +319,7 @@ static int take_records(struct tt_port *p, int peer, uint64_t copies)
     struct tt_port_place *place = tt_port_place(p, peer);
     const uint64_t n = __atomic_load_n(&place->n_records, __ATOMIC_ACQUIRE);
     const uint64_t before = from->in_done;
+    struct tt_record record;
 
     if (n - from->in_done > TT_PORT_RECORDS)
         return TT_FAIL(TUTTI_E_MISMATCH, "rank %d has sent %llu records, where %u have room", peer,
@@ -334,7 +333,9 @@ static int take_records(struct tt_port *p, int peer, uint64_t copies)
 
         if (from->in_has_copy[slot] && from->in_copy[slot] >= copies)
             break;
-        TT_TRY(carry_out(p, peer, &place->in[slot]));
+        record = place->in[slot];
+        TT_TRY(tt_port_check_record(p->set, peer, &record)); /* it may be another one by now */
+        TT_TRY(carry_out(p, peer, &record));
     }
     if (from->in_done == before)
         return check_stuck(p, from);
@@ -358,7 +359,7 @@ int tt_port_move_records(struct tt_port *p)
             continue;
         TT_TRY(now = take_records(p, r, copies));
         moved |= now;
-        TT_TRY(now = take_answers(p, r));
+        TT_TRY(now = tt_port_take_answers(p, r));
         moved |= now;
         TT_TRY(now = send_entries(p, r, copies));
         moved |= now;

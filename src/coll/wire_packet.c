@@ -97,6 +97,21 @@ int tt_packet_payload(const uint64_t *words, uint64_t number, void *payload_out,
     return 1;
 }
 
+int tt_packet_notice(const uint64_t *words, int n_ranks, struct tt_wire_notice *out)
+{
+    uint32_t header[TT_WIRE_HEADER_WORDS];
+
+    memset(out, 0, sizeof(*out));
+    if (tt_packet_header(words, 0, header) != TT_PACKET_WORDS ||
+        header[TT_WORD_BYTES] > TT_WIRE_NOTICE_TEXT || header[TT_WORD_CHECK] > (uint32_t)n_ranks ||
+        (int32_t)header[TT_WORD_KIND] >= 0 ||
+        !tt_packet_payload(words, 0, out->text, header[TT_WORD_BYTES]))
+        return 0;
+    out->result = (tutti_result)(int32_t)header[TT_WORD_KIND];
+    out->peer = (int)header[TT_WORD_CHECK] - 1;
+    return 1;
+}
+
 void tt_packet_clear(uint64_t *words, enum tt_packet_form form, size_t bytes)
 {
     memset(words, 0,

@@ -110,6 +110,13 @@ enum tt_packet_form { TT_PACKET_NONE, TT_PACKET_WORDS, TT_PACKET_PLAIN };
 enum tt_packet_form tt_packet_header(const uint64_t *words, uint64_t number, uint32_t header_out[]);
 /* Of words: 1 if all of its bytes have come; they are copied out. */
 int tt_packet_payload(const uint64_t *words, uint64_t number, void *payload_out, size_t bytes);
+/* Of words: 1 if a notice is there, and it is one: a failure, about a rank or none. */
+struct tt_wire_notice {
+    tutti_result result;
+    int peer;
+    char text[TT_WIRE_NOTICE_TEXT + 1];
+};
+int tt_packet_notice(const uint64_t *words, int n_ranks, struct tt_wire_notice *out);
 void tt_packet_clear(uint64_t *words, enum tt_packet_form form, size_t bytes);
 static inline size_t tt_packet_words(size_t bytes)
 {

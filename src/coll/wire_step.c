@@ -210,7 +210,8 @@ static tutti_result recv_packet(struct tt_wire *w, struct tt_message *m, int *mo
         return TUTTI_OK;
     if (header[TT_WORD_KIND] != m->kind || header[TT_WORD_CHECK] != m->check ||
         header[TT_WORD_BYTES] != (uint32_t)m->bytes ||
-        header[TT_WORD_BYTES_HIGH] != (uint32_t)(m->bytes >> 32))
+        header[TT_WORD_BYTES_HIGH] != (uint32_t)(m->bytes >> 32) ||
+        (form == TT_PACKET_PLAIN && m->bytes > w->slot_bytes - TT_PACKET_PLAIN_BYTES))
         return mismatch(w, m, header);
     if (form == TT_PACKET_PLAIN)
         inside = m->bytes;

@@ -24,14 +24,12 @@ static tutti_result read_notice(struct tt_wire *w, int peer)
 {
     const uint64_t *words =
         (const uint64_t *)(void *)((unsigned char *)tt_wire_place(w, peer) + w->notice_at);
-    uint32_t header[TT_WIRE_HEADER_WORDS];
-    char text[TT_WIRE_NOTICE_TEXT + 1] = {0};
+    struct tt_wire_notice notice;
 
-    if (!tt_packet_header(words, 0, header) || header[TT_WORD_BYTES] > TT_WIRE_NOTICE_TEXT ||
-        !tt_packet_payload(words, 0, text, header[TT_WORD_BYTES]))
+    if (!tt_packet_notice(words, w->n_ranks, &notice))
         return TUTTI_OK;
-    w->culprit = (int)header[TT_WORD_CHECK] - 1;
-    return TT_FAIL((tutti_result)(int32_t)header[TT_WORD_KIND], "%s", text);
+    w->culprit = notice.peer;
+    return TT_FAIL(notice.result, "%s", notice.text);
 }
 
 static tutti_result read_notices(struct tt_wire *w)
