@@ -160,6 +160,9 @@ if(support_sources)
             tutti_add_tests(${kind}.${name} ${kind}_${name} ${source} 2)
         endforeach()
     endforeach()
+    add_library(tutti_old_ucp SHARED tests/net/old_ucp.c)
+    set_target_properties(tutti_old_ucp PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+    add_dependencies(net_absent tutti_old_ucp)
 endif()
 
 # Ranks as if on several hosts (TUTTI_HOST). hier.X with a network of tests/support/net in place of
