@@ -25,8 +25,9 @@
 
 /* ---- how many, and what lies where ---- */
 
-/* A core for every proxy and as many again for the program. Blackwell's kernels are as fast with one as with
- * more, by what others have published; Hopper's want up to eight. */
+/* A core for every proxy and as many again for the program. Kernels of many blocks fill more queues than host code
+ * does. The GPU's architecture is not asked: a proxy that has little to do sleeps, so too many cost nothing where
+ * a newer one would do with fewer; cores that are not there would. */
 uint32_t tt_port_default_proxies(const tutti_channel_set *s)
 {
     cpu_set_t cpus;

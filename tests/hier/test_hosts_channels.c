@@ -1,6 +1,7 @@
 /* ctest: timeout=120 tsan */
 /* Channels of host memory: to ranks of this host by loads and stores, of others through proxies; every byte
  * that a signal announces, packets, sums, flushes. */
+#include <sys/mman.h>
 #include <tutti/device.h>
 
 #include "support/hosts.h"
@@ -135,6 +136,52 @@ static void stream_body(struct t_rank *t)
     stream(t, &config, t_times(40, 400));
 }
 
+/* Offsets above 4 GiB, in memory that is mostly not there: nothing lands 4 GiB below. */
+static void far_away(struct t_rank *t)
+{
+    static const uint64_t gib = UINT64_C(1) << 30;
+    static const struct {
+        uint64_t to, from, bytes;
+    } puts[] = {
+        {0, 5 * (UINT64_C(1) << 30) + 3, 5000},    /* from above to below */
+        {(UINT64_C(1) << 32) - 1500, 70000, 3000}, /* across the limit */
+        {(UINT64_C(1) << 32) + 8192, 80000, 40},   /* with its signal */
+        {5 * (UINT64_C(1) << 30) + 77, 5 * (UINT64_C(1) << 30) + 12345, 300000},
+        {6 * (UINT64_C(1) << 30) - 64, (UINT64_C(1) << 32) + 65536, 64}, /* the last bytes */
+    };
+    const size_t bytes = 6 * gib;
+    const uint64_t sum_at = 5 * gib + (1 << 20);
+    unsigned char *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    const int peer = 1 - t->rank;
+    tutti_channel_set *set;
+    tutti_channel ch;
+    uint64_t sum;
+
+    if (memory == MAP_FAILED)
+        t_skip("this system gives no 6 GiB of address space");
+    T_OK(tutti_channel_set_create(t->comm, memory, bytes, NULL, &set));
+    T_OK(tutti_channel_get(set, peer, 0, TUTTI_CHANNEL_HOST, &ch));
+    for (size_t i = 0; i < T_LEN(puts) && t->rank == 0; i++) {
+        fill(memory + puts[i].from, puts[i].bytes, i);
+        T_OK(tutti_channel_put_with_signal(&ch, puts[i].to, puts[i].from, puts[i].bytes, 0, 1));
+    }
+    T_OK(tutti_channel_atomic_add(&ch, sum_at, 40 + (uint64_t)t->rank));
+    T_OK(tutti_channel_atomic_add(&ch, sum_at, 2));
+    T_OK(tutti_channel_flush(&ch));
+    t_meet(t);
+    memcpy(&sum, memory + sum_at, sizeof(sum));
+    T_CHECK(sum == 42 + (uint64_t)peer, "the sum is %llu", (unsigned long long)sum);
+    for (size_t i = 0; i < T_LEN(puts) && t->rank == 1; i++) {
+        T_OK(tutti_channel_wait(&ch, i + 1));
+        check(memory + puts[i].to, puts[i].bytes, i, "far put");
+    }
+    for (size_t k = 8192; k < (2 << 20) && t->rank == 1; k++)
+        T_CHECK(memory[k] == 0 && memory[gib + k] == 0, "byte %zu is written", k);
+    T_OK(tutti_channel_set_destroy(set));
+    munmap(memory, bytes);
+}
+
 static void run(const char *hosts, int n, void (*body)(struct t_rank *t))
 {
     t_hosts(hosts);
@@ -157,6 +204,12 @@ static void within_a_host_too(void **state)
 }
 
 /* Two slots: queues are full all the time. */
+static void offsets_have_more_than_32_bits(void **state)
+{
+    (void)state;
+    run("01", 2, far_away);
+}
+
 static void tight_body(struct t_rank *t)
 {
     const tutti_channel_config config = {
@@ -361,6 +414,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(signals_follow_their_data),
         cmocka_unit_test(within_a_host_too),
+        cmocka_unit_test(offsets_have_more_than_32_bits),
         cmocka_unit_test(queues_that_are_full_lose_nothing),
         cmocka_unit_test(packets_prove_their_arrival),
         cmocka_unit_test(sums_are_there_before_the_signal),
