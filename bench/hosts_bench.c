@@ -1,8 +1,9 @@
 /*
  * Collectives across hosts beside one put and signal of the network, in one run:
  *     tutti run -n 4 -- build/release/bench/hosts_bench [ranks per host [largest size]]
- * With an argument (not 0) the ranks of this machine count as on several hosts, that many on each. Times are of
- * the best batch, in microseconds, since the cores may be shared; the batches of all calls take turns.
+ * With an argument (not 0) the ranks of this machine count as on several hosts, that many on each. Times are those of
+ * the slowest rank, in microseconds: the median of the batches, below it their 99th percentile (a batch's time is the
+ * mean of its calls). The batches of all calls take turns. "-": of so few bytes there is nothing for each rank.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +15,7 @@
 #include "boot/boot.h"
 #include "net/net.h"
 
-enum { N_BATCHES = 25, MOST = 4 << 20 };
+enum { N_BATCHES = 101, P50 = 50, P99 = 99, MOST = 4 << 20 };
 
 struct bench {
     tutti_comm *comm;
@@ -141,12 +142,18 @@ static void exchange(struct bench *b, size_t bytes)
 
 static int by_value(const void *a, const void *b)
 {
-    const double x = *(const double *)a, y = *(const double *)b;
+    const float x = *(const float *)a, y = *(const float *)b;
 
     return (x > y) - (x < y);
 }
 
-static double batch(struct bench *b, call_fn call, size_t bytes)
+/* Whether a call of so many bytes is one: those of parts have one for every rank. */
+static int has_any(const struct bench *b, call_fn call, size_t bytes)
+{
+    return (call != reduce_scatter && call != all_gather) || bytes / 4 >= (size_t)b->n_ranks;
+}
+
+static float batch(struct bench *b, call_fn call, size_t bytes)
 {
     const int n = bytes <= 4096 ? 50 : bytes <= 65536 ? 20 : 4;
     uint64_t start;
@@ -156,7 +163,7 @@ static double batch(struct bench *b, call_fn call, size_t bytes)
     start = tt_now_ns();
     for (int i = 0; i < n; i++)
         call(b, bytes);
-    return (double)(tt_now_ns() - start) / 1e3 / n / (call == put ? 2 : 1);
+    return (float)((double)(tt_now_ns() - start) / 1e3 / n / (call == put ? 2 : 1));
 }
 
 static void measure(struct bench *b, size_t bytes)
@@ -164,20 +171,34 @@ static void measure(struct bench *b, size_t bytes)
     static const call_fn calls[] = {put,        exchange,  all_reduce, reduce_scatter,
                                     all_gather, broadcast, barrier};
     enum { N_CALLS = sizeof(calls) / sizeof(calls[0]) };
-    double us[N_CALLS][N_BATCHES];
+    static float us[N_CALLS][N_BATCHES];
 
     for (int i = 0; i < N_BATCHES; i++)
         for (int c = 0; c < N_CALLS; c++)
-            us[c][i] = batch(b, calls[c], bytes);
+            us[c][i] = has_any(b, calls[c], bytes) ? batch(b, calls[c], bytes) : 0;
+    check(tutti_all_reduce(b->comm, us, us, (size_t)N_CALLS * N_BATCHES, TUTTI_DTYPE_F32,
+                           TUTTI_OP_MAX, NULL),
+          "the slowest rank");
     for (int c = 0; c < N_CALLS; c++)
-        qsort(us[c], N_BATCHES, sizeof(double), by_value);
+        qsort(us[c], N_BATCHES, sizeof(us[c][0]), by_value);
     if (b->rank != 0)
         return;
-    printf("%10zu", bytes);
-    for (int c = 0; c < N_CALLS; c++)
-        printf(" %12.1f", us[c][0]);
-    printf("   all_reduce %.2f of a put, %.2f of an exchange\n", us[2][0] / us[0][0],
-           us[2][0] / us[1][0]);
+    for (int p = 0; p < 2; p++) {
+        if (p == 0)
+            printf("%10zu", bytes);
+        else
+            printf("%10s", "p99");
+        for (int c = 0; c < N_CALLS; c++) {
+            if (has_any(b, calls[c], bytes))
+                printf(" %12.1f", (double)us[c][p ? P99 : P50]);
+            else
+                printf(" %12s", "-");
+        }
+        if (p == 0)
+            printf("   all_reduce %.2f of a put, %.2f of an exchange",
+                   (double)(us[2][P50] / us[0][P50]), (double)(us[2][P50] / us[1][P50]));
+        printf("\n");
+    }
     fflush(stdout);
 }
 

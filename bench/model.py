@@ -133,7 +133,7 @@ def read_table(path):
             elif re.match(r"\d+ ranks", line):
                 ranks = int(line.split()[0])
             elif words:
-                rows.append((int(words[0]), dict(zip(columns, (float(w) * 1e-6 for w in words[1:])))))
+                rows.append((int(words[0]), {c: float(w) * 1e-6 for c, w in zip(columns, words[1:]) if w != "-"}))
     return ranks, rows
 
 
@@ -148,6 +148,9 @@ def check(paths):
         for m, got in rows:
             cells = []
             for column, predict in PREDICT.items():
+                if column not in got:  # too few bytes to have parts
+                    cells.append("-")
+                    continue
                 ratio = (quickest if column == "barrier" else got[column]) / predict(net, CORE, ranks, m)
                 worst = max(worst, ratio, 1 / ratio)
                 cells.append(f" {got[column] * 1e6:>12.1f} ({ratio:.2f})")
