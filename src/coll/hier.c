@@ -185,6 +185,7 @@ static void engine_destroy(struct tt_engine *e)
         return;
     tt_wire_destroy(e->wire);
     e->wire = NULL;
+    tt_hier_windows_free(e);
     if (e->local_engine)
         e->ops->destroy(e->local_engine);
     free(e->messages);
@@ -280,7 +281,7 @@ _Atomic uint64_t *tt_hier_refused(struct tt_engine *e)
     return tt_cpu_refused(e->local_engine);
 }
 
-/* ---- memory: windows help the steps within a host ---- */
+/* ---- memory ---- */
 
 static tutti_result engine_mem_alloc(struct tt_engine *e, size_t bytes, void **ptr_out)
 {
@@ -290,68 +291,6 @@ static tutti_result engine_mem_alloc(struct tt_engine *e, size_t bytes, void **p
 static tutti_result engine_mem_free(struct tt_engine *e, void *ptr)
 {
     return e->ops->mem_free(e->local_engine, ptr);
-}
-
-struct registration {
-    int32_t result, rank;
-    uint64_t bytes;
-};
-
-/* All hosts have managed, with as many bytes, or none keeps its window. */
-static tutti_result agree(struct tt_engine *e, tutti_result mine, size_t bytes)
-{
-    const struct registration one = {mine, e->rank, bytes};
-    struct registration *all = calloc((size_t)e->n_ranks, sizeof(*all));
-    const struct tt_call call = {.coll = TT_COLL_ALL_GATHER,
-                                 .dtype = TUTTI_DTYPE_U8,
-                                 .send = &one,
-                                 .recv = all,
-                                 .count = sizeof(one),
-                                 .thread = TT_CALL_UNCOUNTED};
-    char text[256];
-    tutti_result res;
-
-    if (!all)
-        return TT_FAIL(TUTTI_E_MEMORY, "no memory to agree on a window");
-    snprintf(text, sizeof(text), "%s", mine == TUTTI_OK ? "" : tt_error_text());
-    res = tt_hier_run(e, &call);
-    if (res == TUTTI_OK && mine != TUTTI_OK)
-        res = TT_FAIL(mine, "%s", text);
-    for (int r = 0; res == TUTTI_OK && r < e->n_ranks; r++) {
-        if (all[r].result != TUTTI_OK)
-            res = TT_FAIL((tutti_result)all[r].result, "rank %d could not register its memory: %s",
-                          r, tt_result_text((tutti_result)all[r].result));
-        else if (all[r].bytes != bytes)
-            res = TT_FAIL(TUTTI_E_MISMATCH,
-                          "window_register of %zu bytes on rank %d meets one of %llu on rank %d",
-                          bytes, e->rank, (unsigned long long)all[r].bytes, r);
-    }
-    free(all);
-    return res;
-}
-
-static tutti_result engine_window_register(struct tt_engine *e, void *ptr, size_t bytes,
-                                           tutti_window **window_out)
-{
-    tutti_window *window = NULL;
-    const tutti_result mine = e->ops->window_register(e->local_engine, ptr, bytes, &window);
-    const tutti_result res = agree(e, mine, bytes);
-    char text[256];
-
-    if (res == TUTTI_OK) {
-        *window_out = window;
-        return TUTTI_OK;
-    }
-    if (mine != TUTTI_OK)
-        return res;
-    snprintf(text, sizeof(text), "%s", tt_error_text());
-    (void)e->ops->window_deregister(e->local_engine, window);
-    return TT_FAIL(res, "%s", text);
-}
-
-static tutti_result engine_window_deregister(struct tt_engine *e, tutti_window *window)
-{
-    return e->ops->window_deregister(e->local_engine, window);
 }
 
 static tutti_window *engine_window_find(struct tt_engine *e, const void *ptr, size_t bytes)
@@ -386,8 +325,8 @@ const struct tt_engine_ops tt_hier_engine = {
     .stats = engine_stats,
     .mem_alloc = engine_mem_alloc,
     .mem_free = engine_mem_free,
-    .window_register = engine_window_register,
-    .window_deregister = engine_window_deregister,
+    .window_register = tt_hier_window_register,
+    .window_deregister = tt_hier_window_deregister,
     .window_find = engine_window_find,
     .window_at = engine_window_at,
 };

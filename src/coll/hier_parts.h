@@ -27,6 +27,7 @@ struct tt_engine {
     struct tt_engine *local_engine;
     struct tt_select select;
     struct tt_wire *wire;
+    struct tt_hier_window *windows; /* that the network has registered */
     const struct tt_kernels *kernels;
     uint64_t timeout_ns;
     char details[256];
@@ -108,6 +109,18 @@ static inline tutti_op tt_hier_partial_op(tutti_op op)
  * *blocks_out points to. At most `scratch_bytes` in all. */
 tutti_result tt_hier_gather_hosts(struct tt_engine *e, const void *mine, size_t bytes,
                                   const void *blocks_out[]);
+
+/* ---- windows (hier_window.c) ---- */
+
+struct tt_hier_window {
+    const tutti_window *window;
+    struct tt_net_region *lent; /* NULL: the network could not register it */
+    struct tt_hier_window *next;
+};
+tutti_result tt_hier_window_register(struct tt_engine *e, void *ptr, size_t bytes,
+                                     tutti_window **window_out);
+tutti_result tt_hier_window_deregister(struct tt_engine *e, tutti_window *window);
+void tt_hier_windows_free(struct tt_engine *e); /* when the wire is gone */
 
 /* ---- collectives ---- */
 

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "coll/wire_parts.h"
 
 #define SMALLEST_RING (UINT64_C(8) << 10)
@@ -127,6 +128,20 @@ void tt_wire_destroy(struct tt_wire *w)
     free(w->unpacked);
     free(w->notice);
     free(w);
+}
+
+void tt_wire_lend(struct tt_wire *w, void *base, uint64_t bytes, struct tt_net_region **lent_out)
+{
+    *lent_out = NULL;
+    if (tt_net_lend(w->net, base, bytes, lent_out) != TUTTI_OK)
+        TT_LOG(TUTTI_LOG_INFO, w->rank, w->n_ranks,
+               "a window is not registered with the network: %s", tt_error_text());
+}
+
+void tt_wire_take_back(struct tt_net_region *lent)
+{
+    if (lent)
+        tt_net_hide(lent);
 }
 
 void tt_wire_start(struct tt_wire *w, struct tt_message *messages, size_t n)

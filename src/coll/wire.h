@@ -73,6 +73,12 @@ void tt_wire_on_turn(struct tt_wire *w, int (*turn)(void *context), void *contex
 /* Let messages advance, from waits for something else. 1 if something moved, or a failure. */
 int tt_wire_poll(struct tt_wire *w);
 
+/* Memory that messages will often be sent from, until it is taken back: the network registers it once. NULL in
+ * *lent_out where it cannot; messages are sent all the same. */
+struct tt_net_region;
+void tt_wire_lend(struct tt_wire *w, void *base, uint64_t bytes, struct tt_net_region **lent_out);
+void tt_wire_take_back(struct tt_net_region *lent); /* NULL is fine */
+
 /* The rank that the last failure was about, or -1. */
 int tt_wire_culprit(const struct tt_wire *w);
 

@@ -62,6 +62,10 @@ enum tt_net_gpu_way {
     TT_NET_GPU_DMABUF = 2,  /* memory that the driver of the GPU exports as a dma-buf */
 };
 unsigned tt_net_gpu_ways(const struct tt_net *net);
+/* Not collective: memory of this rank that it will often put from, registered once. Nobody puts into it, and
+ * tt_net_hide() ends it: what is put from it has then been sent. */
+tutti_result tt_net_lend(struct tt_net *net, void *base, uint64_t bytes,
+                         struct tt_net_region **region_out);
 /* Not collective: the others must have stopped to put into this rank's part. What this rank has posted is
  * delivered first (up to five seconds; what is still under way from this memory then fails the net). After
  * a failure nothing is waited for, and nothing that comes later is let in. */

@@ -87,6 +87,7 @@ struct tt_net_region {
     unsigned char *base;
     uint64_t bytes;
     struct tt_provider_memory *memory; /* NULL: this rank offers nothing */
+    int is_lent;                       /* it is a source only: the others know nothing of it */
     tt_net_take_fn take;               /* NULL: everything is stored */
     void *take_context;
     struct tt_net_region *next;

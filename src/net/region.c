@@ -124,6 +124,31 @@ tutti_result tt_net_expose_gpu(struct tt_net *net, const struct tt_exchange *exc
     return expose_region(net, exchange, base, bytes, 1, region_out);
 }
 
+tutti_result tt_net_lend(struct tt_net *net, void *base, uint64_t bytes,
+                         struct tt_net_region **region_out)
+{
+    struct tt_net_region *region =
+        calloc(1, sizeof(*region) + (size_t)net->n_ranks * sizeof(region->parts[0]));
+    tutti_result result = tt_net_check(net);
+
+    if (!region)
+        return TT_FAIL(TUTTI_E_MEMORY, "no memory for a region");
+    region->net = net;
+    region->base = base;
+    region->bytes = bytes;
+    region->is_lent = 1;
+    if (result == TUTTI_OK)
+        result = net->ops->expose(net->provider, base, bytes, 0, &region->memory);
+    if (result != TUTTI_OK) {
+        free(region);
+        return result;
+    }
+    region->next = net->regions;
+    net->regions = region;
+    *region_out = region;
+    return TUTTI_OK;
+}
+
 unsigned tt_net_gpu_ways(const struct tt_net *net)
 {
     return net->limits.gpu_ways;
@@ -166,8 +191,11 @@ void tt_net_hide(struct tt_net_region *region)
     const uint64_t end = tt_now_ns() + HIDE_NS;
 
     /* All of it, while there is memory for what comes in meanwhile: tt_net_destroy() has nothing left. */
-    for (int i = 0; i < net->n_used; i++)
+    for (int i = 0; i < net->n_used && !region->is_lent; i++)
         tt_net_flush(net->used[i], end);
+    while (region->is_lent && is_used(net, region) && tt_net_progress(net) == TUTTI_OK &&
+           tt_now_ns() < end)
+        ;
     if (is_used(net, region)) /* or has failed before */
         tt_net_fail(net, -1, TUTTI_E_TIMEOUT,
                     "memory was taken back while puts from it or to its region were under way");

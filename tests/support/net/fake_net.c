@@ -187,6 +187,16 @@ tutti_result tt_net_expose_gpu(struct tt_net *net, const struct tt_exchange *exc
     return TUTTI_OK;
 }
 
+tutti_result tt_net_lend(struct tt_net *net, void *base, uint64_t bytes,
+                         struct tt_net_region **region_out)
+{
+    (void)net;
+    (void)base;
+    (void)bytes;
+    *region_out = NULL; /* it needs no registration */
+    return TUTTI_OK;
+}
+
 unsigned tt_net_gpu_ways(const struct tt_net *net)
 {
     const char *way = getenv("T_NET_GPU");
