@@ -4,10 +4,12 @@
  * on hosts in host memory: in windows and not, in place and not, at any alignment. */
 #include "support/cases.h"
 #include "support/hosts.h"
+#include "support/proc.h"
 
 enum { SCRATCH = 1 << 20, LONG = 60001 };
 
-static const char *const layouts[] = {"01", "0011", "0111", "0101", "10020", "00001111"};
+static const char *const layouts[] = {"01", "0011", "0111", "0101", "10020"};
+static const char *const large_layout = "00001111"; /* takes a simulation long */
 
 static void open_stage(struct t_stage *s, struct t_rank *t, struct t_device *device, size_t most)
 {
@@ -84,6 +86,8 @@ static void every_collective_dtype_and_operation(void **state)
     (void)state;
     for (size_t i = 0; i < T_LEN(layouts); i++)
         run(every_call, layouts[i]);
+    if (t_times(!t_is_simulated(), 1))
+        run(every_call, large_layout);
 }
 
 static void longer_than_the_stage(void **state)
@@ -92,7 +96,8 @@ static void longer_than_the_stage(void **state)
     run(long_calls, "01");
     run(long_calls, "0110");
     run(long_calls, "10020");
-    run(long_calls, "00001111");
+    if (t_times(!t_is_simulated(), 1))
+        run(long_calls, large_layout);
 }
 
 /* A sum that goes in several pieces at the same time, called and replayed. */
@@ -253,6 +258,30 @@ static void parts_take_the_engine_that_fits(void **state)
     run(splits, "0011");
 }
 
+/* It naps when it has carried out what there was. */
+static void idle(struct t_rank *t)
+{
+    struct t_device device;
+    struct t_stage s;
+    struct t_case c;
+    double percent;
+
+    open_stage(&s, t, &device, T_CASE_MOST);
+    c = t_case_of_some_count(1, t->n_ranks);
+    c.coll = T_all_reduce;
+    t_case_run(&s, &c);
+    t_meet(t);
+    percent = t_idle_percent();
+    T_CHECK(percent < 2.0 * t_scale(), "an idle proxy takes %.2f %% of a core", percent);
+    close_stage(&s, t, &device);
+}
+
+static void idle_proxies_take_under_2_percent(void **state)
+{
+    (void)state;
+    run(idle, "01");
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -263,6 +292,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(flat_gives_the_bits_of_one_host),
         cmocka_unit_test(forced_algorithms_are_taken),
         cmocka_unit_test(parts_take_the_engine_that_fits),
+        cmocka_unit_test(idle_proxies_take_under_2_percent),
     };
 
     t_arguments(argc, argv);

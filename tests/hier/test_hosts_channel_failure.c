@@ -5,7 +5,6 @@
 
 #include <pthread.h>
 #include <signal.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "support/hosts.h"
@@ -285,31 +284,17 @@ static void an_abort_ends_waits_on_all_ranks(void **state)
 
 /* ---- nothing is left, nothing is burnt ---- */
 
-static uint64_t cpu_us(void)
-{
-    struct rusage u;
-
-    T_SYS(getrusage(RUSAGE_SELF, &u));
-    return (uint64_t)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000 +
-           (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
-}
-
 static void idle_body(struct t_rank *t)
 {
     const tutti_channel_config config = {.size = sizeof(config), .n_proxies = 1};
     tutti_channel_set *set;
-    uint64_t used, from;
     double percent;
     void *memory;
 
     T_OK(tutti_mem_alloc(t->comm, BYTES, &memory));
     T_OK(tutti_channel_set_create(t->comm, memory, BYTES, &config, &set));
     t_meet(t);
-    t_sleep_us(300000);
-    from = t_now_ns();
-    used = cpu_us();
-    t_sleep_us(1000000);
-    percent = (double)(cpu_us() - used) * 1e5 / (double)(t_now_ns() - from);
+    percent = t_idle_percent();
     T_CHECK(percent < 2.0 * t_scale(), "an idle proxy takes %.2f %% of a core", percent);
     T_OK(tutti_channel_set_destroy(set));
     T_OK(tutti_mem_free(t->comm, memory));

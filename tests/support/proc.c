@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 static size_t count_entries(const char *path)
@@ -127,4 +128,24 @@ void t_check_holdings(const struct t_holdings *before, size_t map_slack, const c
 #else
     (void)map_slack;
 #endif
+}
+
+static uint64_t cpu_us(void)
+{
+    struct rusage u;
+
+    T_SYS(getrusage(RUSAGE_SELF, &u));
+    return (uint64_t)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000 +
+           (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+}
+
+double t_idle_percent(void)
+{
+    uint64_t used, from;
+
+    t_sleep_us(300000); /* what was busy a moment ago looks for more work for a while */
+    from = t_now_ns();
+    used = cpu_us();
+    t_sleep_us(1000000);
+    return (double)(cpu_us() - used) * 1e5 / (double)(t_now_ns() - from);
 }

@@ -18,6 +18,9 @@ size_t t_count_sockets(void); /* lines of /proc/net/unix that this process can s
 /* A line of /proc/self/smaps_rollup or /proc/self/status ("Pss:", "VmRSS:"), in KiB. */
 size_t t_memory_kib(const char *file, const char *name);
 
+/* How much of a core this process takes while its caller sleeps: percent, over a second. */
+double t_idle_percent(void);
+
 /* Free memory of the machine in MiB. */
 size_t t_available_mib(void);
 
