@@ -91,12 +91,11 @@ static void replays(struct t_rank *t)
 
 static void run_replays(const int ranks[])
 {
-    for (; *ranks != 0; ranks++) {
-        struct t_job job = t_cuda_job(*ranks, replays);
+    for (const int *n = t_wanted_ranks(ranks); *n != 0; n++) {
+        struct t_job job = t_cuda_job(*n, replays);
 
         job.limit_s = 900;
-        if (t_is_wanted(*ranks))
-            t_run(&job);
+        t_run(&job);
     }
 }
 
@@ -124,7 +123,7 @@ static void also_in_bad_weather(void **state)
 
 enum fault { ABOVE, BELOW_ZERO, DIFFERENT, MISSING };
 
-/* What rank 1 of 3 does wrong. */
+/* What rank 1 does wrong. */
 static const struct {
     enum t_coll coll;
     const char *algorithm;
@@ -145,14 +144,20 @@ static const struct {
     {T_all_to_allv_device, "two_shot", T_ORDINARY, MISSING},
     {T_reduce_scatterv_device, NULL, T_ORDINARY, MISSING},
 };
-enum { AT_FAULT = 1, HUGE_COUNT = 1 << 30, ELEMENTS = 4096, BOUND = 1000, GAP = 64 };
+enum {
+    AT_FAULT = 1,
+    HUGE_COUNT = 1 << 30,
+    MOST_RANKS = 8,
+    BOUND = 1000,
+    ELEMENTS = MOST_RANKS * BOUND + 500
+};
 
-static uint64_t given_count(size_t i, int rank, int to)
+static uint64_t given_count(size_t i, int rank, int to, int n)
 {
     if (rank != AT_FAULT)
         return 500;
     switch (faults[i].fault) {
-    case ABOVE: return to == 2 || faults[i].coll != T_all_to_allv_device ? HUGE_COUNT : 500;
+    case ABOVE: return to == n - 1 || faults[i].coll != T_all_to_allv_device ? HUGE_COUNT : 500;
     case BELOW_ZERO: return UINT64_MAX;
     case DIFFERENT: return to == 0 ? 501 : 500;
     default: return 500;
@@ -207,7 +212,7 @@ static void check_memory(struct t_device *device, size_t i, const int32_t *recv,
                          const uint64_t *words, int n)
 {
     static _Thread_local int32_t seen[ELEMENTS];
-    uint64_t received[8];
+    uint64_t received[MOST_RANKS];
 
     t_device_pull(device, seen, recv, sizeof(seen));
     t_device_pull(device, received, words + n, (size_t)n * sizeof(*received));
@@ -224,7 +229,7 @@ static void one_fault(struct t_rank *t, size_t i, struct t_device *device)
     static _Thread_local int32_t fill[ELEMENTS];
     const int n = t->n_ranks;
     tutti_comm_config config = t_cuda_config(t);
-    uint64_t given[16] = {0}, *words, began;
+    uint64_t given[2 * MOST_RANKS] = {0}, *words, began;
     tutti_window *window = NULL;
     tutti_comm *comm;
     void *send, *recv;
@@ -240,7 +245,7 @@ static void one_fault(struct t_rank *t, size_t i, struct t_device *device)
     words = t_device_alloc(sizeof(given));
     memset(fill, 0x5a, sizeof(fill));
     for (int r = 0; r < n; r++) {
-        given[r] = given_count(i, t->rank, r);
+        given[r] = given_count(i, t->rank, r, n);
         given[n + r] = 77;
     }
     t_device_push(device, recv, fill, sizeof(fill));
@@ -267,6 +272,8 @@ static void all_faults(struct t_rank *t)
     struct t_device device;
     struct t_stage s;
 
+    if (t->n_ranks > MOST_RANKS)
+        t_skip("there is memory for %d ranks", MOST_RANKS);
     t_device_open(&device, t);
     for (size_t i = 0; i < T_LEN(faults); i++)
         one_fault(t, i, &device);

@@ -9,13 +9,24 @@
 
 #include "support/cases.h"
 
-enum { COUNT = 1000, LONG = 30000, BYTES = 1 << 20, SCRATCH = 1 << 20, DEAD = 2, SURVIVORS = 2 };
+enum { COUNT = 1000, LONG = 30000, BYTES = 1 << 20, SCRATCH = 1 << 20 };
 
 /* What survivors and the dead share: t_meet() would wait for all. */
 struct shared {
     atomic_uint arrived;
     _Atomic uint64_t died_ns;
 };
+
+/* The last one dies. */
+static int n_survivors(const struct t_rank *t)
+{
+    return t->n_ranks - 1;
+}
+
+static int is_dead(const struct t_rank *t)
+{
+    return t->rank == n_survivors(t);
+}
 
 static struct shared *shared_of(struct t_rank *t)
 {
@@ -24,9 +35,10 @@ static struct shared *shared_of(struct t_rank *t)
 
 static void survivors_meet(struct t_rank *t)
 {
+    const unsigned n = (unsigned)n_survivors(t);
     const unsigned ticket = atomic_fetch_add(&shared_of(t)->arrived, 1);
 
-    while (atomic_load(&shared_of(t)->arrived) < (ticket / SURVIVORS + 1) * SURVIVORS)
+    while (atomic_load(&shared_of(t)->arrived) < (ticket / n + 1) * n)
         t_sleep_us(100);
 }
 
@@ -58,23 +70,32 @@ static tutti_result sum(tutti_comm *comm, const struct t_device *device, void *p
     return tutti_all_reduce(comm, p, p, count, TUTTI_DTYPE_F32, TUTTI_OP_SUM, device->stream);
 }
 
-static void check_named(tutti_comm *comm, const struct t_device *device, void *p, const char *what)
+static void check_blamed(const struct t_rank *t)
+{
+    char who[32];
+
+    snprintf(who, sizeof(who), "rank %d ", n_survivors(t));
+    T_CONTAINS(tutti_last_error(), who);
+}
+
+static void check_named(struct t_rank *t, tutti_comm *comm, const struct t_device *device, void *p,
+                        const char *what)
 {
     tutti_comm_state state = TUTTI_COMM_STATE_INIT;
 
     for (int i = 0; i < 2; i++) { /* and it stays so */
         T_OK(tutti_comm_status(comm, &state));
-        T_CHECK(state.result == TUTTI_E_PEER && state.peer == DEAD, "%s, rank %d: %s",
+        T_CHECK(state.result == TUTTI_E_PEER && state.peer == n_survivors(t), "%s, rank %d: %s",
                 tutti_result_name(state.result), state.peer, state.text);
         T_CONTAINS(state.text, what);
         T_IS(TUTTI_E_PEER, sum(comm, device, p, COUNT));
-        T_CONTAINS(tutti_last_error(), "rank 2");
+        check_blamed(t);
         T_CONTAINS(tutti_last_error(), what);
     }
 }
 
 /* A communicator works: all of its ranks call this. */
-static void check_good(tutti_comm *comm, const struct t_device *device)
+static void check_good(struct t_rank *t, tutti_comm *comm, const struct t_device *device)
 {
     float *p = t_device_alloc(sizeof(*p)), x = 1;
 
@@ -82,7 +103,7 @@ static void check_good(tutti_comm *comm, const struct t_device *device)
     T_OK(sum(comm, device, p, 1));
     t_device_pull(device, &x, p, sizeof(x));
     t_device_sync(device);
-    T_CHECK(x == SURVIVORS, "the sum is %g", (double)x);
+    T_CHECK(x == (float)n_survivors(t), "the sum is %g", (double)x);
     t_device_free(p);
 }
 
@@ -93,12 +114,12 @@ static void check_new_one(struct t_rank *t, const struct t_device *device)
     tutti_comm *comm;
 
     config.rank = t->rank;
-    config.n_ranks = SURVIVORS;
+    config.n_ranks = n_survivors(t);
     config.scratch_bytes = SCRATCH;
     t_share_id(t, 0, 77, &id);
     config.id = &id;
     T_OK(tutti_comm_create(&config, &comm));
-    check_good(comm, device);
+    check_good(t, comm, device);
     survivors_meet(t);
     tutti_comm_destroy(comm);
 }
@@ -151,7 +172,7 @@ static void survive_polled(struct t_rank *t, struct t_device *device, tutti_comm
     pthread_join(thread, NULL); /* rank 1 does not ask: rank 0 ends its kernel */
     T_CHECK(ms_since_death(t) < 1000 * t_scale(), "the kernel ended after %llu ms",
             (unsigned long long)ms_since_death(t));
-    check_named(comm, device, p, "died");
+    check_named(t, comm, device, p, "died");
 }
 
 static void polled(struct t_rank *t)
@@ -168,18 +189,18 @@ static void polled(struct t_rank *t)
     n_files = count_files();
     n_objects = t_device_n_objects();
     T_OK(t_comm_create(t, 2, &config, &comm));
-    T_OK(tutti_comm_split(comm, t->rank < SURVIVORS ? 0 : -1, 0, &pair));
+    T_OK(tutti_comm_split(comm, !is_dead(t) ? 0 : -1, 0, &pair));
     p = t_device_alloc(BYTES);
     T_OK(sum(comm, &device, p, COUNT));
     t_device_sync(&device);
     t_meet(t);
-    if (t->rank == DEAD)
+    if (is_dead(t))
         die(t);
     survive_polled(t, &device, comm, p);
-    check_good(pair, &device);
+    check_good(t, pair, &device);
     survivors_meet(t);
     tutti_comm_destroy(comm);
-    check_good(pair, &device);
+    check_good(t, pair, &device);
     check_new_one(t, &device);
     survivors_meet(t);
     tutti_comm_destroy(pair);
@@ -216,7 +237,7 @@ static void end_by_deadline(struct t_rank *t, tutti_comm *comm, const struct t_d
     took_ms = (t_now_ns() - begin) / 1000000;
     T_CHECK(took_ms < (TIMEOUT_MS + 1500) * t_scale(), "gave up after %llu ms",
             (unsigned long long)took_ms);
-    check_named(comm, device, p, what);
+    check_named(t, comm, device, p, what);
     survivors_meet(t);
 }
 
@@ -243,7 +264,7 @@ static void at_deadline(struct t_rank *t)
         t_device_sync(&device);
     }
     t_meet(t);
-    if (t->rank == DEAD)
+    if (is_dead(t))
         die(t);
     for (size_t i = 0; i < T_LEN(ways); i++)
         end_by_deadline(t, comm[i], &device, p, ways[i].count, "died");
@@ -270,12 +291,13 @@ static void leaver(struct t_rank *t)
     T_OK(sum(comm, &device, p, COUNT));
     t_device_sync(&device);
     t_meet(t);
-    if (t->rank == DEAD)
+    if (is_dead(t))
         tutti_comm_destroy(comm);
     t_meet(t);
-    if (t->rank != DEAD) {
+    if (!is_dead(t)) {
         T_OK(tutti_comm_status(comm, &state));
-        T_CHECK(state.result == TUTTI_OK, "failed because rank %d has left: %s", DEAD, state.text);
+        T_CHECK(state.result == TUTTI_OK, "failed because rank %d has left: %s", n_survivors(t),
+                state.text);
         end_by_deadline(t, comm, &device, p, COUNT, "has destroyed its communicator");
         tutti_comm_destroy(comm);
     }
@@ -299,18 +321,18 @@ static void late(struct t_rank *t)
     T_OK(t_comm_create(t, 2, &config, &comm));
     p = t_device_alloc(BYTES);
     t_meet(t);
-    if (t->rank != DEAD) {
+    if (!is_dead(t)) {
         T_OK(sum(comm, &device, p, COUNT));
         t_device_sync(&device);
         T_IS(TUTTI_E_TIMEOUT, sum(comm, &device, p, COUNT));
     }
     t_meet(t);
-    if (t->rank == DEAD)
+    if (is_dead(t))
         tutti_comm_destroy(comm);
     t_meet(t);
-    if (t->rank != DEAD) {
+    if (!is_dead(t)) {
         T_OK(tutti_comm_status(comm, &state));
-        T_CHECK(state.result == TUTTI_E_TIMEOUT && state.peer == DEAD, "%s, rank %d: %s",
+        T_CHECK(state.result == TUTTI_E_TIMEOUT && state.peer == n_survivors(t), "%s, rank %d: %s",
                 tutti_result_name(state.result), state.peer, state.text);
         tutti_comm_destroy(comm);
     }
@@ -335,12 +357,12 @@ static void registering(struct t_rank *t)
     T_OK(t_comm_create(t, 2, &config, &comm));
     T_OK(tutti_mem_alloc(comm, BYTES, &p));
     t_meet(t);
-    if (t->rank == DEAD)
+    if (is_dead(t))
         die(t);
     T_IS(TUTTI_E_PEER, tutti_window_register(comm, p, BYTES, &window));
-    T_CONTAINS(tutti_last_error(), "rank 2");
+    check_blamed(t);
     T_IS(TUTTI_E_PEER, sum(comm, &device, p, COUNT)); /* needs no status */
-    check_named(comm, &device, p, "died");
+    check_named(t, comm, &device, p, "died");
     T_CHECK(ms_since_death(t) < 1000 * t_scale(), "it took %llu ms",
             (unsigned long long)ms_since_death(t));
     tutti_comm_destroy(comm);
@@ -348,28 +370,31 @@ static void registering(struct t_rank *t)
     t_device_close(&device);
 }
 
-static void run(void (*body)(struct t_rank *), uint64_t dies)
+static void run(void (*body)(struct t_rank *), int dies)
 {
-    struct t_job job = t_cuda_job(SURVIVORS + 1, body);
+    static const int ranks[] = {3, 0};
 
-    if (job.threads && dies != 0)
-        t_skip("ranks are threads here");
-    job.config.scratch_bytes = SCRATCH;
-    job.dies = dies;
-    if (t_is_wanted(SURVIVORS + 1))
+    for (const int *n = t_wanted_ranks(ranks); *n != 0; n++) {
+        struct t_job job = t_cuda_job(*n, body);
+
+        if (job.threads && dies)
+            t_skip("ranks are threads here");
+        job.config.scratch_bytes = SCRATCH;
+        job.dies = dies ? UINT64_C(1) << (*n - 1) : 0;
         t_run(&job);
+    }
 }
 
 static void who_asks_is_told(void **state)
 {
     (void)state;
-    run(polled, 1 << DEAD);
+    run(polled, 1);
 }
 
 static void the_deadline_tells_too(void **state)
 {
     (void)state;
-    run(at_deadline, 1 << DEAD);
+    run(at_deadline, 1);
 }
 
 static void who_has_left_is_named(void **state)
@@ -387,7 +412,7 @@ static void who_was_late_stays_late(void **state)
 static void registration_tells(void **state)
 {
     (void)state;
-    run(registering, 1 << DEAD);
+    run(registering, 1);
 }
 
 int main(int argc, char **argv)

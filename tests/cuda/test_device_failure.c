@@ -201,15 +201,19 @@ static void killed(struct t_rank *t)
 
 static void a_rank_that_dies_is_survived(void **state)
 {
-    struct t_job job = t_cuda_job(3, killed);
+    static const int ranks[] = {3, 0};
 
     (void)state;
-    if (job.threads)
-        t_skip("ranks are threads here");
-    job.config.timeout_ms = 1000;
-    job.config.scratch_bytes = SCRATCH;
-    job.dies = 1 << 2;
-    t_run(&job);
+    for (const int *n = t_wanted_ranks(ranks); *n != 0; n++) {
+        struct t_job job = t_cuda_job(*n, killed);
+
+        if (job.threads)
+            t_skip("ranks are threads here");
+        job.config.timeout_ms = 1000;
+        job.config.scratch_bytes = SCRATCH;
+        job.dies = UINT64_C(1) << (*n - 1);
+        t_run(&job);
+    }
 }
 
 /* --- arguments --- */

@@ -193,12 +193,11 @@ static void run(void (*body)(struct t_rank *), const char *seed)
 
     if (seed != NULL)
         setenv("T_SIM_SEED", seed, 1);
-    for (size_t i = 0; ranks[i] != 0; i++) {
-        struct t_job job = t_cuda_job(ranks[i], body);
+    for (const int *n = t_wanted_ranks(ranks); *n != 0; n++) {
+        struct t_job job = t_cuda_job(*n, body);
 
         job.config.scratch_bytes = SCRATCH;
-        if (t_is_wanted(ranks[i]))
-            t_run(&job);
+        t_run(&job);
     }
     unsetenv("T_SIM_SEED");
 }

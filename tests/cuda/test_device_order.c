@@ -90,18 +90,17 @@ static struct t_job job_of(int n_ranks, struct plan *plan)
 
 static void run_seed(unsigned seed, unsigned n_calls, const char *algorithm)
 {
-    static const int ranks[] = {2, 3, 4, 8};
+    static const int ranks[] = {2, 3, 4, 8, 0};
     struct plan plan = {.n_calls = n_calls, .algorithm = algorithm};
     char number[16];
 
     snprintf(number, sizeof(number), "%u", seed);
     setenv("T_SIM_SEED", number, 1);
-    for (size_t i = 0; i < T_LEN(ranks); i++) {
-        struct t_job job = job_of(ranks[i], &plan);
+    for (const int *n = t_wanted_ranks(ranks); *n != 0; n++) {
+        struct t_job job = job_of(*n, &plan);
 
         job.limit_s = 600;
-        if (t_is_wanted(ranks[i]))
-            t_run(&job);
+        t_run(&job);
     }
     unsetenv("T_SIM_SEED");
 }

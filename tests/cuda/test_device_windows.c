@@ -160,13 +160,12 @@ static void run(void (*body)(struct t_rank *), int threads)
 {
     static const int ranks[] = {2, 3, 0};
 
-    for (size_t i = 0; ranks[i] != 0; i++) {
-        struct t_job job = t_cuda_job(ranks[i], body);
+    for (const int *n = t_wanted_ranks(ranks); *n != 0; n++) {
+        struct t_job job = t_cuda_job(*n, body);
 
         job.config.scratch_bytes = SCRATCH;
         job.threads |= threads;
-        if (t_is_wanted(ranks[i]))
-            t_run(&job);
+        t_run(&job);
     }
 }
 

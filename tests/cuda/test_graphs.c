@@ -109,19 +109,18 @@ static void replays(struct t_rank *t)
 
 static void run(const char *epoch, const char *seed)
 {
-    static const int ranks[] = {2, 3, 8};
+    static const int ranks[] = {2, 3, 8, 0};
 
     if (epoch != NULL)
         setenv("TUTTI_CUDA_EPOCH", epoch, 1);
     if (seed != NULL)
         setenv("T_SIM_SEED", seed, 1);
-    for (size_t i = 0; i < T_LEN(ranks); i++) {
-        struct t_job job = t_cuda_job(ranks[i], replays);
+    for (const int *n = t_wanted_ranks(ranks); *n != 0; n++) {
+        struct t_job job = t_cuda_job(*n, replays);
 
         job.config.scratch_bytes = SCRATCH;
         job.limit_s = 600;
-        if (t_is_wanted(ranks[i]))
-            t_run(&job);
+        t_run(&job);
     }
     unsetenv("TUTTI_CUDA_EPOCH");
     unsetenv("T_SIM_SEED");

@@ -529,12 +529,15 @@ static void absent(struct t_rank *t)
 
 static void run(int n_ranks, void (*body)(struct t_rank *), int threads)
 {
-    struct t_job job = t_cuda_job(n_ranks, body);
+    const int list[] = {n_ranks, 0};
 
-    job.config.scratch_bytes = SCRATCH;
-    job.threads |= threads;
-    if (t_is_wanted(n_ranks))
+    for (const int *n = t_wanted_ranks(list); *n != 0; n++) {
+        struct t_job job = t_cuda_job(*n, body);
+
+        job.config.scratch_bytes = SCRATCH;
+        job.threads |= threads;
         t_run(&job);
+    }
 }
 
 static void what_is_popped_is_registered(void **state)

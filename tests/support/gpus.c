@@ -145,30 +145,62 @@ tutti_comm_config t_cuda_config(const struct t_rank *t)
     return config;
 }
 
-int t_is_wanted(int n_ranks)
+/* What T_RANKS says, up to a 0; NULL if nothing. */
+static const int *asked_for(void)
 {
-    const char *list = getenv("T_RANKS");
+    static int numbers[16];
+    const char *text = getenv("T_RANKS");
     char *end;
+    size_t n = 0;
 
-    if (list == NULL || *list == 0)
-        return 1;
-    for (; *list != 0; list = *end == ',' ? end + 1 : end) {
-        if (strtol(list, &end, 10) == n_ranks)
-            return 1;
-        if (end == list)
+    if (text == NULL || *text == 0)
+        return NULL;
+    for (; n + 1 < T_LEN(numbers); text = end + 1) {
+        const long number = strtol(text, &end, 10);
+
+        T_CHECK(end != text && number > 0 && number <= T_MAX_RANKS && (*end == 0 || *end == ','),
+                "T_RANKS=%s is no list of numbers", getenv("T_RANKS"));
+        numbers[n++] = (int)number;
+        if (*end == 0)
             break;
     }
-    return 0;
+    numbers[n] = 0;
+    return numbers;
+}
+
+int t_is_wanted(int n_ranks)
+{
+    const int *asked = asked_for();
+
+    while (asked != NULL && *asked != 0 && *asked != n_ranks)
+        asked++;
+    return asked == NULL || *asked != 0;
+}
+
+const int *t_wanted_ranks(const int list[])
+{
+    static int wanted[16];
+    const int *asked = asked_for();
+    size_t n = 0;
+
+    if (asked == NULL)
+        return list;
+    for (; *asked != 0; asked++)
+        if (*asked > 1 || list[0] == 1)
+            wanted[n++] = *asked;
+    wanted[n] = 0;
+    if (n == 0)
+        t_skip("one rank is not enough: T_RANKS=%s", getenv("T_RANKS"));
+    return wanted;
 }
 
 void t_cuda_ranks(const int list[], void (*body)(struct t_rank *t))
 {
-    for (; *list != 0; list++)
-        if (t_is_wanted(*list)) {
-            const struct t_job job = t_cuda_job(*list, body);
+    for (const int *n = t_wanted_ranks(list); *n != 0; n++) {
+        const struct t_job job = t_cuda_job(*n, body);
 
-            t_run(&job);
-        }
+        t_run(&job);
+    }
 }
 
 /* --- devices and memory --- */

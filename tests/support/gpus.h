@@ -3,7 +3,7 @@
  * simulated one of tests/support/sim) or the real libcuda. Rank r uses GPU r modulo their number.
  *
  *   T_GPU_RANKS=threads   ranks are threads of one process: so that several may share one GPU
- *   T_RANKS=2,4           run only with these numbers of ranks
+ *   T_RANKS=2,4           run with these numbers of ranks instead of each test's own
  *   T_GPU_LARGE=1         also counts that are too large for the simulation
  */
 #ifndef TUTTI_TESTS_GPUS_H
@@ -21,13 +21,18 @@ int t_n_devices(void);
 /* A job whose ranks have communicators on GPUs. */
 struct t_job t_cuda_job(int n_ranks, void (*body)(struct t_rank *t));
 
-/* 1 if T_RANKS allows this number of ranks. */
+/* 1 if T_RANKS allows this number of ranks: for what cannot run with another. */
 int t_is_wanted(int n_ranks);
 
 /* A config with nothing but the device set. */
 tutti_comm_config t_cuda_config(const struct t_rank *t);
 
-/* Run such a job for every number of ranks in `list`, which ends with 0, that T_RANKS allows. */
+/* The numbers of ranks to run with, up to a 0: those of T_RANKS, but 1 only if
+ * `list` begins with it; where that is not set, those of `list`. The test is skipped if there are none.
+ * Valid until the next call. */
+const int *t_wanted_ranks(const int list[]);
+
+/* Run such a job for every one of t_wanted_ranks(). */
 void t_cuda_ranks(const int list[], void (*body)(struct t_rank *t));
 
 /* This thread's GPU: its context is current, and a stream of its own. */
