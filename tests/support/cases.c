@@ -104,31 +104,33 @@ void t_stage_close(struct t_stage *s)
 
 /* --- where the buffers of this rank are --- */
 
+/* On a GPU what is registered must be so on all ranks, at the same offset; what is not may be anywhere. */
 static int in_window(const struct t_stage *s, const struct t_case *c, int side)
 {
-    if (c->windows == T_ORDINARY || s->memory[1][0].base == NULL)
+    if (c->windows == T_ORDINARY || s->memory[1][0].base == NULL ||
+        (s->device != NULL && c->windows == T_SKEWED))
         return 0;
     if (c->windows != T_MIXED)
         return 1;
     return (int)(t_hash(c->seed + 77 + (uint64_t)side, s->device ? 0 : (uint64_t)s->rank) & 1);
 }
 
-/* On a GPU what is registered must be so on all ranks, at the same offset. */
-static enum t_place place_on_device(const struct t_case *c)
+/* The same offset on all ranks. */
+static enum t_place place_in_window_on_device(const struct t_case *c)
 {
     const int is_even = c->coll == T_all_reduce || c->coll == T_reduce || c->coll == T_broadcast ||
                         c->coll == T_all_gather || c->coll == T_all_to_all ||
                         c->coll == T_reduce_scatter || t_is_counted(c->coll);
 
-    return c->place == T_AT_END && !is_even && c->windows != T_ORDINARY ? T_ODD : c->place;
+    return c->place == T_AT_END && !is_even ? T_ODD : c->place;
 }
 
 static enum t_place place_of(const struct t_stage *s, const struct t_case *c, int side)
 {
     const uint64_t shift = t_hash(c->seed + 5 + (uint64_t)side, (uint64_t)s->rank);
 
-    if (s->device != NULL)
-        return place_on_device(c);
+    if (s->device != NULL && in_window(s, c, side))
+        return place_in_window_on_device(c);
     if (c->windows == T_REGISTERED || c->windows == T_ORDINARY)
         return c->place;
     return (enum t_place)(shift % T_N_PLACES);
@@ -438,7 +440,7 @@ const char *t_case_text(const struct t_case *c)
 {
     static const char *const places[] = {"at start", "at end", "aligned", "odd"};
     static const char *const windows[] = {"ordinary", "registered", "skewed", "mixed"};
-    static const char *const inputs[] = {"small", "near", "bits"};
+    static const char *const inputs[] = {"small", "near", "bits", "ones"};
     static _Thread_local char text[256];
 
     snprintf(text, sizeof(text),

@@ -54,7 +54,7 @@ static inline int t_is_counted(enum t_coll coll)
 enum t_windows {
     T_ORDINARY,   /* none */
     T_REGISTERED, /* all, at the same offset on all ranks */
-    T_SKEWED,     /* all, each at an offset of its own */
+    T_SKEWED,     /* all, each at an offset of its own; on a GPU none, likewise */
     T_MIXED,      /* each rank and each side as it falls */
 };
 
