@@ -71,6 +71,21 @@ static void bits(unsigned char *element, tutti_dtype dtype, uint64_t h)
     memcpy(element, &x, tutti_dtype_bytes(dtype)); /* the low bytes */
 }
 
+/* Every third 16 bytes are ones; elsewhere they meet what takes their place on the way, and numbers. */
+static void ones(unsigned char *element, tutti_dtype dtype, uint64_t vector, uint64_t h)
+{
+    const size_t bytes = tutti_dtype_bytes(dtype);
+    const uint64_t kind = vector % 3 == 0 ? 0 : h % 4;
+
+    if (kind == 3) {
+        bits(element, dtype, h >> 2);
+        return;
+    }
+    memset(element, 0xff, bytes);
+    if (kind != 0)
+        element[bytes - 1] = kind == 1 ? 0x7f : 0xfe;
+}
+
 static void small(unsigned char *element, tutti_dtype dtype, uint64_t h)
 {
     const int is_unsigned =
@@ -96,7 +111,9 @@ void t_pattern_input(struct t_pattern *p, size_t count, tutti_dtype dtype, enum 
         unsigned char *element = p->bytes + i * p->element;
         const uint64_t h = t_random(&rng);
 
-        if (inputs == T_BITS)
+        if (inputs == T_ONES)
+            ones(element, dtype, t_hash(rng.state - h, i * p->element / 16), h);
+        else if (inputs == T_BITS)
             bits(element, dtype, h);
         else if (inputs == T_NEAR)
             near(element, dtype, h);

@@ -11,6 +11,7 @@
  *   no_release   releases and fences order nothing, and a thread may keep a store back for long
  *   no_acquire   waits for flags do not wait
  *   no_rearm     sentinels are not put back
+ *   ones         what travels in place of all ones goes out as all ones
  *   torn         the data of packets comes later than their flags
  *   no_meet      ranks do not show that they came (sim_launch.c)
  *   one_half     both halves of the sentinel memory are the same (sim_launch.c)
@@ -27,7 +28,7 @@ int tt_sim_breaks(const char *what)
     return breaks != NULL && strcmp(breaks, what) == 0;
 }
 
-enum broken { NO_RELEASE = 1, NO_ACQUIRE = 2, NO_REARM = 4, TORN = 8, KNOWN = 16 };
+enum broken { NO_RELEASE = 1, NO_ACQUIRE = 2, NO_REARM = 4, TORN = 8, ONES = 16, KNOWN = 32 };
 
 static unsigned broken(void)
 {
@@ -40,6 +41,7 @@ static unsigned broken(void)
         known |= tt_sim_breaks("no_acquire") ? NO_ACQUIRE : 0;
         known |= tt_sim_breaks("no_rearm") ? NO_REARM : 0;
         known |= tt_sim_breaks("torn") ? TORN : 0;
+        known |= tt_sim_breaks("ones") ? ONES : 0;
         __atomic_store_n(&bits, known, __ATOMIC_RELAXED);
     }
     return known;
@@ -168,6 +170,20 @@ static void store(const struct tt_sim_store s[], int n)
         q->late = q->at[--q->n];
 }
 
+/* Where memory waits, words that are all ones but for their top bit get that too. */
+static uint64_t with_ones(const void *p, uint64_t value)
+{
+    uint64_t all = value;
+
+    if (__atomic_load_n((const uint64_t *)p, __ATOMIC_RELAXED) != UINT64_MAX)
+        return value;
+
+    for (int shift = 0; shift < 64; shift += 32)
+        if ((value >> shift & UINT32_MAX) == UINT32_MAX >> 1)
+            all |= (uint64_t)UINT32_MAX << shift;
+    return all;
+}
+
 void tt_sim_store16(void *p, const void *vec)
 {
     struct tt_sim_store halves[2];
@@ -177,6 +193,8 @@ void tt_sim_store16(void *p, const void *vec)
         halves[i].p = (uint64_t *)p + i;
         halves[i].bytes = 8;
         memcpy(&halves[i].value, (const char *)vec + 8 * i, 8);
+        if (broken() & ONES)
+            halves[i].value = with_ones(halves[i].p, halves[i].value);
     }
     if ((broken() & NO_REARM) && (halves[0].value & halves[1].value) == UINT64_MAX)
         return;
