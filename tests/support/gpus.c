@@ -261,6 +261,17 @@ void t_device_sync(const struct t_device *d)
     CU(cuStreamSynchronize(d->stream));
 }
 
+void t_device_copy(const struct t_device *d, void *to, const void *from, size_t bytes)
+{
+    CU(cuMemcpyDtoDAsync_v2((CUdeviceptr)(uintptr_t)to, (CUdeviceptr)(uintptr_t)from, bytes,
+                            d->stream));
+}
+
+void t_device_fill(const struct t_device *d, void *to, int byte, size_t bytes)
+{
+    CU(cuMemsetD8Async((CUdeviceptr)(uintptr_t)to, (unsigned char)byte, bytes, d->stream));
+}
+
 void *t_device_alloc_private(const struct t_device *d, size_t bytes, size_t *bytes_out)
 {
     const CUmemAllocationProp prop = {.type = CU_MEM_ALLOCATION_TYPE_PINNED,

@@ -54,6 +54,10 @@ void t_device_push(const struct t_device *d, void *to, const void *from, size_t 
 void t_device_pull(const struct t_device *d, void *to, const void *from, size_t bytes);
 void t_device_sync(const struct t_device *d);
 
+/* The same between places of the device, and bytes all alike; nothing is waited for. */
+void t_device_copy(const struct t_device *d, void *to, const void *from, size_t bytes);
+void t_device_fill(const struct t_device *d, void *to, int byte, size_t bytes);
+
 /* Driver memory that cannot be exported: no handle type was asked for. */
 void *t_device_alloc_private(const struct t_device *d, size_t bytes, size_t *bytes_out);
 void t_device_free_private(void *p, size_t bytes);

@@ -21,7 +21,7 @@ enum t_inputs {
     T_SMALL, /* small integers: sums are exact in every order, so a wrong one is a lost element */
     T_NEAR,  /* values of like size whose sums round */
     T_BITS,  /* any bits: denormals, infinities, NaNs, -0 */
-    T_ONES,  /* what looks like memory that waits for data: vectors and words of all ones, and what travels
+    T_ONES, /* what looks like memory that waits for data: vectors and words of all ones, and what travels
               * in their place */
 };
 

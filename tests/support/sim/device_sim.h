@@ -52,6 +52,7 @@ void tt_sim_sync(void);
 /* Memory of this block, for one launch, found by key; full of rubbish at first. */
 void *tt_sim_shared(const void *key, size_t bytes);
 
+void tt_sim_grid_wait(void); /* until what comes before the launch on its stream is over */
 uint64_t tt_sim_now_ns(void);
 uint64_t tt_sim_random(void); /* 0 for ever in calm weather: T_SIM_SEED is not set */
 
@@ -129,9 +130,9 @@ TT_FN void tt_sync_block(void)
     tt_sim_sync();
 }
 
-/* Launches follow one another here. */
 TT_FN void tt_grid_wait(void)
 {
+    tt_sim_grid_wait();
 }
 
 TT_FN void tt_seem_to_use(uint64_t value)

@@ -26,6 +26,11 @@ struct tt_sim_pending {
 /* Run a kernel to its end on this OS thread. At most `resident` blocks at a time. */
 void tt_sim_run(tt_sim_kernel kernel, const void *args, int n_blocks, int n_threads, int resident);
 
+/* The same of a launch that begins early: before(context), which may run kernels, when all of its
+ * threads wait. */
+void tt_sim_run_early(tt_sim_kernel kernel, const void *args, int n_blocks, int n_threads,
+                      int resident, void (*before)(void *context), void *context);
+
 struct tt_sim_pending *tt_sim_my_stores(void);
 
 /* Of thread i of this block. */

@@ -3,7 +3,7 @@
  * done. A round in which nobody did more than wait gives the core to other ranks.
  *
  * In bad weather turns are in random order, some are missed, blocks are held back for a while and the
- * whole launch comes late.
+ * whole launch comes late. A launch that begins early runs as far as it can before what it has to wait for does.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -54,7 +54,9 @@ struct machine {
     struct fibre *running;
     tt_sim_kernel kernel;
     const void *args;
-    uint64_t random; /* 0: calm */
+    uint64_t random;               /* 0: calm */
+    void (*before)(void *context); /* what the launch has to wait for; NULL when it is over */
+    void *context;
 };
 
 _Thread_local struct tt_sim_thread *tt_sim_now;
@@ -155,6 +157,12 @@ void tt_sim_pause(void)
         tt_sim_drain_some(&f->stores);
     f->has_paused = 1;
     leave(f);
+}
+
+void tt_sim_grid_wait(void)
+{
+    while (here->before != NULL && !tt_sim_breaks("no_grid_wait"))
+        tt_sim_pause();
 }
 
 static void list(struct machine *m, struct fibre *f)
@@ -343,6 +351,20 @@ static int blocks_over(const struct machine *m, int n_blocks)
     return n;
 }
 
+/* What the launch waits for. It may be a launch itself, on a machine of its own. */
+static void run_before(struct machine *m)
+{
+    void (*const before)(void *context) = m->before;
+
+    here = NULL;
+    before(m->context);
+    if (here != NULL)
+        machine_free(here);
+    here = m;
+    pthread_setspecific(machine_key, m);
+    m->before = NULL;
+}
+
 /* Blocks begin in order, as many at a time as there is room for. */
 static void run_rounds(struct machine *m, int n_blocks, int resident)
 {
@@ -353,6 +375,10 @@ static void run_rounds(struct machine *m, int n_blocks, int resident)
 
         if (round_of(m, room < n_blocks ? room : n_blocks)) {
             idle = 0;
+            continue;
+        }
+        if (m->before != NULL) {
+            run_before(m);
             continue;
         }
         drain_waiting(m);
@@ -381,6 +407,12 @@ static void clean_up(struct machine *m, int n_blocks)
 
 void tt_sim_run(tt_sim_kernel kernel, const void *args, int n_blocks, int n_threads, int resident)
 {
+    tt_sim_run_early(kernel, args, n_blocks, n_threads, resident, NULL, NULL);
+}
+
+void tt_sim_run_early(tt_sim_kernel kernel, const void *args, int n_blocks, int n_threads,
+                      int resident, void (*before)(void *context), void *context)
+{
     struct machine *m = machine_for(n_blocks * n_threads);
     const uint64_t seed = __atomic_load_n(&weather, __ATOMIC_RELAXED);
 
@@ -398,8 +430,12 @@ void tt_sim_run(tt_sim_kernel kernel, const void *args, int n_blocks, int n_thre
         die("no memory for the blocks of a launch");
     m->kernel = kernel;
     m->args = args;
+    m->before = before;
+    m->context = context;
     memset(&m->scheduler, 0, sizeof(m->scheduler));
     set_up(m, n_blocks, n_threads);
     run_rounds(m, n_blocks, resident);
+    if (m->before != NULL) /* nobody ever had to wait */
+        run_before(m);
     clean_up(m, n_blocks);
 }

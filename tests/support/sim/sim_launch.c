@@ -2,6 +2,10 @@
  * The simulated libcuda: streams, launches, copies, events, graphs. What is put on a stream runs to
  * its end before the call returns, unless the stream is being captured: then it is kept, and runs
  * when the graph is launched.
+ *
+ *   T_SIM_LATE_COPIES   copies run when something needs them to be over
+ *   T_SIM_EARLY         so does everything else on a stream of one's own, and a launch that may begin early
+ *                       (programmatic dependent launch) does, before what is late
  */
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +20,7 @@ struct node {
     enum node_kind kind;
     const struct tt_sim_entry *kernel;
     int n_blocks, n_threads;
+    int may_be_early;
     void *args;
     void *to;
     const void *from;
@@ -38,7 +43,7 @@ struct CUstream_st {
     CUstream next_joined; /* of those that have joined this one's capture */
     int has_joined;
     uint64_t n_nodes, n_awaited;         /* of a capture that it has joined */
-    struct node *late_first, *late_last; /* copies that have not run yet: T_SIM_LATE_COPIES */
+    struct node *late_first, *late_last; /* what has not run yet */
     uint64_t n_late, n_run;
 };
 
@@ -110,7 +115,22 @@ static void spoil(const struct tt_sim_entry *kernel, unsigned char *args)
         base->sentinel_half = base->one_shot_part = 0;
 }
 
-static void run_node(const struct node *node)
+struct stream_part {
+    CUstream stream;
+    uint64_t n;
+};
+
+static void run_late(CUstream stream, uint64_t n);
+
+static void run_late_part(void *context)
+{
+    const struct stream_part *part = context;
+
+    run_late(part->stream, part->n);
+}
+
+/* before: what is late on its stream, if the node is a launch that begins early; else NULL. */
+static void run_node(const struct node *node, struct stream_part *before)
 {
     if (node->kind == COPY) {
         memmove(node->to, node->from, node->bytes);
@@ -118,32 +138,48 @@ static void run_node(const struct node *node)
         sim_memset(node->to, node->byte, node->bytes);
     } else {
         spoil(node->kernel, node->args);
-        tt_sim_run(node->kernel->kernel, node->args, node->n_blocks, node->n_threads,
-                   sim_n_sms() * (1024 / node->n_threads));
+        tt_sim_run_early(node->kernel->kernel, node->args, node->n_blocks, node->n_threads,
+                         sim_n_sms() * (1024 / node->n_threads),
+                         before != NULL ? run_late_part : NULL, before);
     }
 }
 
-/* Late copies, up to the n'th of the stream. */
+/* What is late, up to the n'th of the stream. */
 static void run_late(CUstream stream, uint64_t n)
 {
     while (!is_default(stream) && stream->n_run < n) {
         struct node *node = stream->late_first;
 
         stream->late_first = node->next;
-        run_node(node);
+        run_node(node, NULL);
+        if (node->kind == KERNEL)
+            free(node->args);
         free(node);
         stream->n_run++;
     }
 }
 
+static struct node *copy_of(const struct node *node)
+{
+    struct node *copy = malloc(sizeof(*copy));
+
+    if (copy == NULL)
+        return NULL;
+    *copy = *node;
+    copy->next = NULL;
+    if (node->kind == KERNEL) {
+        copy->args = malloc(node->kernel->args_bytes);
+        memcpy(copy->args, node->args, node->kernel->args_bytes);
+    }
+    return copy;
+}
+
 static int run_later(CUstream stream, const struct node *node)
 {
-    struct node *kept = malloc(sizeof(*kept));
+    struct node *kept = copy_of(node);
 
     if (kept == NULL)
         return 0;
-    *kept = *node;
-    kept->next = NULL;
     if (stream->late_first != NULL)
         stream->late_last->next = kept;
     else
@@ -153,7 +189,25 @@ static int run_later(CUstream stream, const struct node *node)
     return 1;
 }
 
-/* Run it, now or later, or keep a copy in the graph. */
+/* Now, or later; or early. */
+static void run(CUstream stream, const struct node *node)
+{
+    const int waits = !is_default(stream) && getenv("T_SIM_EARLY") != NULL;
+    struct stream_part late = {stream, is_default(stream) ? 0 : stream->n_late};
+
+    if (!is_default(stream) && node->kind == COPY && getenv("T_SIM_LATE_COPIES") != NULL &&
+        run_later(stream, node))
+        return;
+    if (waits && node->may_be_early && stream->n_run < stream->n_late) {
+        run_node(node, &late);
+        return;
+    }
+    run_late(stream, late.n);
+    if (!waits || !run_later(stream, node))
+        run_node(node, NULL);
+}
+
+/* Run it, or keep a copy in the graph. */
 static CUresult submit(CUstream stream, const struct node *node)
 {
     struct node *kept;
@@ -165,23 +219,12 @@ static CUresult submit(CUstream stream, const struct node *node)
     if (!is_default(stream) && stream->is_invalid)
         return SIM_ERROR_CAPTURE_INVALIDATED;
     if (is_default(stream) || stream->graph == NULL) {
-        if (!is_default(stream) && node->kind == COPY && getenv("T_SIM_LATE_COPIES") != NULL &&
-            run_later(stream, node))
-            return CUDA_SUCCESS;
-        if (!is_default(stream))
-            run_late(stream, stream->n_late);
-        run_node(node);
+        run(stream, node);
         return CUDA_SUCCESS;
     }
-    kept = malloc(sizeof(*kept));
+    kept = copy_of(node);
     if (kept == NULL)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    *kept = *node;
-    kept->next = NULL;
-    if (node->kind == KERNEL) {
-        kept->args = malloc(node->kernel->args_bytes);
-        memcpy(kept->args, node->args, node->kernel->args_bytes);
-    }
     if (stream->graph->last != NULL)
         stream->graph->last->next = kept;
     else
@@ -235,6 +278,7 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction function, voi
         return CUDA_ERROR_INVALID_VALUE;
     node.n_blocks = (int)config->gridDimX;
     node.n_threads = (int)config->blockDimX;
+    node.may_be_early = config->numAttrs > 0;
     node.args = malloc(bytes);
     if (node.args == NULL)
         return CUDA_ERROR_OUT_OF_MEMORY;
@@ -485,7 +529,7 @@ CUresult cuGraphLaunch(CUgraphExec exec, CUstream stream)
     if (!is_default(stream) && stream->graph != NULL)
         return SIM_ERROR_CAPTURE_UNSUPPORTED;
     for (const struct node *node = exec->first; node != NULL; node = node->next)
-        run_node(node);
+        run(stream, node);
     return CUDA_SUCCESS;
 }
 

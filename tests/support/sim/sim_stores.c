@@ -12,6 +12,7 @@
  *   no_acquire   waits for flags do not wait
  *   no_rearm     sentinels are not put back
  *   ones         what travels in place of all ones goes out as all ones
+ *   no_grid_wait early launches wait for nothing
  *   torn         the data of packets comes later than their flags
  *   no_meet      ranks do not show that they came (sim_launch.c)
  *   one_half     both halves of the sentinel memory are the same (sim_launch.c)
