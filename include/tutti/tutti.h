@@ -319,7 +319,9 @@ typedef struct tutti_comm_state {
     uint32_t size;       /* sizeof(tutti_comm_state), set by the caller */
     tutti_result result; /* TUTTI_OK while the communicator is good, else why it failed */
     int32_t peer;        /* the rank that is missing or at fault, -1 if none is known */
-    uint64_t sequence;   /* number of the collective that failed, or that runs now, from 1 */
+    /* Number of the collective that failed, or that runs now, from 1. On GPUs, of one in a graph: the number that
+     * it had when it was captured. Sends and receives have the number of the collective before them. */
+    uint64_t sequence;
     char text[256];      /* the whole story in a line */
 } tutti_comm_state;
 #define TUTTI_COMM_STATE_INIT TUTTI_INIT_(tutti_comm_state)

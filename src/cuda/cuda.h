@@ -176,6 +176,9 @@ void tt_cuda_watch(const struct tt_engine *engine);
 void tt_cuda_state(const struct tt_engine *engine, tutti_comm_state *state);
 void tt_cuda_abort(struct tt_engine *engine);
 
+/* The number of the last collective, for the arguments of its launches: the low bits. */
+uint32_t tt_cuda_sequence(const struct tt_engine *engine);
+
 /* A line of the finest log: how a call is launched. */
 void tt_cuda_trace(const struct tt_engine *engine, const struct tt_call *call, uint64_t bytes,
                    const struct tt_cuda_shape *shape);

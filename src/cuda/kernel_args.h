@@ -68,11 +68,12 @@ struct tt_cuda_layout {
 
 /* In pinned host memory: how a kernel is told to end, and how it says why it did. */
 struct tt_cuda_report {
-    uint32_t abort;  /* set by the host */
-    uint32_t result; /* 0, or minus the tutti_result of the first failure, set once by a kernel */
-    int32_t peer;    /* who was missing */
-    uint32_t coll;   /* enum tt_coll */
-    uint64_t epoch;  /* of the launch that failed */
+    uint32_t abort;    /* set by the host */
+    uint32_t result;   /* 0, or minus the tutti_result of the first failure, set once by a kernel */
+    int32_t peer;      /* who was missing */
+    uint32_t coll;     /* enum tt_coll */
+    uint64_t epoch;    /* of the launch that failed */
+    uint32_t sequence; /* of its collective; 0: no kernel said */
     /* TIMEOUT: ns waited. MISMATCH of counts in GPU memory: the count that is above its bound, 0 if
      * ranks have different ones. */
     uint64_t detail;
@@ -84,8 +85,10 @@ struct tt_cuda_report {
  * one for a reduction's own, one for what comes before `arena`, one for eight arenas. */
 struct tt_cuda_base {
     int32_t rank, n_ranks;
-    uint32_t meet; /* 1: some pair of ranks moves no data, so each shows the others that it came */
-    uint32_t coll; /* enum tt_coll, for the report */
+    uint16_t meet; /* 1: some pair of ranks moves no data, so each shows the others that it came */
+    uint16_t coll; /* enum tt_coll, for the report, as is: */
+    uint32_t
+        sequence; /* the collective's number when it was put on its stream or captured; nothing follows from it */
     uint64_t one_shot, one_shot_part, sentinel, sentinel_half; /* of layout */
     struct tt_cuda_report *report;
     uint64_t timeout_ns;

@@ -19,7 +19,7 @@ static void begin(struct tt_engine *e, struct plan *plan, const struct tt_call *
     struct tt_cuda_move_args *a = &plan->args;
 
     a->base = e->base;
-    a->base.coll = call->coll;
+    a->base.coll = (uint16_t)call->coll;
     a->part[0].send = call->send;
     a->part[0].recv = call->recv;
     a->part[0].unit_bytes = 1;
@@ -299,6 +299,7 @@ tutti_result tt_cuda_move(struct tt_engine *e, const struct tt_call *call)
     if (call->device_counts) {
         by_counts(e, &plan, call);
         tt_cuda_note(e, call, plan.bytes);
+        plan.args.base.sequence = tt_cuda_sequence(e);
         return launch(e, &plan, call);
     }
     switch (call->coll) {
@@ -316,6 +317,7 @@ tutti_result tt_cuda_move(struct tt_engine *e, const struct tt_call *call)
     default: break;
     }
     tt_cuda_note(e, call, plan.bytes);
+    plan.args.base.sequence = tt_cuda_sequence(e);
     if (e->n_ranks == 1)
         return copy_own(e, &plan, call->stream);
     if (call->coll == TT_COLL_BARRIER)

@@ -200,7 +200,7 @@ static uint64_t describe(const struct tt_engine *e, const struct tt_call *call, 
                          struct tt_cuda_reduce_args *args)
 {
     args->base = e->base;
-    args->base.coll = call->coll;
+    args->base.coll = (uint16_t)call->coll;
     args->send = call->send;
     args->recv = call->recv;
     args->op = (int32_t)call->op;
@@ -226,7 +226,7 @@ static tutti_result reduce_counted(struct tt_engine *e, const struct tt_call *ca
 
     memset(&args, 0, sizeof(args));
     args.base = e->base;
-    args.base.coll = call->coll;
+    args.base.coll = (uint16_t)call->coll;
     args.send = call->send;
     args.recv = call->recv;
     args.op = (int32_t)call->op;
@@ -240,6 +240,7 @@ static tutti_result reduce_counted(struct tt_engine *e, const struct tt_call *ca
     args.chunk =
         chunk_bytes(c->max_count * args.counts.unit_bytes, most, pass_bytes(&shape, e->n_ranks));
     tt_cuda_note(e, call, args.bytes);
+    args.base.sequence = tt_cuda_sequence(e);
     return tt_cuda_launch(e, variant(TWO_SHOT_COUNTED, call->dtype, e->n_ranks, &args),
                           shape.n_blocks, shape.n_threads, &args, sizeof(args), call->stream);
 }
@@ -289,8 +290,9 @@ tutti_result tt_cuda_reduce(struct tt_engine *e, const struct tt_call *call)
                           (longest * (uint64_t)n == args.bytes || args.result_to == TT_RESULT_WHOLE)
                       ? longest
                       : 0;
-    args.base.meet = (uint32_t)some_are_silent(&args, shape.algo, n);
+    args.base.meet = (uint16_t)some_are_silent(&args, shape.algo, n);
     tt_cuda_note(e, call, args.bytes);
+    args.base.sequence = tt_cuda_sequence(e);
     tt_cuda_trace(e, call, args.bytes, &shape);
     return tt_cuda_launch(e, variant(body, call->dtype, n, &args), shape.n_blocks, shape.n_threads,
                           &args, sizeof(args), call->stream);

@@ -115,22 +115,36 @@ static int label(const struct tt_engine *e, int rank)
     return rank >= 0 && rank < e->n_ranks ? e->labels[rank] : rank;
 }
 
+/* "rank 1", or, where others have died too, "ranks 1, 0, 3". */
+static void name_gone(const struct tt_engine *e, uint64_t verdict, int has_died, char *text,
+                      size_t bytes)
+{
+    char others[128] = "";
+    size_t at = 0;
+
+    for (int r = 0; has_died && r < e->n_ranks && at + 16 < sizeof(others); r++)
+        if (r != rank_of(verdict) && presence_of(e, r) == TT_HAS_DIED)
+            at += (size_t)snprintf(others + at, sizeof(others) - at, ", %d", label(e, r));
+    snprintf(text, bytes, "rank%s %d%s", at ? "s" : "", label(e, rank_of(verdict)), others);
+}
+
 static void tell_gone(const struct tt_engine *e, uint64_t verdict, char *text, size_t bytes)
 {
     const int has_died = (verdict >> 8 & 0xff) == TT_HAS_DIED;
     const struct tt_cuda_report *r = e->report;
     const char *what = has_died ? "died" : "has destroyed its communicator";
+    char who[160];
 
+    name_gone(e, verdict, has_died, who, sizeof(who));
     if (read_result(e) == (uint32_t)-TUTTI_E_TIMEOUT)
         snprintf(text, bytes,
-                 "communicator %s: rank %d %s; %s on the GPU of rank %d, launch %" PRIu64
+                 "communicator %s: %s %s; %s on the GPU of rank %d, launch %" PRIu64
                  ", waited %.1f s for rank %d",
-                 e->name, label(e, rank_of(verdict)), what, coll_name(r->coll), label(e, e->rank),
-                 r->epoch, (double)r->detail / 1e9, label(e, r->peer));
+                 e->name, who, what, coll_name(r->coll), label(e, e->rank), r->epoch,
+                 (double)r->detail / 1e9, label(e, r->peer));
     else
-        snprintf(text, bytes,
-                 "communicator %s: rank %d %s; what waited for it on the GPU of rank %d was ended",
-                 e->name, label(e, rank_of(verdict)), what, label(e, e->rank));
+        snprintf(text, bytes, "communicator %s: %s %s; what waited on the GPU of rank %d was ended",
+                 e->name, who, what, label(e, e->rank));
 }
 
 /* Of counts in GPU memory: one is above its bound, or ranks have different ones. */
@@ -208,6 +222,20 @@ tutti_result tt_cuda_check_report(const struct tt_engine *e)
     return TT_FAIL(result_of(verdict), "%s", text);
 }
 
+uint32_t tt_cuda_sequence(const struct tt_engine *e)
+{
+    return (uint32_t)tt_load_relaxed(&e->sequence);
+}
+
+/* The last collective whose number has the bits that the kernel told; calls go on after a failure that nobody has
+ * seen yet. What the host ended may have been any. */
+static uint64_t failed_sequence(const struct tt_engine *e)
+{
+    const uint64_t last = tt_load_relaxed(&e->sequence);
+
+    return e->report->sequence == 0 ? last : last - (uint32_t)(last - e->report->sequence);
+}
+
 void tt_cuda_state(const struct tt_engine *e, tutti_comm_state *state)
 {
     uint64_t verdict;
@@ -220,6 +248,7 @@ void tt_cuda_state(const struct tt_engine *e, tutti_comm_state *state)
     if (read_result(e) == 0)
         return;
     verdict = verdict_on(e, read_result(e));
+    state->sequence = failed_sequence(e);
     tell(e, verdict, state->text, sizeof(state->text));
     state->result = result_of(verdict);
     state->peer = label(e, rank_of(verdict));

@@ -57,6 +57,7 @@ static tutti_result launch(struct tt_engine *e, struct tt_p2p ops[], size_t n_op
 
     args.base = e->base;
     args.base.coll = TT_COLL_SEND_RECV;
+    args.base.sequence = tt_cuda_sequence(e);
     args.place = tt_cuda_p2p_place(&e->limits.layout);
     args.chunk = args.place >= TT_CUDA_TILE_ROOM
                      ? args.place / TT_CUDA_TILE_ROOM * TT_CUDA_TILE_BYTES

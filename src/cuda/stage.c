@@ -153,7 +153,8 @@ static void describe(const struct tt_cuda_stage *s, const struct tt_cuda_stage_c
     const size_t n = (size_t)call->n_out + (size_t)call->n_in;
 
     args->base = e->base;
-    args->base.coll = call->coll;
+    args->base.coll = (uint16_t)call->coll;
+    args->base.sequence = tt_cuda_sequence(e);
     args->base.meet = 0;
     args->base.timeout_ns = 2 * e->timeout_ns + LATE_NS; /* the proxy knows better whom it misses */
     args->words = (struct tt_cuda_stage_words *)(void *)s->on_device;

@@ -1,7 +1,7 @@
 /* ctest: no-tsan timeout=120 */
-/* A rank that dies, or destroys its communicator, while others need it: they are told who, and that it has
- * died or left, at the latest at the deadline; at once where somebody asks for the status. Nothing
- * stays behind and the survivors can go on. Ranks are processes. */
+/* A rank that dies, stops, or destroys its communicator, while others need it: they are told who, in which call,
+ * and that it has died or left, at the latest at the deadline; at once where somebody asks for the
+ * status. Nothing stays behind and the survivors can go on. Ranks are processes. */
 #include <dirent.h>
 #include <pthread.h>
 #include <signal.h>
@@ -15,6 +15,7 @@ enum { COUNT = 1000, LONG = 30000, BYTES = 1 << 20, SCRATCH = 1 << 20 };
 struct shared {
     atomic_uint arrived;
     _Atomic uint64_t died_ns;
+    atomic_int stopped; /* its process */
 };
 
 /* The last one dies. */
@@ -50,7 +51,9 @@ static void die(struct t_rank *t)
 
 static uint64_t ms_since_death(struct t_rank *t)
 {
-    return (t_now_ns() - atomic_load(&shared_of(t)->died_ns)) / 1000000;
+    const uint64_t died_ns = atomic_load(&shared_of(t)->died_ns);
+
+    return died_ns == 0 ? 0 : (t_now_ns() - died_ns) / 1000000;
 }
 
 static int count_files(void)
@@ -92,6 +95,17 @@ static void check_named(struct t_rank *t, tutti_comm *comm, const struct t_devic
         check_blamed(t);
         T_CONTAINS(tutti_last_error(), what);
     }
+}
+
+/* What failed, as it is told: the second call. */
+static void check_call(tutti_comm *comm, const char *call, uint64_t sequence)
+{
+    tutti_comm_state state = TUTTI_COMM_STATE_INIT;
+
+    T_OK(tutti_comm_status(comm, &state));
+    T_CONTAINS(state.text, call);
+    T_CHECK(state.sequence == sequence, "call %llu is blamed, not %llu: %s",
+            (unsigned long long)state.sequence, (unsigned long long)sequence, state.text);
 }
 
 /* A communicator works: all of its ranks call this. */
@@ -238,6 +252,7 @@ static void end_by_deadline(struct t_rank *t, tutti_comm *comm, const struct t_d
     T_CHECK(took_ms < (TIMEOUT_MS + 1500) * t_scale(), "gave up after %llu ms",
             (unsigned long long)took_ms);
     check_named(t, comm, device, p, what);
+    check_call(comm, "all_reduce", 2);
     survivors_meet(t);
 }
 
@@ -341,6 +356,95 @@ static void late(struct t_rank *t)
     t_device_close(&device);
 }
 
+/* --- stopped --- */
+
+static int is_stopped(int pid)
+{
+    char path[64], text[256] = "", *state;
+    FILE *file;
+
+    snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+    file = fopen(path, "re");
+    T_CHECK(file != NULL && fgets(text, sizeof(text), file) != NULL, "no %s", path);
+    fclose(file);
+    state = strrchr(text, ')');
+    return state != NULL && state[1] != 0 && state[2] == 'T';
+}
+
+/* A process that is stopped lives, so it is late; the others end at their deadline, it goes on. */
+static void stopped(struct t_rank *t)
+{
+    tutti_comm_config config = t_cuda_config(t);
+    tutti_comm_state state = TUTTI_COMM_STATE_INIT;
+    struct t_device device;
+    tutti_comm *comm;
+    void *p;
+
+    config.timeout_ms = TIMEOUT_MS;
+    config.scratch_bytes = SCRATCH;
+    t_device_open(&device, t);
+    T_OK(t_comm_create(t, 2, &config, &comm));
+    p = t_device_alloc(BYTES);
+    T_OK(sum(comm, &device, p, COUNT));
+    t_device_sync(&device);
+    t_meet(t);
+    if (is_dead(t)) {
+        atomic_store(&shared_of(t)->stopped, (int)getpid());
+        kill(getpid(), SIGSTOP);
+        T_OK(tutti_comm_status(comm, &state)); /* it has done nothing wrong */
+    } else {
+        while (atomic_load(&shared_of(t)->stopped) == 0 ||
+               !is_stopped(atomic_load(&shared_of(t)->stopped)))
+            t_sleep_us(1000);
+        T_OK(sum(comm, &device, p, COUNT));
+        t_device_sync(&device);
+        T_OK(tutti_comm_status(comm, &state));
+        T_CHECK(state.result == TUTTI_E_TIMEOUT && state.peer == n_survivors(t), "%s, rank %d: %s",
+                tutti_result_name(state.result), state.peer, state.text);
+        check_call(comm, "all_reduce", 2);
+        survivors_meet(t);
+        kill(atomic_load(&shared_of(t)->stopped), SIGCONT);
+    }
+    t_meet(t);
+    tutti_comm_destroy(comm);
+    t_device_free(p);
+    t_device_close(&device);
+}
+
+/* --- two at once --- */
+
+static void two_die(struct t_rank *t)
+{
+    const int first = t->n_ranks - 2, last = t->n_ranks - 1;
+    tutti_comm_config config = t_cuda_config(t);
+    tutti_comm_state state = TUTTI_COMM_STATE_INIT;
+    struct t_device device;
+    char all[32], turned[32];
+    tutti_comm *comm;
+    void *p;
+
+    config.timeout_ms = TIMEOUT_MS;
+    config.scratch_bytes = SCRATCH;
+    t_device_open(&device, t);
+    T_OK(t_comm_create(t, 2, &config, &comm));
+    p = t_device_alloc(BYTES);
+    t_meet(t);
+    if (t->rank >= first)
+        die(t);
+    (void)sum(comm, &device, p, COUNT); /* may be refused */
+    t_device_sync(&device);
+    snprintf(all, sizeof(all), "ranks %d, %d died", first, last);
+    snprintf(turned, sizeof(turned), "ranks %d, %d died", last, first);
+    do { /* until both are dead */
+        T_OK(tutti_comm_status(comm, &state));
+        T_CHECK(ms_since_death(t) < 10000 * t_scale(), "%s", state.text);
+    } while (!strstr(state.text, all) && !strstr(state.text, turned));
+    T_CHECK(state.result == TUTTI_E_PEER && state.peer >= first, "%s", state.text);
+    tutti_comm_destroy(comm);
+    t_device_free(p);
+    t_device_close(&device);
+}
+
 /* --- noticed over host memory --- */
 
 static void registering(struct t_rank *t)
@@ -370,6 +474,7 @@ static void registering(struct t_rank *t)
     t_device_close(&device);
 }
 
+/* The last `dies` ranks may die. */
 static void run(void (*body)(struct t_rank *), int dies)
 {
     static const int ranks[] = {3, 0};
@@ -377,10 +482,12 @@ static void run(void (*body)(struct t_rank *), int dies)
     for (const int *n = t_wanted_ranks(ranks); *n != 0; n++) {
         struct t_job job = t_cuda_job(*n, body);
 
-        if (job.threads && dies)
+        if (job.threads && (dies || body == stopped))
             t_skip("ranks are threads here");
+        if (*n <= dies)
+            t_skip("of %d ranks nobody would be left", *n);
         job.config.scratch_bytes = SCRATCH;
-        job.dies = dies ? UINT64_C(1) << (*n - 1) : 0;
+        job.dies = ((UINT64_C(1) << dies) - 1) << (*n - dies);
         t_run(&job);
     }
 }
@@ -409,6 +516,18 @@ static void who_was_late_stays_late(void **state)
     run(late, 0);
 }
 
+static void who_is_stopped_is_named(void **state)
+{
+    (void)state;
+    run(stopped, 0);
+}
+
+static void all_who_die_are_named(void **state)
+{
+    (void)state;
+    run(two_die, 2);
+}
+
 static void registration_tells(void **state)
 {
     (void)state;
@@ -418,8 +537,9 @@ static void registration_tells(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(who_asks_is_told),      cmocka_unit_test(the_deadline_tells_too),
-        cmocka_unit_test(who_has_left_is_named), cmocka_unit_test(who_was_late_stays_late),
+        cmocka_unit_test(who_asks_is_told),        cmocka_unit_test(the_deadline_tells_too),
+        cmocka_unit_test(who_has_left_is_named),   cmocka_unit_test(who_was_late_stays_late),
+        cmocka_unit_test(who_is_stopped_is_named), cmocka_unit_test(all_who_die_are_named),
         cmocka_unit_test(registration_tells),
     };
 

@@ -67,6 +67,7 @@ TT_FN void tt_fail(struct tt_launch *l, uint32_t result, int peer, uint64_t deta
         r->peer = peer;
         r->coll = l->base->coll;
         r->epoch = l->epoch;
+        r->sequence = l->base->sequence;
         r->detail = detail;
         tt_fence_sys();
         *(volatile uint32_t *)&r->result = result;
