@@ -203,6 +203,7 @@ struct tt_engine {
     CUdeviceptr report_on_device;
     struct tt_cuda_base base;        /* what all launches have in common */
     struct tt_cuda_windows *windows; /* NULL: none, and calls do not look further */
+    int has_told_unmapped;           /* that a buffer could not become a window */
     struct tt_cuda_pool *pool;       /* memory_pool.c; NULL: none */
     _Atomic uint64_t n_calls, n_bytes, sequence, last_bytes;
     _Atomic uint64_t last_what; /* report.c */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "cuda/share_agree.h"
 #include "cuda/share_map.h"
 
@@ -324,6 +325,18 @@ static tutti_result window_new(struct tt_engine *e, void *ptr, size_t bytes,
     return TUTTI_OK;
 }
 
+/* What ranks cannot map is copied on its way, on all of them: slower, and nobody would know why. */
+static void tell_unmapped(struct tt_engine *e)
+{
+    if (e->rank != 0 || e->has_told_unmapped)
+        return;
+    e->has_told_unmapped = 1;
+    TT_LOG(TUTTI_LOG_WARN, e->rank, e->n_ranks,
+           "communicator %s: a buffer that not all ranks can map is no window; calls with it go "
+           "through scratch memory on all ranks: %s",
+           e->name, tt_error_text());
+}
+
 tutti_result tt_cuda_window_register(struct tt_engine *e, void *ptr, size_t bytes,
                                      tutti_window **window_out)
 {
@@ -341,6 +354,8 @@ tutti_result tt_cuda_window_register(struct tt_engine *e, void *ptr, size_t byte
     }
     if (result == TUTTI_OK)
         result = window_new(e, ptr, bytes, window_out);
+    if (result == TUTTI_E_UNSUPPORTED || result == TUTTI_E_SYSTEM) /* so all ranks say */
+        tell_unmapped(e);
     if (e->windows)
         windows_changed(e);
     return result;
