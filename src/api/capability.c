@@ -150,6 +150,19 @@ static void gpus(tutti_capability *c)
     say(c, "GPUs", strcmp(value, "none") != 0, "see CUDA_VISIBLE_DEVICES and nvidia-smi");
 }
 
+static void gpu_memory(tutti_capability *c)
+{
+    uint64_t bytes;
+    const int good = tt_env_number(TT_ENV_TUTTI_CUDA_SCRATCH, &bytes) == TUTTI_OK;
+
+    if (good)
+        snprintf(value, sizeof(value), "%.4g MiB a rank", (double)bytes / (1 << 20));
+    else
+        snprintf(value, sizeof(value), "%s", tt_error_text());
+    say(c, "GPU memory per communicator", good ? 1 : -1,
+        "communicators of GPUs are refused: correct TUTTI_CUDA_SCRATCH");
+}
+
 /* Which table a communicator of GPUs would have that is created in this environment. */
 static void gpu_table(tutti_capability *c)
 {
@@ -205,14 +218,14 @@ static void net_interface(tutti_capability *c)
 
 tutti_result tt_capability_describe(size_t index, tutti_capability *capability)
 {
-    static void (*const facts[])(tutti_capability *) = {kernels,      memfd,        proc, xmem,
-                                                        shm_size,     huge_pages,
+    static void (*const facts[])(tutti_capability *) = {
+        kernels,      memfd,        proc, xmem,       shm_size,  huge_pages,
 #ifdef TUTTI_HAVE_CUDA
-                                                        cuda_kernels, cuda_driver,  gpus, gpu_table,
+        cuda_kernels, cuda_driver,  gpus, gpu_memory, gpu_table,
 #else
-                                                        cuda,
+        cuda,
 #endif
-                                                        net_library,  net_interface};
+        net_library,  net_interface};
 
     if (index >= TT_LEN(facts))
         return TT_FAIL(TUTTI_E_ARG, "there is no capability %zu", index);

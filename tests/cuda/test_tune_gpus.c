@@ -9,7 +9,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { N = 2, BYTES = 1024 };
+enum { N = 2, BYTES = 1024, SCRATCH = 1536 << 10 };
+#define SCRATCH_TEXT "1536K"
 
 static char folder[] = "/tmp/tutti-tune-XXXXXX";
 static char tool[512], path[64], partial[80], output[64], csv[64];
@@ -44,7 +45,7 @@ static pid_t start(const char *arguments)
     if (pid > 0)
         return pid;
     setenv("T_SIM_GPUS", "2", 1);
-    setenv("TUTTI_CUDA_SCRATCH", "1M", 1);
+    setenv("TUTTI_CUDA_SCRATCH", SCRATCH_TEXT, 1);
     snprintf(line, sizeof(line), "exec '%s' %s > %s 2>&1", tool, arguments, output);
     execl("/bin/sh", "sh", "-c", line, (char *)NULL);
     _exit(127);
@@ -303,12 +304,38 @@ static void mistakes_are_named(void **state)
     fails("tune --packets", 2, "--gpus");
 }
 
+static void says_its_memory(struct t_rank *t)
+{
+    tutti_comm_info info = TUTTI_COMM_INFO_INIT;
+
+    T_OK(tutti_comm_query(t->comm, &info));
+    T_CHECK(info.memory_bytes >= SCRATCH && info.memory_bytes < SCRATCH + (1 << 20), "%llu bytes",
+            (unsigned long long)info.memory_bytes);
+}
+
+/* `tutti info` says what a communicator costs here: as much as communicators take. */
+static void memory_is_told(void **state)
+{
+    char text[8192], want[80];
+    struct t_job job = t_cuda_job(1, says_its_memory);
+
+    (void)state;
+    T_CHECK(finish(start("info")) <= 1, "tutti info failed");
+    read_file(output, text, sizeof(text));
+    snprintf(want, sizeof(want), "GPU memory per communicator      %.4g MiB a rank",
+             (double)SCRATCH / (1 << 20));
+    T_CONTAINS(text, want);
+    setenv("TUTTI_CUDA_SCRATCH", SCRATCH_TEXT, 1);
+    t_run(&job);
+    unsetenv("TUTTI_CUDA_SCRATCH");
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_file_is_made_and_followed), cmocka_unit_test(other_rows_stay),
         cmocka_unit_test(a_broken_off_run_goes_on),    cmocka_unit_test(wrong_results_end_it),
-        cmocka_unit_test(mistakes_are_named),
+        cmocka_unit_test(mistakes_are_named),          cmocka_unit_test(memory_is_told),
     };
     int status;
 
