@@ -577,6 +577,8 @@ TUTTI_API tutti_result tutti_window_register(tutti_comm *comm, void *ptr, size_t
                                              tutti_window **window_out);
 
 /** Undo a registration; collective, in the same order on all ranks. The memory keeps its contents.
+ *  A graph with calls that were captured in a window of GPU memory must not be replayed after it, even if the
+ *  memory is registered again: capture it anew.
  *  TUTTI_E_ARG if `window` is not a window of `comm`. NULL on all ranks is fine. */
 TUTTI_API tutti_result tutti_window_deregister(tutti_comm *comm, tutti_window *window);
 

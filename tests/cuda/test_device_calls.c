@@ -63,10 +63,51 @@ static void every_call_by_every_algorithm(void **state)
     t_cuda_ranks(ranks, every_algorithm);
 }
 
+/* Numbers of ranks that nothing is made for. */
+static void some_calls(struct t_rank *t)
+{
+    struct t_device device;
+    uint64_t seed = (uint64_t)t->n_ranks * 1000;
+    struct t_stage s;
+
+    t_device_open(&device, t);
+    t_stage_open_on(&s, t, t->comm, t_case_room(t->n_ranks, T_CASE_MOST, 8), 1, &device);
+    t_meet(t);
+    for (int coll = 0; coll < T_N_COLLS; coll++)
+        for (unsigned k = 0; k < t_times(2, 40); k++) {
+            struct t_case c = t_case_of_some_count(++seed, t->n_ranks);
+
+            c.coll = (enum t_coll)coll;
+            c.dtype = (tutti_dtype)(t_hash(seed, 7) % TUTTI_N_DTYPES);
+            c.op = (tutti_op)(t_hash(seed, 8) % TUTTI_N_OPS);
+            c.count = c.count < 1027 ? c.count : 1027;
+            t_case_run(&s, &c);
+        }
+    t_meet(t);
+    t_stage_close(&s);
+    t_device_close(&device);
+}
+
+static void any_number_of_ranks(void **state)
+{
+    static const int ranks[] = {6, 7, 9, 12, 0};
+    static const char *const names[] = {NULL, "two_shot", "direct"};
+
+    (void)state;
+    for (const int *n = t_wanted_ranks(ranks); *n != 0; n++)
+        for (size_t i = 0; i < T_LEN(names); i++) {
+            struct t_job job = t_cuda_job(*n, some_calls);
+
+            job.config.algorithm = names[i];
+            t_run(&job);
+        }
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_call_by_every_algorithm),
+        cmocka_unit_test(any_number_of_ranks),
     };
 
     t_arguments(argc, argv);
