@@ -219,6 +219,11 @@ void t_device_open(struct t_device *d, const struct t_rank *t)
     d->context = context;
 }
 
+void t_device_enter(const struct t_device *d)
+{
+    CU(cuCtxSetCurrent(d->context));
+}
+
 void t_device_close(struct t_device *d)
 {
     CU(cuStreamSynchronize(d->stream));

@@ -44,6 +44,8 @@ struct t_device {
 
 void t_device_open(struct t_device *d, const struct t_rank *t);
 void t_device_close(struct t_device *d);
+/* In another thread of the rank: its context is current there too. */
+void t_device_enter(const struct t_device *d);
 
 /* Memory that is neither zeroed nor (in the simulation) followed by anything that can be touched. */
 void *t_device_alloc(size_t bytes);
