@@ -29,15 +29,15 @@ def usage(log):
 
 
 def read_budget():
-    """Rows of (pattern, registers, stack); the first that matches a kernel counts."""
+    """Rows of (pattern, registers, stack, arch); the first that matches a kernel counts."""
     rows = []
     for number, line in enumerate(BUDGET.read_text().splitlines(), 1):
         words = line.split("#")[0].split()
         if not words:
             continue
-        if len(words) != 3:
-            sys.exit(f"{BUDGET}:{number}: not 'pattern registers stack'")
-        rows.append((words[0], int(words[1]), int(words[2])))
+        if len(words) not in (3, 4):
+            sys.exit(f"{BUDGET}:{number}: not 'pattern registers stack [arch]'")
+        rows.append((words[0], int(words[1]), int(words[2]), (words[3:] or ["*"])[0]))
     return rows
 
 
@@ -58,7 +58,8 @@ def main():
             if args.list:
                 print(f"{arch} {kernel} {registers} {stack}")
                 continue
-            row = next((r for r in budget if fnmatch.fnmatch(kernel, r[0])), None)
+            row = next((r for r in budget
+                        if fnmatch.fnmatch(kernel, r[0]) and fnmatch.fnmatch(arch, r[3])), None)
             if row is None or registers > row[1] or stack > row[2]:
                 n_bad += 1
                 allowed = f"{row[1]} and {row[2]}" if row else "nothing: add it"

@@ -2,7 +2,7 @@
 # gpu_check.sh [options]: everything that needs real GPUs, on this machine. Exit status 0: all green.
 #   --build DIR    use this built tree (with tests) instead of building build/release and build/dev
 #   --out DIR      where logs, tables and plots go; default build/gpu_check
-#   --parts LIST   of build,tests,sanitizer,bench,peers; default: all of them
+#   --parts LIST   of build,tests,torch,sanitizer,tune,bench,peers; default: all of them
 #   --gpus N       use N GPUs at most
 #   --archs LIST   compute capabilities to build for; default 90
 #   --only WORD    tests whose name contains it
@@ -12,7 +12,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 
-build='' out=build/gpu_check parts=build,tests,sanitizer,bench,peers
+build='' out=build/gpu_check parts=build,tests,torch,sanitizer,tune,bench,peers
 gpus='' archs=90 only='' limit=120 quick=''
 # What the sanitizer runs: every kernel, in few calls, because ranks on one GPU take turns of milliseconds.
 sanitizer_tests='device_calls'
@@ -198,6 +198,17 @@ if wants tests; then
     echo "tests took $(seconds_since "$start") s"
 fi
 
+# PyTorch's memory in windows.
+if wants torch; then
+    if [ -e "$release/libtutti.so" ] && python3 -c 'import torch; torch.cuda.init()' 2> /dev/null; then
+        step torch $((2 * limit)) python3 scripts/gpu_torch.py --ranks $((n_gpus < 2 ? 2 : n_gpus)) \
+            --library "$(cd "$release" && pwd)/libtutti.so" --limit $((2 * limit - 5))
+    else
+        echo "gpu_check: no libtutti.so, or no PyTorch with CUDA; scripts/gpu_torch.py left out"
+        note skipped
+    fi
+fi
+
 # ------------------------------------------------------------------------------ sanitizer -------
 if wants sanitizer; then
     start=$(date +%s%N)
@@ -218,6 +229,15 @@ if wants sanitizer; then
         done
     done
     echo "sanitizer took $(seconds_since "$start") s"
+fi
+
+# ------------------------------------------------------------------------------ tune ------------
+# A short table of launches is measured, and calls with it are right.
+if wants tune && [ "$n_gpus" -gt 1 ]; then
+    step tune $((2 * limit)) "$release/tutti" tune --gpus "$n_gpus" --quick -c all_reduce -e 64K --time 1 \
+        -o "$out/tune.txt" &&
+        step tune_followed "$limit" env TUTTI_TUNE_FILE="$out/tune.txt" "$release/tutti" bench \
+            all_reduce --gpus "$n_gpus" --graph -b 1K -e 64K -f 8 --replays 8
 fi
 
 # ------------------------------------------------------------------------------ benchmarks ------
