@@ -322,7 +322,7 @@ typedef struct tutti_comm_state {
     /* Number of the collective that failed, or that runs now, from 1. On GPUs, of one in a graph: the number that
      * it had when it was captured. Sends and receives have the number of the collective before them. */
     uint64_t sequence;
-    char text[256];      /* the whole story in a line */
+    char text[256]; /* the whole story in a line */
 } tutti_comm_state;
 #define TUTTI_COMM_STATE_INIT TUTTI_INIT_(tutti_comm_state)
 
