@@ -332,9 +332,11 @@ static void verify_fails(void **state)
 
 /* ---- memory that exists ---- */
 
-/* n pieces of `piece` bytes side by side, as PyTorch's expandable segments are. */
-static unsigned char *pieces_new(struct part *p, int n, size_t piece, int handle_type)
+/* Pieces first .. n of `piece` bytes side by side, as PyTorch's expandable segments are. */
+static void pieces_map(struct part *p, unsigned char *pieces, int first, int n, size_t piece,
+                       int handle_type)
 {
+    const CUdeviceptr at = (CUdeviceptr)(uintptr_t)pieces;
     struct t_rank *t = p->t;
     const CUmemAllocationProp prop = {
         .type = CU_MEM_ALLOCATION_TYPE_PINNED,
@@ -343,15 +345,22 @@ static unsigned char *pieces_new(struct part *p, int n, size_t piece, int handle
     const CUmemAccessDesc access = {.location = prop.location,
                                     .flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
     CUmemGenericAllocationHandle handle;
-    CUdeviceptr at;
 
-    CU(cu->cuMemAddressReserve(&at, (size_t)n * piece, 0, 0, 0));
-    for (int i = 0; i < n; i++) {
+    for (int i = first; i < n; i++) {
         CU(cu->cuMemCreate(&handle, piece, &prop, 0));
         CU(cu->cuMemMap(at + (size_t)i * piece, piece, 0, handle, 0));
         CU(cu->cuMemRelease(handle));
     }
-    CU(cu->cuMemSetAccess(at, (size_t)n * piece, &access, 1));
+    CU(cu->cuMemSetAccess(at + (size_t)first * piece, (size_t)(n - first) * piece, &access, 1));
+}
+
+static unsigned char *pieces_new(struct part *p, int n, size_t piece, int handle_type)
+{
+    struct t_rank *t = p->t;
+    CUdeviceptr at;
+
+    CU(cu->cuMemAddressReserve(&at, (size_t)n * piece, 0, 0, 0));
+    pieces_map(p, (unsigned char *)(uintptr_t)at, 0, n, piece, handle_type);
     return (unsigned char *)(uintptr_t)at;
 }
 
@@ -419,6 +428,50 @@ static void existing(void **state)
     t_run(&(struct t_job){.n_ranks = 3, .body = existing_body, .no_comm = 1});
     t_run(&(struct t_job){.n_ranks = 3, .body = existing_body, .no_comm = 1, .threads = 1});
     with("T_SIM_NO_VMM", "all", &(struct t_job){.n_ranks = 3, .body = existing_body, .no_comm = 1});
+}
+
+/* A segment grows behind its window, and loses a piece that is in one. */
+static void grown_body(struct t_rank *t)
+{
+    const int type = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+    struct part *p = begin(t);
+    const size_t piece = 2 * MIB;
+    unsigned char *at[TT_CUDA_MAX_RANKS], *pieces;
+    tutti_window *w, *none = NULL;
+    CUdeviceptr reserved;
+
+    if (!p->e.device->vmm)
+        t_skip("the GPU has no VMM");
+    CU(cu->cuMemAddressReserve(&reserved, 3 * piece, 0, 0, 0));
+    pieces = (unsigned char *)(uintptr_t)reserved;
+    pieces_map(p, pieces, 0, 2, piece, type);
+    T_OK(tt_cuda_window_register(&p->e, pieces, 2 * piece, &w));
+    pieces_map(p, pieces, 2, 3, piece, type);
+    T_CHECK(tt_cuda_window_find(&p->e, pieces, 2 * piece) == w, "the window has gone");
+    T_CHECK(!tt_cuda_window_find(&p->e, pieces, 3 * piece) &&
+                !tt_cuda_window_find(&p->e, pieces + 2 * piece, 1),
+            "found in a window that it has grown out of");
+    T_IS(TUTTI_E_ARG, tt_cuda_window_register(&p->e, pieces, 3 * piece, &none));
+    T_CONTAINS(tt_error_text(), "overlap");
+    T_OK(tt_cuda_window_deregister(&p->e, w));
+    T_OK(tt_cuda_window_register(&p->e, pieces, 3 * piece, &w));
+    for (int r = 0; r < p->e.n_ranks; r++)
+        at[r] = tt_cuda_window_at(w, pieces, r);
+    check_reach(p, at, 3 * piece);
+    CU(cu->cuMemUnmap(reserved + 2 * piece, piece));
+    check_reach(p, at, 2 * piece); /* what is left */
+    T_OK(tt_cuda_window_deregister(&p->e, w));
+    T_CHECK(!p->e.windows, "found after deregistering");
+    for (int i = 0; i < 2; i++)
+        CU(cu->cuMemUnmap(reserved + (size_t)i * piece, piece));
+    CU(cu->cuMemAddressFree(reserved, 3 * piece));
+    end(p);
+}
+
+static void grown(void **state)
+{
+    (void)state;
+    t_run(&(struct t_job){.n_ranks = 3, .body = grown_body, .no_comm = 1});
 }
 
 /* Whatever rank 1 brings, all ranks answer alike and nothing is left. */
@@ -598,6 +651,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(alloc_fails),
         cmocka_unit_test(verify_fails),
         cmocka_unit_test(existing),
+        cmocka_unit_test(grown),
         cmocka_unit_test(existing_refused),
         cmocka_unit_test(existing_without_ipc),
         cmocka_unit_test(counting),
