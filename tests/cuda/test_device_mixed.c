@@ -5,11 +5,11 @@
 #include "support/cases.h"
 
 /* So little scratch that the longest shards are many chunks, which go round in it. */
-enum { SCRATCH = 168 << 10, SCRATCH_A_RANK = 64 << 10, MOST = 2000 };
+enum { SCRATCH = 168 << 10, SCRATCH_A_RANK = 64 << 10, MOST = 1400 };
 
 static const tutti_dtype floats[] = {TUTTI_DTYPE_F32, TUTTI_DTYPE_F16, TUTTI_DTYPE_BF16};
 static const enum t_coll colls[] = {T_all_reduce, T_reduce_scatter};
-static const size_t vectors[] = {1, 67, 700, MOST}; /* of a shard */
+static const size_t vectors[] = {1, 67, 300, MOST}; /* of a shard */
 enum { N_CASES = T_LEN(colls) * T_LEN(vectors) };
 
 static void one_call(struct t_stage *s, enum t_coll coll, size_t n_vectors, uint64_t seed)
