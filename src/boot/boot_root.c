@@ -27,6 +27,7 @@
 #define SWEEP_MS          50
 #define COME_BACK_MS      500 /* for one that was let in, and went; a joiner waits 0.3 s at most */
 #define PATIENCE_NS       UINT64_C(200000000) /* of a new connection when descriptors run out */
+#define LATE_MS           300 /* for ranks that come when one has died, to be told */
 #define ACCEPTS_PER_ROUND 64
 #define EVENTS_PER_ROUND  256
 #define REMIND_S          10
@@ -442,6 +443,45 @@ static tutti_result join_round(struct join *join)
     return sweep(join);
 }
 
+static int n_absent(const struct tt_boot *boot)
+{
+    int n = 0;
+
+    for (int r = 1; r < boot->n_ranks; r++)
+        n += boot->peers[r].state == TT_BOOT_ABSENT;
+    return n;
+}
+
+/* A rank died while others were on their way. Those who are here are told, and those who come soon let in and told:
+ * else they would only find that nobody listens. */
+static tutti_result tell_late(struct join *join, tutti_result result)
+{
+    struct tt_boot *boot = join->boot;
+    const uint64_t end = tt_now_ns() + LATE_MS * UINT64_C(1000000);
+    char why[TT_WIRE_MAX_TEXT + 1];
+
+    snprintf(why, sizeof(why), "%s", tt_error_text());
+    (void)tt_boot_root_fail(boot, result);
+    while (n_absent(boot) > 0 && tt_now_ns() < end && !tt_boot_is_aborted(boot->abort)) {
+        struct epoll_event events[EVENTS_PER_ROUND];
+        int n = epoll_wait(boot->epoll_fd, events, EVENTS_PER_ROUND, SWEEP_MS);
+
+        for (int i = 0; i < n; i++) {
+            int index = (int)(uint32_t)events[i].data.u64;
+
+            if (events[i].data.u64 >> 32 == WATCH_STRANGER)
+                (void)read_stranger(join, &join->strangers[index]);
+            else if (events[i].data.u64 >> 32 == WATCH_PEER) /* what it says is no news any more */
+                unwatch(boot, boot->peers[index].fd);
+            else
+                (void)accept_some(join);
+        }
+        (void)TT_FAIL(result, "%s", why);
+        (void)tt_boot_root_fail(boot, result); /* who has been told already hears nothing */
+    }
+    return TT_FAIL(result, "%s", why);
+}
+
 static tutti_result start_all(struct tt_boot *boot)
 {
     unsigned char out[TT_WIRE_HEADER_BYTES];
@@ -488,6 +528,8 @@ tutti_result tt_boot_root_join(struct tt_boot *boot)
     result = tt_boot_listen(&boot->id, boot->deadline_ns, boot->abort, &join->listener);
     if (result == TUTTI_OK) {
         result = join_all(join);
+        if (result == TUTTI_E_PEER)
+            result = tell_late(join, result);
         for (int i = 0; i < MAX_STRANGERS; i++) {
             if (join->strangers[i].fd >= 0)
                 drop(join, &join->strangers[i]);

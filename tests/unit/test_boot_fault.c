@@ -278,6 +278,39 @@ static void test_killed_while_joining(void **state)
     kill_one(0);
 }
 
+/* A rank that comes after that hears who it was, if it comes soon enough; which a busy machine may prevent. */
+static tutti_result come_at_stage_1(struct job *job, int rank)
+{
+    while (atomic_load(&job->stage) == 0)
+        sleep_ms(1);
+    return be_rank_of(job, rank);
+}
+
+static void test_late_rank_is_told_of_a_death(void **state)
+{
+    int n_told = 0;
+
+    (void)state;
+    n_ranks = 4;
+    timeout_ms = 3000;
+    for (int attempt = 0; attempt < 10 && n_told == 0; attempt++) {
+        struct job *job = job_at_port();
+
+        job_add(job, 0, be_rank_of);
+        job_add(job, 1, be_rank_of);
+        job_add(job, 2, come_at_stage_1);
+        sleep_ms(300);
+        kill(job->pids[1], SIGKILL);
+        sleep_ms(20);
+        atomic_store(&job->stage, 1);
+        job_wait(job);
+        expect(job, 0, TUTTI_E_PEER, "rank 1 (process");
+        n_told += strstr(job->outcomes[2].text, "rank 1 (process") != NULL;
+        job_free(job);
+    }
+    assert_int_equal(n_told, 1);
+}
+
 /* Killed when rank 0 has let it in, and before it has said that it knows: it may come back, but not for long. */
 static tutti_result die_when_let_in(struct job *job, int rank)
 {
@@ -542,6 +575,7 @@ int main(void)
         cmocka_unit_test(test_n_ranks_differ),
         cmocka_unit_test(test_versions_differ),
         cmocka_unit_test(test_killed_while_joining),
+        cmocka_unit_test(test_late_rank_is_told_of_a_death),
         cmocka_unit_test(test_killed_when_let_in),
         cmocka_unit_test(test_killed_before_gather),
         cmocka_unit_test(test_late_for_gather),
