@@ -81,12 +81,17 @@ static void fails(const char *arguments, int want, const char *part)
     T_CONTAINS(text, part);
 }
 
+static void need_tool(void)
+{
+    if (t_program("tutti", tool, sizeof(tool)) != 0)
+        t_skip("there is no program %s in this build", tool);
+}
+
 static void need_simulation(void)
 {
     if (!t_is_simulated())
-        t_skip("`tutti tune --gpus` is run by hand on real GPUs");
-    if (t_program("tutti", tool, sizeof(tool)) != 0)
-        t_skip("there is no program %s in this build", tool);
+        t_skip("scripts/gpu_check.sh runs `tutti tune --gpus` on real GPUs");
+    need_tool();
 }
 
 static void clear(void)
@@ -320,6 +325,7 @@ static void memory_is_told(void **state)
     struct t_job job = t_cuda_job(1, says_its_memory);
 
     (void)state;
+    need_tool();
     T_CHECK(finish(start("info")) <= 1, "tutti info failed");
     read_file(output, text, sizeof(text));
     snprintf(want, sizeof(want), "GPU memory per communicator      %.4g MiB a rank",

@@ -96,7 +96,7 @@ static void a_table_of_every_communicator(void **state)
     snprintf(line, sizeof(line), "communicator %s: 3 ranks, seen in process %d (rank 1)\n", name,
              (int)late_pid);
     T_CONTAINS(table.text, line);
-    T_CONTAINS(table.text, "  wait %  copy %  reduce %  sync %  sleeps  last call\n");
+    T_CONTAINS(table.text, "  wait %  copy %  reduce %  sync %  sleeps  refused  last call\n");
     T_CONTAINS(table.text, "\n   0      4  1.0 ");
     T_CONTAINS(table.text,
                "#4 all_reduce f32 sum, 256 KiB  <- the others wait for this rank\n   2 ");
