@@ -175,10 +175,20 @@ test_on_hosts()
         CUDA_VISIBLE_DEVICES="$2" "$3"
 }
 
+# The same of programs that are about one host else: half of the GPUs on each of two.
+test_between_hosts()
+{
+    local hosts
+    hosts=$(printf '0%.0s' $(seq $(($1 / 2))))$(printf '1%.0s' $(seq $(($1 / 2))))
+    step "tests/${1}_gpus_on_hosts/${3##*/cuda_}" "$limit" env T_NET=ucx T_HOSTS="$hosts" T_RANKS="$1" \
+        CUDA_VISIBLE_DEVICES="$2" "$3"
+}
+
 if wants tests; then
     start=$(date +%s%N)
     found=$(test_programs "$only")
     hosts=$(find "$dev/tests" -maxdepth 1 -type f -perm -u+x -name 'ucx_gpus_*' | sort | grep -E "$only")
+    between=$([ -z "$hosts" ] || grep -E '/cuda_(graphs|device_counts|device_groups)$' <<< "$found")
     [ -n "$found" ] || { echo "gpu_check: no $dev/tests/cuda_*" && note bad; }
     # the longest first; word splitting is meant
     found=$(grep device_sizes <<< "$found"; grep -v device_sizes <<< "$found")
@@ -192,7 +202,9 @@ if wants tests; then
             large=0
         done
         for n in 2 4; do
-            [ "$n" -le "$n_gpus" ] && on_groups "$n" test_on_hosts $hosts
+            [ "$n" -le "$n_gpus" ] || continue
+            on_groups "$n" test_on_hosts $hosts
+            on_groups "$n" test_between_hosts $between
         done
     }
     echo "tests took $(seconds_since "$start") s"
