@@ -170,7 +170,7 @@ static void far_away(struct t_rank *t)
     T_OK(tutti_channel_atomic_add(&ch, sum_at, 2));
     T_OK(tutti_channel_flush(&ch));
     t_meet(t);
-    memcpy(&sum, memory + sum_at, sizeof(sum));
+    sum = __atomic_load_n((uint64_t *)(void *)(memory + sum_at), __ATOMIC_ACQUIRE);
     T_CHECK(sum == 42 + (uint64_t)peer, "the sum is %llu", (unsigned long long)sum);
     for (size_t i = 0; i < T_LEN(puts) && t->rank == 1; i++) {
         T_OK(tutti_channel_wait(&ch, i + 1));
