@@ -289,71 +289,85 @@ static void at_deadline(struct t_rank *t)
     t_device_close(&device);
 }
 
-/* A rank that has left is no failure until a call needs it. */
-static void leaver(struct t_rank *t)
-{
-    tutti_comm_config config = t_cuda_config(t);
-    tutti_comm_state state = TUTTI_COMM_STATE_INIT;
+/* A communicator that gives up soon, and what calls on it need. */
+struct scene {
     struct t_device device;
     tutti_comm *comm;
     void *p;
+};
+
+static void open_scene(struct scene *s, struct t_rank *t)
+{
+    tutti_comm_config config = t_cuda_config(t);
 
     config.timeout_ms = TIMEOUT_MS;
     config.scratch_bytes = SCRATCH;
-    t_device_open(&device, t);
-    T_OK(t_comm_create(t, 2, &config, &comm));
-    p = t_device_alloc(BYTES);
-    T_OK(sum(comm, &device, p, COUNT));
-    t_device_sync(&device);
+    t_device_open(&s->device, t);
+    T_OK(t_comm_create(t, 2, &config, &s->comm));
+    s->p = t_device_alloc(BYTES);
+}
+
+/* The communicator is gone. */
+static void close_scene(struct scene *s)
+{
+    t_device_free(s->p);
+    t_device_close(&s->device);
+}
+
+/* A call, to its end. */
+static void work(struct scene *s)
+{
+    T_OK(sum(s->comm, &s->device, s->p, COUNT));
+    t_device_sync(&s->device);
+}
+
+/* A rank that has left is no failure until a call needs it. */
+static void leaver(struct t_rank *t)
+{
+    tutti_comm_state state = TUTTI_COMM_STATE_INIT;
+    struct scene s;
+
+    open_scene(&s, t);
+    work(&s);
     t_meet(t);
     if (is_dead(t))
-        tutti_comm_destroy(comm);
+        tutti_comm_destroy(s.comm);
     t_meet(t);
     if (!is_dead(t)) {
-        T_OK(tutti_comm_status(comm, &state));
+        T_OK(tutti_comm_status(s.comm, &state));
         T_CHECK(state.result == TUTTI_OK, "failed because rank %d has left: %s", n_survivors(t),
                 state.text);
-        end_by_deadline(t, comm, &device, p, COUNT, "has destroyed its communicator");
-        tutti_comm_destroy(comm);
+        end_by_deadline(t, s.comm, &s.device, s.p, COUNT, "has destroyed its communicator");
+        tutti_comm_destroy(s.comm);
     }
     t_meet(t);
-    t_device_free(p);
-    t_device_close(&device);
+    close_scene(&s);
 }
 
 /* Who is late and leaves afterwards was late. */
 static void late(struct t_rank *t)
 {
-    tutti_comm_config config = t_cuda_config(t);
     tutti_comm_state state = TUTTI_COMM_STATE_INIT;
-    struct t_device device;
-    tutti_comm *comm;
-    void *p;
+    struct scene s;
 
-    config.timeout_ms = TIMEOUT_MS;
-    config.scratch_bytes = SCRATCH;
-    t_device_open(&device, t);
-    T_OK(t_comm_create(t, 2, &config, &comm));
-    p = t_device_alloc(BYTES);
+    open_scene(&s, t);
     t_meet(t);
     if (!is_dead(t)) {
-        T_OK(sum(comm, &device, p, COUNT));
-        t_device_sync(&device);
-        T_IS(TUTTI_E_TIMEOUT, sum(comm, &device, p, COUNT));
+        work(&s);
+        T_IS(TUTTI_E_TIMEOUT, sum(s.comm, &s.device, s.p, COUNT));
     }
     t_meet(t);
     if (is_dead(t))
-        tutti_comm_destroy(comm);
+        tutti_comm_destroy(s.comm);
     t_meet(t);
     if (!is_dead(t)) {
-        T_OK(tutti_comm_status(comm, &state));
+        T_OK(tutti_comm_status(s.comm, &state));
         T_CHECK(state.result == TUTTI_E_TIMEOUT && state.peer == n_survivors(t), "%s, rank %d: %s",
                 tutti_result_name(state.result), state.peer, state.text);
-        tutti_comm_destroy(comm);
+        tutti_comm_destroy(s.comm);
     }
     t_meet(t);
-    t_device_free(p);
-    t_device_close(&device);
+    close_scene(&s);
 }
 
 /* --- stopped --- */
@@ -374,41 +388,31 @@ static int is_stopped(int pid)
 /* A process that is stopped lives, so it is late; the others end at their deadline, it goes on. */
 static void stopped(struct t_rank *t)
 {
-    tutti_comm_config config = t_cuda_config(t);
     tutti_comm_state state = TUTTI_COMM_STATE_INIT;
-    struct t_device device;
-    tutti_comm *comm;
-    void *p;
+    struct scene s;
 
-    config.timeout_ms = TIMEOUT_MS;
-    config.scratch_bytes = SCRATCH;
-    t_device_open(&device, t);
-    T_OK(t_comm_create(t, 2, &config, &comm));
-    p = t_device_alloc(BYTES);
-    T_OK(sum(comm, &device, p, COUNT));
-    t_device_sync(&device);
+    open_scene(&s, t);
+    work(&s);
     t_meet(t);
     if (is_dead(t)) {
         atomic_store(&shared_of(t)->stopped, (int)getpid());
         kill(getpid(), SIGSTOP);
-        T_OK(tutti_comm_status(comm, &state)); /* it has done nothing wrong */
+        T_OK(tutti_comm_status(s.comm, &state)); /* it has done nothing wrong */
     } else {
         while (atomic_load(&shared_of(t)->stopped) == 0 ||
                !is_stopped(atomic_load(&shared_of(t)->stopped)))
             t_sleep_us(1000);
-        T_OK(sum(comm, &device, p, COUNT));
-        t_device_sync(&device);
-        T_OK(tutti_comm_status(comm, &state));
+        work(&s);
+        T_OK(tutti_comm_status(s.comm, &state));
         T_CHECK(state.result == TUTTI_E_TIMEOUT && state.peer == n_survivors(t), "%s, rank %d: %s",
                 tutti_result_name(state.result), state.peer, state.text);
-        check_call(comm, "all_reduce", 2);
+        check_call(s.comm, "all_reduce", 2);
         survivors_meet(t);
         kill(atomic_load(&shared_of(t)->stopped), SIGCONT);
     }
     t_meet(t);
-    tutti_comm_destroy(comm);
-    t_device_free(p);
-    t_device_close(&device);
+    tutti_comm_destroy(s.comm);
+    close_scene(&s);
 }
 
 /* --- two at once --- */
@@ -416,33 +420,25 @@ static void stopped(struct t_rank *t)
 static void two_die(struct t_rank *t)
 {
     const int first = t->n_ranks - 2, last = t->n_ranks - 1;
-    tutti_comm_config config = t_cuda_config(t);
     tutti_comm_state state = TUTTI_COMM_STATE_INIT;
-    struct t_device device;
+    struct scene s;
     char all[32], turned[32];
-    tutti_comm *comm;
-    void *p;
 
-    config.timeout_ms = TIMEOUT_MS;
-    config.scratch_bytes = SCRATCH;
-    t_device_open(&device, t);
-    T_OK(t_comm_create(t, 2, &config, &comm));
-    p = t_device_alloc(BYTES);
+    open_scene(&s, t);
     t_meet(t);
     if (t->rank >= first)
         die(t);
-    (void)sum(comm, &device, p, COUNT); /* may be refused */
-    t_device_sync(&device);
+    (void)sum(s.comm, &s.device, s.p, COUNT); /* may be refused */
+    t_device_sync(&s.device);
     snprintf(all, sizeof(all), "ranks %d, %d died", first, last);
     snprintf(turned, sizeof(turned), "ranks %d, %d died", last, first);
     do { /* until both are dead */
-        T_OK(tutti_comm_status(comm, &state));
+        T_OK(tutti_comm_status(s.comm, &state));
         T_CHECK(ms_since_death(t) < 10000 * t_scale(), "%s", state.text);
     } while (!strstr(state.text, all) && !strstr(state.text, turned));
     T_CHECK(state.result == TUTTI_E_PEER && state.peer >= first, "%s", state.text);
-    tutti_comm_destroy(comm);
-    t_device_free(p);
-    t_device_close(&device);
+    tutti_comm_destroy(s.comm);
+    close_scene(&s);
 }
 
 /* --- noticed over host memory --- */

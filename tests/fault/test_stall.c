@@ -205,11 +205,5 @@ int main(int argc, char **argv)
 }
 
 #else
-
-int main(void)
-{
-    printf("skipped: the library was built without TUTTI_STALL (cmake --preset stall)\n");
-    return 77;
-}
-
+#include "support/without_stall.inc"
 #endif
