@@ -394,6 +394,10 @@ tutti_result tt_all_reduce_reach(struct tt_lane *ln, const struct tt_call *call,
                                  const unsigned char *send, unsigned char *recv, size_t count,
                                  struct tt_share offers);
 
+/* A broadcast so small that its overhead counts, whatever memory it is in (broadcast_shot.c). */
+int tt_broadcast_is_short(const struct tt_call *call);
+tutti_result tt_broadcast_short(struct tt_lane *ln, const struct tt_call *call);
+
 /* Every other collective but barrier: through scratch, or from memory to memory. */
 tutti_result tt_move_staged(struct tt_lane *ln, const struct tt_call *call, struct tt_share share);
 tutti_result tt_move_reach(struct tt_lane *ln, const struct tt_call *call, struct tt_share share);

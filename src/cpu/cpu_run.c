@@ -67,6 +67,8 @@ static tutti_result run_lane(struct tt_lane *ln, const struct tt_call *call, str
         return run_alone(ln, call, share);
     if (call->coll == TT_COLL_BARRIER)
         return tt_cpu_barrier(ln);
+    if (call->coll == TT_COLL_BROADCAST && share.parts == 1 && tt_broadcast_is_short(call))
+        return tt_broadcast_short(ln, call);
     share.xmem = e->xmem && call->algo == TT_ALGO_XMEM;
     share.windows = e->n_registered && call->window_algo == TT_ALGO_DIRECT;
     for (int attempt = 0; attempt < 3 && res == TUTTI_IN_PROGRESS; attempt++) {

@@ -351,6 +351,7 @@ tutti_result tt_move_reach(struct tt_lane *ln, const struct tt_call *call, struc
     if (call->parts && !late)
         tt_rows_tell(ln, call);
     tt_lane_arrive(ln, &t);
+    TT_STALL();
     if (call->parts && late)
         tt_rows_tell(ln, call);
     TT_TRY(tt_lane_meet(ln, &t, &m));

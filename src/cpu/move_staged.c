@@ -236,6 +236,7 @@ tutti_result tt_move_staged(struct tt_lane *ln, const struct tt_call *call, stru
             put_out(ln, &st);
         if (!early)
             tt_lane_arrive(ln, &t);
+        TT_STALL();
         if (call->send_counts && late)
             tt_notes_write(ln);
         TT_TRY(tt_lane_meet(ln, &t, &m));

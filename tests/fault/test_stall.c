@@ -64,6 +64,7 @@ struct control {
     enum t_coll coll;
     enum t_windows windows;
     int is_mismatch; /* what the broken rule makes of the calls; else wrong data */
+    size_t count;    /* 0: some thousands */
 };
 
 /* A rule is broken where it holds something up: only calls that touch the peers' own buffers end
@@ -83,6 +84,9 @@ static const struct control controls[] = {
     {TT_BREAK_FENCE, "a flag before its data", "one_shot", T_all_reduce, T_ORDINARY},
     {TT_BREAK_FENCE, "a flag before its data", "two_shot", T_all_reduce, T_ORDINARY},
     {TT_BREAK_FENCE, "a flag before its data", "one_shot", T_all_to_all, T_ORDINARY},
+    {TT_BREAK_EPOCH, "any epoch accepted", "one_shot", T_broadcast, T_ORDINARY, 0, 200},
+    {TT_BREAK_FENCE, "a flag before its data", "one_shot", T_broadcast, T_ORDINARY, 0, 200},
+    {TT_BREAK_PARITY, "one half of scratch", "one_shot", T_broadcast, T_ORDINARY, 0, 200},
     {TT_BREAK_PARITY, "one half of scratch", "one_shot", T_all_gather, T_ORDINARY},
     {TT_BREAK_PARITY, "one table of notes", "one_shot", T_all_to_allv, T_ORDINARY, 1},
     {TT_BREAK_NOTES, "an arrival before its notes", "one_shot", T_all_to_allv, T_ORDINARY, 1},
@@ -132,6 +136,8 @@ static void must_be_noticed(const struct control *control)
         struct controlled plan = {control, 1 + attempt, attempt % 2 == 0 ? 2000 : 30000};
         struct t_job job = {.n_ranks = 2 + (int)(attempt % 3), .body = broken_calls, .arg = &plan};
 
+        if (control->count)
+            plan.count = control->count;
         job.config.size = sizeof(job.config);
         job.config.algorithm = control->algorithm;
         job.config.timeout_ms = 5000;
