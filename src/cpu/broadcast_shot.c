@@ -4,8 +4,9 @@
  */
 #include "cpu/cpu.h"
 
-#define SHORT_MOST 1024u
-#define POLL_MOST  512u
+#define SHORT_MOST        1024u
+#define FETCH_MOST_OF_2   512u
+#define FETCH_MOST_OF_ANY 128u /* more readers than one get into each other's way */
 
 int tt_broadcast_is_short(const struct tt_call *call)
 {
@@ -17,9 +18,10 @@ static void poll_with_data(const struct tt_lane *ln, int root, const unsigned ch
                            size_t bytes)
 {
     const struct tt_arrival *a = tt_arrival_of(ln, root);
+    const size_t most = ln->e->n_ranks == 2 ? FETCH_MOST_OF_2 : FETCH_MOST_OF_ANY;
 
     for (unsigned i = 0; i < TT_TIGHT_POLLS && tt_load_acquire(&a->epoch) < ln->epoch; i++)
-        for (size_t at = 0; at < bytes && at < POLL_MOST; at += 64)
+        for (size_t at = 0; at < bytes && at < most; at += 64)
             __builtin_prefetch(data + at, 0, 3);
 }
 
