@@ -31,10 +31,12 @@ const struct cli_command command_hello = {
     "hello", "[-n N]", "see tutti work: a few ranks meet and add their numbers",
     "Starts N processes, makes a communicator of them, adds an array over all of them and checks "
     "the\n"
-    "sum. The same in a program of your own is examples/01_hello.c.\n"
+    "sum. The same in a program of your own is examples/01_hello.c. Under a launcher it is one of\n"
+    "the ranks that were started, on whatever hosts: the first thing to try on a cluster.\n"
     "\n"
     "  tutti hello\n"
-    "  tutti hello -n 4\n",
+    "  tutti hello -n 4\n"
+    "  tutti run --hosts alpha:2,beta:2 -- tutti hello\n",
     options};
 
 static int say(struct hall *hall, int rank, const char *what, tutti_result result)
@@ -105,11 +107,24 @@ static int add_numbers(struct hall *hall, tutti_comm *comm, int rank)
     return 0;
 }
 
+static int work(struct hall *hall, tutti_comm *comm, int rank)
+{
+    tutti_comm_info info = {.size = sizeof(info)};
+    int status;
+
+    if (rank == 0 && tutti_comm_query(comm, &info) == TUTTI_OK)
+        printf("2. %d ranks, each a process, are a communicator now. Engine %s: %s.\n", n_ranks,
+               info.engine, info.details ? info.details : "");
+    fflush(stdout);
+    status = add_numbers(hall, comm, rank);
+    tutti_barrier(comm, NULL); /* so that nobody leaves while others still work */
+    return status;
+}
+
 static int rank_main(void *context, int rank)
 {
     struct hall *hall = context;
     tutti_comm_config config = {.size = sizeof(config)};
-    tutti_comm_info info = {.size = sizeof(info)};
     tutti_comm *comm = NULL;
     struct place place;
     cpu_set_t set;
@@ -127,14 +142,46 @@ static int rank_main(void *context, int rank)
     config.name = "hello";
     if (say(hall, rank, "tutti_comm_create", tutti_comm_create(&config, &comm)))
         return 1;
-    if (rank == 0 && tutti_comm_query(comm, &info) == TUTTI_OK)
-        printf("2. %d ranks, each a process, are a communicator now. Engine %s: %s.\n", n_ranks,
-               info.engine, info.details ? info.details : "");
-    fflush(stdout);
-    status = add_numbers(hall, comm, rank);
-    tutti_barrier(comm, NULL); /* so that nobody leaves while others still work */
+    status = work(hall, comm, rank);
     tutti_comm_destroy(comm);
     place_free(&place);
+    return status;
+}
+
+static void all_is_well(void)
+{
+    printf("5. All is well. Next: `tutti bench` measures this machine, `tutti help` lists the "
+           "rest.\n");
+}
+
+/* The ranks that a launcher has started, if there is one: *joined_out. */
+static int join(int *joined_out)
+{
+    tutti_comm_config config = {.size = sizeof(config), .name = "hello"};
+    tutti_comm_info info = {.size = sizeof(info)};
+    struct hall hall = {0};
+    tutti_comm *comm = NULL;
+    int status;
+
+    *joined_out = 0;
+    if (say(&hall, 0, "tutti_comm_create", tutti_comm_create_from_env(&config, &comm)) ||
+        say(&hall, 0, "tutti_comm_query", tutti_comm_query(comm, &info)))
+        return 1;
+    *joined_out = info.n_ranks > 1;
+    if (info.n_ranks > 1 && n_ranks != 0 && n_ranks != info.n_ranks) {
+        status = cli_error("-n %d: a launcher has started %d ranks", n_ranks, info.n_ranks);
+    } else if (info.n_ranks > 1) {
+        n_ranks = info.n_ranks;
+        if (info.rank == 0)
+            printf("1. A launcher started %d ranks on %d host%s, and they found rank 0.\n", n_ranks,
+                   info.n_hosts, info.n_hosts > 1 ? "s" : "");
+        status = work(&hall, comm, info.rank);
+        if (status == 0 && info.rank == 0)
+            all_is_well();
+    } else {
+        status = 0;
+    }
+    tutti_comm_destroy(comm);
     return status;
 }
 
@@ -146,12 +193,15 @@ int command_hello_run(int argc, char **argv)
     struct hall *hall;
     char text[96];
     int failed = -1;
-    int status = cli_parse(&command_hello, argc, argv, 0, words);
+    int joined = 0, status = cli_parse(&command_hello, argc, argv, 0, words);
 
     if (status == CLI_GO && words[0])
         status = cli_error("%s: nothing is expected here; `tutti help hello`", words[0]);
     free(words);
     if (status != CLI_GO)
+        return status;
+    status = join(&joined);
+    if (joined || status != 0)
         return status;
     place_read(&place);
     if (n_ranks == 0)
@@ -172,8 +222,7 @@ int command_hello_run(int argc, char **argv)
                          ranks_describe(ranks.status[failed], text, sizeof(text))) -
                1;
     }
-    printf("5. All is well. Next: `tutti bench` measures this machine, `tutti help` lists the "
-           "rest.\n");
+    all_is_well();
     ranks_free(&ranks);
     munmap(hall, sizeof(*hall));
     return 0;

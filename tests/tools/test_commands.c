@@ -42,6 +42,20 @@ static void hello_adds_the_numbers_of_all_ranks(void **state)
     T_CONTAINS(text, "5. All is well.");
 }
 
+static void hello_is_a_rank_of_what_a_launcher_started(void **state)
+{
+    char tutti[4096], line[8192];
+
+    (void)state;
+    T_CHECK(t_program("tutti", tutti, sizeof(tutti)) == 0, "no tutti");
+    snprintf(line, sizeof(line), "run -n 3 -- '%s' hello", tutti);
+    says(line, 0, "[0] 1. A launcher started 3 ranks on 1 host, and they found rank 0.\n");
+    T_CONTAINS(text, "tutti_all_reduce left 0 + 1 + 2 = 3 on all.\n");
+    T_CHECK(count("5. All is well.") == 1, "%s", text);
+    snprintf(line, sizeof(line), "run -n 3 -- '%s' hello -n 2", tutti);
+    says(line, 2, "-n 2: a launcher has started 3 ranks");
+}
+
 static void hello_says_what_went_wrong(void **state)
 {
     (void)state;
@@ -164,6 +178,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(hello_adds_the_numbers_of_all_ranks, clear),
+        cmocka_unit_test_setup(hello_is_a_rank_of_what_a_launcher_started, clear),
         cmocka_unit_test_setup(hello_says_what_went_wrong, clear),
         cmocka_unit_test_setup(info_has_every_capability_and_its_remedy, clear),
         cmocka_unit_test_setup(info_shows_what_is_set_but_no_secret, clear),
