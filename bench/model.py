@@ -105,8 +105,8 @@ def in_pieces(n, within, between):
     return here
 
 
-def reduce_scatter(net, host, hosts, m):
-    return net.exchange(m * (hosts - 1) / hosts) + host.add(m * (hosts - 1) / hosts, m)
+def reduce_scatter(net, host, hosts, m):  # of the own vector one part is added to: that is what has to stay in the cache
+    return net.exchange(m * (hosts - 1) / hosts) + host.add(m * (hosts - 1) / hosts, m / hosts)
 
 
 def all_gather(net, host, hosts, m):  # and the own block to its place
