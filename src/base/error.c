@@ -130,3 +130,39 @@ const char *tt_op_name(tutti_op op)
     }
     return "?";
 }
+
+#define MOST_RUNS 6 /* that are written out, if there are more than one more */
+
+/* How many of ranks[0 .. n) are written as one: from three in sequence on, all of these. */
+static int run_of(const int ranks[], int n)
+{
+    int length = 1;
+
+    while (length < n && ranks[length] == ranks[0] + length)
+        length++;
+    return length < 3 ? 1 : length;
+}
+
+void tt_ranks_text(const int ranks[], int n, char text[TT_RANKS_TEXT])
+{
+    size_t at = (size_t)snprintf(text, TT_RANKS_TEXT, "rank%s", n == 1 ? "" : "s");
+
+    for (int i = 0, n_runs = 0, length; i < n && at < TT_RANKS_TEXT; i += length, n_runs++) {
+        char run[32];
+
+        length = run_of(ranks + i, n - i);
+        if (n_runs >= MOST_RUNS && i + length < n) {
+            length = n - i;
+            snprintf(run, sizeof(run), "%d more", length);
+        } else if (length == 1) {
+            snprintf(run, sizeof(run), "%d", ranks[i]);
+        } else {
+            snprintf(run, sizeof(run), "%d-%d", ranks[i], ranks[i + length - 1]);
+        }
+        at += (size_t)snprintf(text + at, TT_RANKS_TEXT - at, "%s%s",
+                               i == 0            ? " "
+                               : i + length == n ? " and "
+                                                 : ", ",
+                               run);
+    }
+}

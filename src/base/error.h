@@ -36,6 +36,11 @@ uint32_t tt_version(void);
 const char *tt_dtype_name(tutti_dtype dtype);
 const char *tt_op_name(tutti_op op);
 
+/* "rank 3", "ranks 2 and 3", "ranks 1-3, 5 and 9", "ranks 1, 3, 5, 7, 9, 11 and 40 more": n of them, at
+ * least one, in ascending order. */
+#define TT_RANKS_TEXT 128
+void tt_ranks_text(const int ranks[], int n, char text[TT_RANKS_TEXT]);
+
 #define TT_LEN(array) (sizeof(array) / sizeof((array)[0]))
 
 #endif

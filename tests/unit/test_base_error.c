@@ -147,6 +147,36 @@ static void test_clock(void **state)
     assert_true(tt_ns_per_tick() == per_tick);
 }
 
+static void check_ranks(const char *want, int n, const int ranks[])
+{
+    char text[TT_RANKS_TEXT];
+
+    tt_ranks_text(ranks, n, text);
+    assert_string_equal(text, want);
+}
+
+static void test_lists_of_ranks(void **state)
+{
+    int many[1024];
+
+    (void)state;
+    check_ranks("rank 7", 1, (const int[]){7});
+    check_ranks("ranks 2 and 3", 2, (const int[]){2, 3});
+    check_ranks("ranks 2, 3 and 5", 3, (const int[]){2, 3, 5});
+    check_ranks("ranks 1-3", 3, (const int[]){1, 2, 3});
+    check_ranks("ranks 0, 2-4 and 9", 5, (const int[]){0, 2, 3, 4, 9});
+    check_ranks("ranks 1, 3, 5, 7, 9, 11 and 13-15", 9,
+                (const int[]){1, 3, 5, 7, 9, 11, 13, 14, 15});
+    check_ranks("ranks 1, 3, 5, 7, 9, 11 and 3 more", 9,
+                (const int[]){1, 3, 5, 7, 9, 11, 13, 15, 17});
+    for (int i = 0; i < 1024; i++)
+        many[i] = i;
+    check_ranks("ranks 0-1023", 1024, many);
+    for (int i = 0; i < 768; i++) /* 0-2, 4-6 ...: all but every fourth */
+        many[i] = i / 3 * 4 + i % 3;
+    check_ranks("ranks 0-2, 4-6, 8-10, 12-14, 16-18, 20-22 and 750 more", 768, many);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -157,6 +187,7 @@ int main(void)
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_log_lines),
         cmocka_unit_test(test_clock),
+        cmocka_unit_test(test_lists_of_ranks),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
