@@ -20,7 +20,7 @@ ADVICE = {
     "E_SYSTEM": "The text holds the system call's reason. See the troubleshooting part of the guide.",
     "E_AUTH": "Give all ranks rank 0's id, or the same `TUTTI_SECRET`.",
     "E_VERSION": "Use one version of tutti in all ranks, and the header that belongs to it.",
-    "E_TIMEOUT": "Look at the rank that is named. If it is only slow, raise `timeout_ms`.",
+    "E_TIMEOUT": "Look at the ranks that are named. If they are only slow, raise `timeout_ms`.",
     "E_PEER": "Destroy the communicator. Create another among the ranks that are left.",
     "E_MISMATCH": "Both calls are in the text. Make the same calls in the same order on all ranks.",
     "E_ABORTED": "Some rank called `tutti_comm_abort()`. Destroy the communicator.",

@@ -318,7 +318,7 @@ TUTTI_API tutti_result tutti_comm_query(const tutti_comm *comm, tutti_comm_info 
 typedef struct tutti_comm_state {
     uint32_t size;       /* sizeof(tutti_comm_state), set by the caller */
     tutti_result result; /* TUTTI_OK while the communicator is good, else why it failed */
-    int32_t peer;        /* the rank that is missing or at fault, -1 if none is known */
+    int32_t peer;        /* who is missing or at fault, the first of them; -1: nobody is known */
     /* Number of the collective that failed, or that runs now, from 1. On GPUs, of one in a graph: the number that
      * it had when it was captured. Sends and receives have the number of the collective before them. */
     uint64_t sequence;
@@ -327,7 +327,9 @@ typedef struct tutti_comm_state {
 #define TUTTI_COMM_STATE_INIT TUTTI_INIT_(tutti_comm_state)
 
 /**
- * Is the communicator good, and if not, why? Any thread, also while a call is running.
+ * Is the communicator good, and if not, why? Any thread, also while a call is running. The text names
+ * the call, its number, and all ranks of this host that had not come to it when the deadline passed
+ * ("ranks 2, 3 and 5 did not arrive within 8000 ms"); of long lists the beginning.
  *
  * GPUs     A kernel cannot see that a peer's process has died; this looks for it (two system calls a
  *          peer). If one has, the communicator has failed with TUTTI_E_PEER, and all kernels that

@@ -472,5 +472,6 @@ void tt_segment_close(struct tt_engine *e);
 tutti_result tt_p2p_open(struct tt_engine *e);
 void tt_p2p_close(struct tt_engine *e);
 tutti_result tt_p2p_run(struct tt_engine *e, struct tt_p2p ops[], size_t n_ops);
+int tt_p2p_is_open(const struct tt_engine *e, int r); /* something to or from rank r is under way */
 
 #endif

@@ -257,6 +257,12 @@ static tutti_result sweep(struct tt_engine *e, struct tt_p2p ops[], size_t n_ops
     return TUTTI_OK;
 }
 
+/* As the last sweep found it. */
+int tt_p2p_is_open(const struct tt_engine *e, int r)
+{
+    return e->channels[r].in.is_busy || e->channels[r].out.is_busy;
+}
+
 static tutti_result run(struct tt_engine *e, struct tt_p2p ops[], size_t n_ops)
 {
     struct tt_idle idle = {0};
@@ -266,6 +272,8 @@ static tutti_result run(struct tt_engine *e, struct tt_p2p ops[], size_t n_ops)
     do {
         TT_STALL();
         TT_TRY(sweep(e, ops, n_ops, &moved, &open));
+        if (moved && idle.since_ns != 0)
+            tt_engine_waits(e, 0);
         if (moved)
             idle = (struct tt_idle){0};
         else if (open < n_ops)

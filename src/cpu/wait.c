@@ -77,7 +77,7 @@ static tutti_result failure_text(const struct tt_engine *e, char *text, size_t b
     const int me = label(e, e->rank);
     const unsigned long long epoch = word >> 24;
     const struct tt_stats_area *st = &e->mine->stats;
-    char mine[48], other[48];
+    char mine[48], other[48], late[TT_RANKS_TEXT];
 
     *rank_out = rank;
     tt_what_text(tt_load_relaxed(&st->last_what), mine, sizeof(mine));
@@ -95,11 +95,14 @@ static tutti_result failure_text(const struct tt_engine *e, char *text, size_t b
                  e->name, rank, me, mine, epoch);
         return TUTTI_E_PEER;
     case TT_LATE:
-        snprintf(
-            text, bytes,
-            "communicator %s: rank %d did not arrive within %llu ms; rank %d waited in %s, call "
-            "%llu. It is stopped, busy or in another call",
-            e->name, rank, (unsigned long long)(e->timeout_ns / 1000000), me, mine, epoch);
+        tt_ranks_text(&rank, 1, late);
+        if (s->failure_text[0]) /* or whoever took the record died over it */
+            snprintf(late, sizeof(late), "%s", s->failure_text);
+        snprintf(text, bytes,
+                 "communicator %s: %s did not arrive within %llu ms; rank %d waited in %s, call "
+                 "%llu. %s stopped, busy or in another call",
+                 e->name, late, (unsigned long long)(e->timeout_ns / 1000000), me, mine, epoch,
+                 late[4] == 's' ? "They are" : "It is");
         return TUTTI_E_TIMEOUT;
     case TT_MISMATCH:
         tt_what_text(tt_load_relaxed(&s->failure_detail), other, sizeof(other));
@@ -238,13 +241,57 @@ void tt_engine_waits(struct tt_engine *e, int is_long)
         atomic_store_explicit(waits, (uint32_t)is_long, memory_order_release);
 }
 
+static int has_waited(const struct tt_engine *e, int r)
+{
+    return atomic_load_explicit(&e->peers[r].area->waits, memory_order_acquire) != 0;
+}
+
 /* A peer that waits itself will say who is at fault, later than this deadline. */
 static int is_late(struct tt_engine *e, int r, uint64_t waited_ns)
 {
     if (tt_is_long_wait(waited_ns, e->timeout_ns))
         tt_engine_waits(e, 1);
-    return tt_is_overdue(waited_ns, e->timeout_ns,
-                         atomic_load_explicit(&e->peers[r].area->waits, memory_order_acquire) != 0);
+    return tt_is_overdue(waited_ns, e->timeout_ns, has_waited(e, r));
+}
+
+/* Has rank q not come either to where this rank waits for rank r? Areas are alike, so q's flag is where r's is in
+ * its own; sends and receives wait for those who have not done their part. */
+static int is_missing(const struct tt_engine *e, int q, int r, const _Atomic uint64_t *flag,
+                      uint64_t value)
+{
+    const ptrdiff_t at = (const unsigned char *)flag - (const unsigned char *)e->peers[r].area;
+
+    if (q == e->rank || q == r)
+        return q == r;
+    if (has_waited(e, q))
+        return 0;
+    if (!flag)
+        return tt_p2p_is_open(e, q);
+    return tt_load_acquire(
+               (const _Atomic uint64_t *)(const void *)((const unsigned char *)e->peers[q].area +
+                                                        at)) < value;
+}
+
+/* The deadline is over: all who are missing are named, the lowest first. One that is gone explains more. */
+static tutti_result fail_late(struct tt_engine *e, int r, const _Atomic uint64_t *flag,
+                              uint64_t value)
+{
+    int missing[TT_CPU_MAX_RANKS], first = -1, n = 0;
+    char text[TT_RANKS_TEXT];
+
+    for (int q = 0; q < e->n_ranks; q++) {
+        const enum tt_failure why = why_gone(e, q);
+
+        if (!is_missing(e, q, r, flag, value))
+            continue;
+        if (why != TT_FAILURE_NONE)
+            return tt_engine_fail(e, why, q, 0, 0);
+        first = n == 0 ? q : first;
+        missing[n++] = label(e, q);
+    }
+    tt_ranks_text(missing, n, text);
+    record(e, failure_word(TT_LATE, first, tt_load_relaxed(&e->mine->stats.sequence)), 0, 0, text);
+    return tt_engine_failed(e);
 }
 
 /* Sleep until rank r rings, at most `ns`. */
@@ -277,18 +324,19 @@ static tutti_result wait_asleep(struct tt_engine *e, int r, const _Atomic uint64
         if (e->idle && (length = IDLE_NAP_NS) && e->idle(e->idle_context))
             length = IDLE_NAP_NS / 16;
         nap(e, r, flag, value, TT_NAP(left < length ? left : length));
-        if (tt_load_acquire(flag) >= value)
+        if (tt_load_acquire(flag) < value)
+            TT_TRY(check_peer(e, r, flag, value));
+        if (tt_load_acquire(flag) >= value) {
+            tt_engine_waits(e, 0);
             return TUTTI_OK;
-        TT_TRY(check_peer(e, r, flag, value));
-        if (tt_load_acquire(flag) >= value)
-            return TUTTI_OK;
+        }
         now = tt_now_ns();
         /* A nap that took far longer than asked: this process was stopped, not its peer late. */
         if (now - before > length + UINT64_C(1000000000))
             start += now - before - length;
         before = now;
         if (is_late(e, r, now - start))
-            return tt_engine_fail(e, TT_LATE, r, 0, 0);
+            return fail_late(e, r, flag, value);
         length = length * 2 < LONGEST_NAP_NS ? length * 2 : LONGEST_NAP_NS;
     }
 }
@@ -347,7 +395,7 @@ tutti_result tt_wait_pause(struct tt_engine *e, int r, struct tt_idle *idle)
         return tt_engine_fail(e, why, r, 0, 0);
     idle->is_gone = why != TT_FAILURE_NONE;
     if (is_late(e, r, tt_now_ns() - idle->since_ns))
-        return tt_engine_fail(e, TT_LATE, r, 0, 0);
+        return fail_late(e, r, NULL, 0);
     return TUTTI_OK;
 }
 

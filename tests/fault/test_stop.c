@@ -119,6 +119,115 @@ static void every_way_of_waiting_times_out(void **state)
     run("all_reduce", "sleep");
 }
 
+/* ---- several at once ---- */
+
+enum { N_MANY = 5, STOPPED_1 = 1, STOPPED_2 = 3 };
+
+struct several {
+    _Atomic int pids[N_MANY];
+    _Atomic int n_done;
+};
+
+static struct several *several_of(struct t_rank *t)
+{
+    return (struct several *)(void *)t->shared;
+}
+
+static void stop_here(struct t_rank *t)
+{
+    several_of(t)->pids[t->rank] = getpid();
+    raise(SIGSTOP);
+}
+
+static void await_stop(struct t_rank *t, int rank)
+{
+    while (several_of(t)->pids[rank] == 0)
+        t_sleep_us(100);
+}
+
+static tutti_result recv_from_both(struct t_rank *t, int32_t *x)
+{
+    T_OK(tutti_group_begin(t->comm));
+    T_OK(tutti_recv(t->comm, x, 4, TUTTI_DTYPE_I32, STOPPED_1, NULL));
+    T_OK(tutti_recv(t->comm, x + 4, 4, TUTTI_DTYPE_I32, STOPPED_2, NULL));
+    return tutti_group_end(t->comm);
+}
+
+static void two_are_stopped(struct t_rank *t)
+{
+    struct several *scene = several_of(t);
+    static int32_t x[100000];
+    const int receives = strcmp(t->arg, "recv") == 0;
+    tutti_comm_state state = TUTTI_COMM_STATE_INIT;
+
+    T_OK(tutti_barrier(t->comm, NULL));
+    if (t->rank == STOPPED_1 || t->rank == STOPPED_2) {
+        stop_here(t);
+        return;
+    }
+    await_stop(t, STOPPED_1);
+    await_stop(t, STOPPED_2);
+    while (receives && t->rank != 0 &&
+           scene->n_done == 0) /* or it would be their call that fails */
+        t_sleep_us(100);
+    T_IS(TUTTI_E_TIMEOUT, receives && t->rank == 0 ? recv_from_both(t, x) : call(t, t->arg, x));
+    T_OK(tutti_comm_status(t->comm, &state));
+    T_CHECK(state.result == TUTTI_E_TIMEOUT && state.peer == STOPPED_1, "%s, rank %d: %s",
+            tutti_result_name(state.result), state.peer, state.text);
+    T_CONTAINS(state.text, "ranks 1 and 3 did not arrive within");
+    T_CONTAINS(tutti_last_error(), "ranks 1 and 3 did not arrive within");
+    if (atomic_fetch_add(&scene->n_done, 1) + 1 == N_MANY - 2) {
+        kill(scene->pids[STOPPED_1], SIGCONT);
+        kill(scene->pids[STOPPED_2], SIGCONT);
+    }
+}
+
+static void all_who_are_stopped_are_named(void **state)
+{
+    static const char *const which[] = {"all_reduce", "recv"};
+
+    (void)state;
+    for (size_t i = 0; i < T_LEN(which); i++) {
+        char name[16];
+        struct t_job job = {.n_ranks = N_MANY, .body = two_are_stopped, .arg = name};
+
+        snprintf(name, sizeof(name), "%s", which[i]);
+        job.config.size = sizeof(job.config);
+        job.config.timeout_ms = 2 * deadline_ms(); /* a survivor that is later is named as well */
+        t_run(&job);
+    }
+}
+
+/* Rank 0 waits for rank 1, which is stopped; rank 2, whom it would have waited for next, is dead. */
+static void one_stopped_one_dead(struct t_rank *t)
+{
+    tutti_comm_state state = TUTTI_COMM_STATE_INIT;
+
+    T_OK(tutti_barrier(t->comm, NULL));
+    if (t->rank == 1) {
+        stop_here(t);
+        return;
+    }
+    await_stop(t, 1);
+    if (t->rank == 2)
+        kill(getpid(), SIGKILL);
+    T_IS(TUTTI_E_PEER, tutti_barrier(t->comm, NULL));
+    T_OK(tutti_comm_status(t->comm, &state));
+    T_CHECK(state.result == TUTTI_E_PEER && state.peer == 2, "%s, rank %d: %s",
+            tutti_result_name(state.result), state.peer, state.text);
+    kill(several_of(t)->pids[1], SIGCONT);
+}
+
+static void a_death_explains_more(void **state)
+{
+    struct t_job job = {.n_ranks = 3, .body = one_stopped_one_dead, .dies = 1u << 2};
+
+    (void)state;
+    job.config.size = sizeof(job.config);
+    job.config.timeout_ms = deadline_ms();
+    t_run(&job);
+}
+
 /* ---- stopped wherever it is: by its parent, at a random moment ---- */
 
 enum { CREATE_MS = 1000 };
@@ -246,6 +355,8 @@ int main(void)
         cmocka_unit_test(a_barrier_times_out),
         cmocka_unit_test(a_recv_times_out),
         cmocka_unit_test(every_way_of_waiting_times_out),
+        cmocka_unit_test(all_who_are_stopped_are_named),
+        cmocka_unit_test(a_death_explains_more),
         cmocka_unit_test(stopped_in_a_call),
         cmocka_unit_test(stopped_in_creation),
         cmocka_unit_test(a_slow_rank_is_waited_for),
