@@ -19,7 +19,8 @@
 
 /* An arena: one allocation of GPU memory per rank, mapped by all ranks.
  *
- *   0          struct tt_cuda_block [TT_CUDA_MAX_BLOCKS]    read and written by its own rank only
+ *   0          struct tt_cuda_block [TT_CUDA_MAX_BLOCKS]    written by its own rank only
+ *   WAITS      uint64_t, likewise: the last epoch in which this rank has waited for about a ms
  *   FLAGS      uint64_t [TT_N_FLAGS][TT_CUDA_MAX_BLOCKS][TT_CUDA_MAX_RANKS], written by the peers
  *   packets    [2 halves][n_ranks][packet_slot]             written by the peers, flags in the data
  *   one_shot   [3 parts][one_shot_part]                     written by the peers, all ones when idle
@@ -52,6 +53,7 @@ enum tt_cuda_p2p_word {
     TT_N_P2P_WORDS
 };
 
+#define TT_CUDA_WAITS_AT (TT_CUDA_MAX_BLOCKS * 16)
 #define TT_CUDA_FLAGS_AT 4096
 #define TT_CUDA_P2P_AT   (TT_CUDA_FLAGS_AT + TT_N_FLAGS * TT_CUDA_MAX_BLOCKS * TT_CUDA_MAX_RANKS * 8)
 #define TT_CUDA_COUNTS_AT                                                                          \

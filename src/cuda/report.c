@@ -29,13 +29,17 @@ static uint32_t read_result(const struct tt_engine *e)
 
 /* ---- verdicts ---- */
 
-/* A kernel knows who did not come, the host why. It looks once, and what it found stays, since who is there
- * changes: ranks that give up leave. Bits 0-7: the result, 8-15: presence,
- * 32-63: rank; 0: none yet. */
-static uint64_t verdict_word(tutti_result result, enum tt_presence presence, int rank)
+/* A kernel knows that somebody did not come, the host who, and why. It looks once, and what it found stays, since
+ * who is there changes: ranks that give up leave. Bits 0-7: the result, 8-15: presence,
+ * 32-63: a bit for each rank that is missing or at fault; 0: none yet. */
+static uint64_t verdict_word(tutti_result result, enum tt_presence presence, uint32_t ranks)
 {
-    return (uint64_t)(-(int)result & 0xff) | (uint64_t)presence << 8 |
-           (uint64_t)(uint32_t)rank << 32;
+    return (uint64_t)(-(int)result & 0xff) | (uint64_t)presence << 8 | (uint64_t)ranks << 32;
+}
+
+static uint32_t bit_of(int rank)
+{
+    return rank >= 0 && rank < TT_CUDA_MAX_RANKS ? UINT32_C(1) << rank : 0;
 }
 
 static tutti_result result_of(uint64_t verdict)
@@ -43,9 +47,10 @@ static tutti_result result_of(uint64_t verdict)
     return (tutti_result) - (int)(verdict & 0xff);
 }
 
+/* The first of them, or -1. */
 static int rank_of(uint64_t verdict)
 {
-    return (int)(int32_t)(uint32_t)(verdict >> 32);
+    return verdict >> 32 ? __builtin_ctz((uint32_t)(verdict >> 32)) : -1;
 }
 
 static enum tt_presence presence_of(const struct tt_engine *e, int rank)
@@ -55,12 +60,48 @@ static enum tt_presence presence_of(const struct tt_engine *e, int rank)
                : TT_IS_THERE;
 }
 
-static int find_dead(const struct tt_engine *e)
+/* The first of these ranks that has died, or left; or -1. */
+static int find_gone(const struct tt_engine *e, uint32_t among, enum tt_presence how)
 {
     for (int r = 0; r < e->n_ranks; r++)
-        if (presence_of(e, r) == TT_HAS_DIED)
+        if (among & bit_of(r) && presence_of(e, r) == how)
             return r;
     return -1;
+}
+
+static int find_dead(const struct tt_engine *e)
+{
+    return find_gone(e, UINT32_MAX, TT_HAS_DIED);
+}
+
+/* Has rank r's kernel of this epoch begun? It has ended, or waits as the own one did; one that did not have to wait
+ * long has ended by now. */
+static int has_come(const struct tt_engine *e, int r, uint64_t epoch)
+{
+    struct tt_cuda_block first;
+    uint64_t waits;
+
+    return tt_cuda_read(&first, e->arena.at[r], sizeof(first)) != TUTTI_OK ||
+           tt_cuda_read(&waits, e->arena.at[r] + TT_CUDA_WAITS_AT, sizeof(waits)) != TUTTI_OK ||
+           first.epoch >= epoch || waits >= epoch;
+}
+
+/* Of whom a kernel gave up waiting for. It names one, who may only be waiting for another; in which epoch all of
+ * them are says more. Sends and receives have none. */
+static uint32_t find_missing(const struct tt_engine *e)
+{
+    const struct tt_cuda_report *report = e->report;
+    struct tt_cuda_scope scope;
+    uint32_t missing = 0;
+
+    if (report->peer < 0 || report->coll == TT_COLL_SEND_RECV ||
+        tt_cuda_scope_enter(e->device, &scope) != TUTTI_OK)
+        return bit_of(report->peer);
+    for (int r = 0; r < e->n_ranks; r++)
+        if (r != e->rank && !has_come(e, r, report->epoch))
+            missing |= bit_of(r);
+    tt_cuda_scope_leave(&scope);
+    return missing ? missing : bit_of(report->peer); /* all have come meanwhile */
 }
 
 /* The first verdict counts. */
@@ -77,20 +118,20 @@ static uint64_t pass(const struct tt_engine *e, uint64_t verdict)
 /* Who is missing may only be waiting for a third that has died; if it has left, that is what it did. */
 static uint64_t judge(const struct tt_engine *e, tutti_result result)
 {
-    const int peer = result == TUTTI_E_ABORTED ? -1 : e->report->peer;
-    enum tt_presence presence = presence_of(e, peer);
-    int dead;
+    const uint32_t missing = result == TUTTI_E_TIMEOUT ? find_missing(e) : 0;
+    int gone;
 
     if (result != TUTTI_E_TIMEOUT && result != TUTTI_E_ABORTED)
-        return verdict_word(result, TT_IS_THERE, peer);
-    if (presence == TT_HAS_DIED)
-        return verdict_word(TUTTI_E_PEER, presence, peer);
-    dead = find_dead(e);
-    if (dead >= 0)
-        return verdict_word(TUTTI_E_PEER, TT_HAS_DIED, dead);
-    if (presence == TT_HAS_LEFT)
-        return verdict_word(TUTTI_E_PEER, presence, peer);
-    return verdict_word(result, TT_IS_THERE, peer);
+        return verdict_word(result, TT_IS_THERE, bit_of(e->report->peer));
+    gone = find_gone(e, missing, TT_HAS_DIED);
+    if (gone < 0)
+        gone = find_dead(e);
+    if (gone >= 0)
+        return verdict_word(TUTTI_E_PEER, TT_HAS_DIED, bit_of(gone));
+    gone = find_gone(e, missing, TT_HAS_LEFT);
+    if (gone >= 0)
+        return verdict_word(TUTTI_E_PEER, TT_HAS_LEFT, bit_of(gone));
+    return verdict_word(result, TT_IS_THERE, missing);
 }
 
 /* `result` is what the report says, not 0. */
@@ -102,7 +143,7 @@ static uint64_t verdict_on(const struct tt_engine *e, uint32_t result)
     while (result == BEING_WRITTEN && tt_now_ns() < until)
         result = read_result(e);
     if (result == BEING_WRITTEN) /* whoever writes it was stopped: look again later */
-        return verdict_word(TUTTI_E_INTERNAL, TT_IS_THERE, -1);
+        return verdict_word(TUTTI_E_INTERNAL, TT_IS_THERE, 0);
     atomic_thread_fence(memory_order_acquire);
     verdict = __atomic_load_n(&e->report->verdict, __ATOMIC_ACQUIRE);
     return verdict ? verdict : pass(e, judge(e, (tutti_result) - (int)result));
@@ -164,6 +205,23 @@ static void tell_counts(const struct tt_engine *e, char *text, size_t bytes)
                  coll_name(r->coll), label(e, r->peer), label(e, e->rank), r->epoch);
 }
 
+static void tell_late(const struct tt_engine *e, uint64_t verdict, char *text, size_t bytes)
+{
+    const struct tt_cuda_report *r = e->report;
+    int late[TT_CUDA_MAX_RANKS] = {0}, n = 0;
+    char who[TT_RANKS_TEXT];
+
+    for (int rank = 0; rank < e->n_ranks; rank++)
+        if (verdict >> 32 & bit_of(rank))
+            late[n++] = label(e, rank);
+    tt_ranks_text(late, n, who);
+    snprintf(text, bytes,
+             "%s on the GPU of rank %d: %s did not come within %.1f s: %s busy, stopped or made "
+             "another call (launch %" PRIu64 "; TUTTI_TIMEOUT says how long to wait)",
+             coll_name(r->coll), label(e, e->rank), who, (double)r->detail / 1e9,
+             n > 1 ? "they are" : "it is", r->epoch);
+}
+
 /* What kernels/stage.inc waited for is no peer but the thread that serves it. */
 static void tell_unserved(const struct tt_engine *e, char *text, size_t bytes)
 {
@@ -180,16 +238,10 @@ static void tell(const struct tt_engine *e, uint64_t verdict, char *text, size_t
     switch (result_of(verdict)) {
     case TUTTI_E_PEER: tell_gone(e, verdict, text, bytes); break;
     case TUTTI_E_TIMEOUT:
-        if (r->peer < 0) {
+        if (r->peer < 0)
             tell_unserved(e, text, bytes);
-            break;
-        }
-        snprintf(
-            text, bytes,
-            "%s on the GPU of rank %d: rank %d did not come within %.1f s: it is busy, stopped or "
-            "made another call (launch %" PRIu64 "; TUTTI_TIMEOUT says how long to wait)",
-            coll_name(r->coll), label(e, e->rank), label(e, r->peer), (double)r->detail / 1e9,
-            r->epoch);
+        else
+            tell_late(e, verdict, text, bytes);
         break;
     case TUTTI_E_MISMATCH:
         if (r->coll != TT_COLL_SEND_RECV) {
@@ -294,7 +346,7 @@ static void end_kernels(const struct tt_engine *e, tutti_result why)
 void tt_cuda_abort(struct tt_engine *e)
 {
     if (read_result(e) == 0)
-        (void)pass(e, verdict_word(TUTTI_E_ABORTED, TT_IS_THERE, -1));
+        (void)pass(e, verdict_word(TUTTI_E_ABORTED, TT_IS_THERE, 0));
     end_kernels(e, TUTTI_E_ABORTED);
 }
 
@@ -307,7 +359,7 @@ void tt_cuda_watch(const struct tt_engine *e)
     dead = find_dead(e);
     if (dead < 0)
         return;
-    (void)pass(e, verdict_word(TUTTI_E_PEER, TT_HAS_DIED, dead));
+    (void)pass(e, verdict_word(TUTTI_E_PEER, TT_HAS_DIED, bit_of(dead)));
     end_kernels(e, TUTTI_E_PEER);
 }
 

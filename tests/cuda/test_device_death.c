@@ -15,7 +15,7 @@ enum { COUNT = 1000, LONG = 30000, BYTES = 1 << 20, SCRATCH = 1 << 20 };
 struct shared {
     atomic_uint arrived;
     _Atomic uint64_t died_ns;
-    atomic_int stopped; /* its process */
+    atomic_int stopped[8]; /* processes, by rank */
 };
 
 /* The last one dies. */
@@ -34,13 +34,17 @@ static struct shared *shared_of(struct t_rank *t)
     return (struct shared *)(void *)t->shared;
 }
 
-static void survivors_meet(struct t_rank *t)
+static void so_many_meet(struct t_rank *t, unsigned n)
 {
-    const unsigned n = (unsigned)n_survivors(t);
     const unsigned ticket = atomic_fetch_add(&shared_of(t)->arrived, 1);
 
     while (atomic_load(&shared_of(t)->arrived) < (ticket / n + 1) * n)
         t_sleep_us(100);
+}
+
+static void survivors_meet(struct t_rank *t)
+{
+    so_many_meet(t, (unsigned)n_survivors(t));
 }
 
 static void die(struct t_rank *t)
@@ -256,37 +260,52 @@ static void end_by_deadline(struct t_rank *t, tutti_comm *comm, const struct t_d
     survivors_meet(t);
 }
 
-/* All ways at once, since a rank dies only once. */
-static void at_deadline(struct t_rank *t)
-{
-    tutti_comm *comm[T_LEN(ways)];
+/* A communicator for each way, since a rank dies only once, after its first call. */
+struct all_ways {
     struct t_device device;
-    tutti_window *window;
+    tutti_comm *comm[T_LEN(ways)];
     void *p;
+};
 
-    t_device_open(&device, t);
-    T_OK(tutti_mem_alloc(t->comm, BYTES, &p));
+static void open_ways(struct all_ways *a, struct t_rank *t, unsigned timeout_ms)
+{
+    tutti_window *window;
+
+    t_device_open(&a->device, t);
+    T_OK(tutti_mem_alloc(t->comm, BYTES, &a->p));
     for (size_t i = 0; i < T_LEN(ways); i++) {
         tutti_comm_config config = t_cuda_config(t);
 
         config.algorithm = ways[i].algorithm;
-        config.timeout_ms = TIMEOUT_MS;
+        config.timeout_ms = timeout_ms;
         config.scratch_bytes = SCRATCH;
-        T_OK(t_comm_create(t, 10 + i, &config, &comm[i]));
+        T_OK(t_comm_create(t, 10 + i, &config, &a->comm[i]));
         if (ways[i].in_window)
-            T_OK(tutti_window_register(comm[i], p, BYTES, &window));
-        T_OK(sum(comm[i], &device, p, ways[i].count));
-        t_device_sync(&device);
+            T_OK(tutti_window_register(a->comm[i], a->p, BYTES, &window));
+        T_OK(sum(a->comm[i], &a->device, a->p, ways[i].count));
+        t_device_sync(&a->device);
     }
+}
+
+static void close_ways(struct all_ways *a, struct t_rank *t)
+{
+    for (size_t i = 0; i < T_LEN(ways); i++)
+        tutti_comm_destroy(a->comm[i]);
+    T_OK(tutti_mem_free(t->comm, a->p));
+    t_device_close(&a->device);
+}
+
+static void at_deadline(struct t_rank *t)
+{
+    struct all_ways a;
+
+    open_ways(&a, t, TIMEOUT_MS);
     t_meet(t);
     if (is_dead(t))
         die(t);
     for (size_t i = 0; i < T_LEN(ways); i++)
-        end_by_deadline(t, comm[i], &device, p, ways[i].count, "died");
-    for (size_t i = 0; i < T_LEN(ways); i++)
-        tutti_comm_destroy(comm[i]);
-    T_OK(tutti_mem_free(t->comm, p));
-    t_device_close(&device);
+        end_by_deadline(t, a.comm[i], &a.device, a.p, ways[i].count, "died");
+    close_ways(&a, t);
 }
 
 /* A communicator that gives up soon, and what calls on it need. */
@@ -385,6 +404,24 @@ static int is_stopped(int pid)
     return state != NULL && state[1] != 0 && state[2] == 'T';
 }
 
+static void stop_here(struct t_rank *t)
+{
+    atomic_store(&shared_of(t)->stopped[t->rank], (int)getpid());
+    kill(getpid(), SIGSTOP);
+}
+
+static void await_stop(struct t_rank *t, int rank)
+{
+    while (atomic_load(&shared_of(t)->stopped[rank]) == 0 ||
+           !is_stopped(atomic_load(&shared_of(t)->stopped[rank])))
+        t_sleep_us(1000);
+}
+
+static void wake(struct t_rank *t, int rank)
+{
+    kill(atomic_load(&shared_of(t)->stopped[rank]), SIGCONT);
+}
+
 /* A process that is stopped lives, so it is late; the others end at their deadline, it goes on. */
 static void stopped(struct t_rank *t)
 {
@@ -395,20 +432,17 @@ static void stopped(struct t_rank *t)
     work(&s);
     t_meet(t);
     if (is_dead(t)) {
-        atomic_store(&shared_of(t)->stopped, (int)getpid());
-        kill(getpid(), SIGSTOP);
+        stop_here(t);
         T_OK(tutti_comm_status(s.comm, &state)); /* it has done nothing wrong */
     } else {
-        while (atomic_load(&shared_of(t)->stopped) == 0 ||
-               !is_stopped(atomic_load(&shared_of(t)->stopped)))
-            t_sleep_us(1000);
+        await_stop(t, n_survivors(t));
         work(&s);
         T_OK(tutti_comm_status(s.comm, &state));
         T_CHECK(state.result == TUTTI_E_TIMEOUT && state.peer == n_survivors(t), "%s, rank %d: %s",
                 tutti_result_name(state.result), state.peer, state.text);
         check_call(s.comm, "all_reduce", 2);
         survivors_meet(t);
-        kill(atomic_load(&shared_of(t)->stopped), SIGCONT);
+        wake(t, n_survivors(t));
     }
     t_meet(t);
     tutti_comm_destroy(s.comm);
@@ -416,6 +450,45 @@ static void stopped(struct t_rank *t)
 }
 
 /* --- two at once --- */
+
+/* Whom a kernel waits for may only be waiting for the two that are stopped. */
+static void check_both_late(struct t_rank *t, const struct all_ways *a, size_t way)
+{
+    tutti_comm_state state = TUTTI_COMM_STATE_INIT;
+
+    T_OK(sum(a->comm[way], &a->device, a->p, ways[way].count));
+    t_device_sync(&a->device);
+    T_OK(tutti_comm_status(a->comm[way], &state));
+    T_CHECK(state.result == TUTTI_E_TIMEOUT && state.peer == 1, "%s, rank %d: %s, rank %d: %s",
+            ways[way].algorithm, t->rank, tutti_result_name(state.result), state.peer, state.text);
+    T_CONTAINS(state.text, "ranks 1 and 3 did not come");
+    check_call(a->comm[way], "all_reduce", 2);
+    T_IS(TUTTI_E_TIMEOUT, sum(a->comm[way], &a->device, a->p, COUNT));
+    T_CONTAINS(tutti_last_error(), "ranks 1 and 3 did not come");
+}
+
+static void two_stop(struct t_rank *t)
+{
+    struct all_ways a;
+
+    open_ways(&a, t, 2 * TIMEOUT_MS); /* a survivor that is later is named as well */
+    t_meet(t);
+    if (t->rank == 1 || t->rank == 3) {
+        stop_here(t);
+    } else {
+        await_stop(t, 1);
+        await_stop(t, 3);
+        for (size_t i = 0; i < 2; i++) { /* one hop and two */
+            so_many_meet(t, (unsigned)t->n_ranks - 2);
+            check_both_late(t, &a, i);
+        }
+        so_many_meet(t, (unsigned)t->n_ranks - 2);
+        wake(t, 1);
+        wake(t, 3);
+    }
+    t_meet(t);
+    close_ways(&a, t);
+}
 
 static void two_die(struct t_rank *t)
 {
@@ -473,13 +546,15 @@ static void registering(struct t_rank *t)
 /* The last `dies` ranks may die. */
 static void run(void (*body)(struct t_rank *), int dies)
 {
-    static const int ranks[] = {3, 0};
+    static const int three[] = {3, 0}, five[] = {5, 0};
 
-    for (const int *n = t_wanted_ranks(ranks); *n != 0; n++) {
+    for (const int *n = t_wanted_ranks(body == two_stop ? five : three); *n != 0; n++) {
         struct t_job job = t_cuda_job(*n, body);
 
-        if (job.threads && (dies || body == stopped))
+        if (job.threads && (dies || body == stopped || body == two_stop))
             t_skip("ranks are threads here");
+        if (body == two_stop && (*n < 4 || *n > 8))
+            t_skip("ranks 1 and 3 of up to 8 stop");
         if (*n <= dies)
             t_skip("of %d ranks nobody would be left", *n);
         job.config.scratch_bytes = SCRATCH;
@@ -518,6 +593,12 @@ static void who_is_stopped_is_named(void **state)
     run(stopped, 0);
 }
 
+static void all_who_are_stopped_are_named(void **state)
+{
+    (void)state;
+    run(two_stop, 0);
+}
+
 static void all_who_die_are_named(void **state)
 {
     (void)state;
@@ -533,9 +614,13 @@ static void registration_tells(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(who_asks_is_told),        cmocka_unit_test(the_deadline_tells_too),
-        cmocka_unit_test(who_has_left_is_named),   cmocka_unit_test(who_was_late_stays_late),
-        cmocka_unit_test(who_is_stopped_is_named), cmocka_unit_test(all_who_die_are_named),
+        cmocka_unit_test(who_asks_is_told),
+        cmocka_unit_test(the_deadline_tells_too),
+        cmocka_unit_test(who_has_left_is_named),
+        cmocka_unit_test(who_was_late_stays_late),
+        cmocka_unit_test(who_is_stopped_is_named),
+        cmocka_unit_test(all_who_die_are_named),
+        cmocka_unit_test(all_who_are_stopped_are_named),
         cmocka_unit_test(registration_tells),
     };
 

@@ -16,17 +16,16 @@ static const struct {
     const char *algorithm;
     enum t_windows windows;
     size_t count;
-    int is_named; /* every rank waits for the missing one itself, not for one that waits for it */
 } missed[] = {
-    {T_all_reduce, "one_shot", T_ORDINARY, COUNT, 1},
-    {T_all_reduce, "two_shot", T_ORDINARY, LONG, 0},
-    {T_all_reduce, "direct", T_REGISTERED, LONG, 1},
-    {T_all_gather, "one_shot", T_ORDINARY, COUNT, 1},
-    {T_all_gather, "two_shot", T_ORDINARY, LONG, 0},
-    {T_all_gather, "direct", T_REGISTERED, LONG, 1},
-    {T_reduce_scatter, NULL, T_ORDINARY, COUNT, 1},
-    {T_broadcast, NULL, T_ORDINARY, COUNT, 1},
-    {T_barrier, NULL, T_ORDINARY, 0, 1},
+    {T_all_reduce, "one_shot", T_ORDINARY, COUNT},
+    {T_all_reduce, "two_shot", T_ORDINARY, LONG},
+    {T_all_reduce, "direct", T_REGISTERED, LONG},
+    {T_all_gather, "one_shot", T_ORDINARY, COUNT},
+    {T_all_gather, "two_shot", T_ORDINARY, LONG},
+    {T_all_gather, "direct", T_REGISTERED, LONG},
+    {T_reduce_scatter, NULL, T_ORDINARY, COUNT},
+    {T_broadcast, NULL, T_ORDINARY, COUNT},
+    {T_barrier, NULL, T_ORDINARY, 0},
 };
 
 static void check_good(struct t_rank *t, struct t_device *device)
@@ -94,8 +93,8 @@ static void one_missing(struct t_rank *t, size_t i)
         took_ms = (t_now_ns() - begin) / 1000000;
         T_CHECK(took_ms >= TIMEOUT_MS / 2 && took_ms < (TIMEOUT_MS + 1500) * t_scale(),
                 "gave up after %llu ms", (unsigned long long)took_ms);
-        check_failed(t, comm, TUTTI_E_TIMEOUT, missed[i].is_named, missed[i].algorithm,
-                     t_colls[missed[i].coll].name, 3);
+        check_failed(t, comm, TUTTI_E_TIMEOUT, 1, missed[i].algorithm, t_colls[missed[i].coll].name,
+                     3);
     }
     t_meet(t);
     s.windows[0] = s.windows[1] = NULL; /* they end with their communicator */

@@ -135,6 +135,7 @@ TT_FN int tt_wait(struct tt_launch *l, struct tt_patience *p, int peer)
         return 1;
     const uint64_t now = tt_now();
 
+    *(volatile uint64_t *)(l->arena + TT_CUDA_WAITS_AT) = l->epoch; /* I am not who is missing */
     if (p->since_ns == 0)
         p->since_ns = now;
     if (tt_host_load(&l->base->report->abort))
