@@ -184,10 +184,26 @@ test_between_hosts()
         CUDA_VISIBLE_DEVICES="$2" "$3"
 }
 
+# How fast such hosts are together: the table is hosts_N.txt. Not while tests run.
+bench_between_hosts() # N
+{
+    local how log="tests/${1}_gpus_on_hosts/bench"
+    for how in --graph ''; do
+        # shellcheck disable=SC2016,SC2086
+        step "$log$how" $((2 * limit)) env CUDA_VISIBLE_DEVICES="$(first_gpus "$1")" \
+            "$release/tutti" run -n "$1" -- sh -c \
+            'TUTTI_HOST=host$((TUTTI_RANK * 2 / TUTTI_N_RANKS)) exec "$0" bench "$@"' \
+            "$release/tutti" all_reduce all_gather reduce_scatter all_to_all --gpus "$1" \
+            $how -b 1K -e 4M -f 8 --replays 8
+    done
+    sed -n 's/^\[0\] //p' "$out/$log--graph.log" "$out/$log.log" > "$out/hosts_$1.txt"
+}
+
 if wants tests; then
     start=$(date +%s%N)
     found=$(test_programs "$only")
-    hosts=$(find "$dev/tests" -maxdepth 1 -type f -perm -u+x -name 'ucx_gpus_*' | sort | grep -E "$only")
+    networked=$(find "$dev/tests" -maxdepth 1 -type f -perm -u+x -name 'ucx_gpus_*' | sort)
+    hosts=$(grep -E "$only" <<< "$networked")
     between=$([ -z "$hosts" ] || grep -E '/cuda_(graphs|device_counts|device_groups)$' <<< "$found")
     [ -n "$found" ] || { echo "gpu_check: no $dev/tests/cuda_*" && note bad; }
     # the longest first; word splitting is meant
@@ -207,6 +223,10 @@ if wants tests; then
             on_groups "$n" test_between_hosts $between
         done
     }
+    for n in 2 4 8; do
+        [ "$n" -le "$n_gpus" ] && [ -n "$networked" ] && [[ hosts_bench =~ $only ]] &&
+            bench_between_hosts "$n"
+    done
     echo "tests took $(seconds_since "$start") s"
 fi
 

@@ -20,7 +20,7 @@ static const char about[] =
     "  tutti bench all_to_all --dtype bf16,e4m3 -n 4\n"
     "  tutti bench reduce_scatter --dtype f16 --op max --in-place\n"
     "  tutti bench all_reduce --gpus 8 --graph --against nccl\n"
-    "  tutti run --hosts alpha:4,beta:4 -- tutti bench all_reduce\n"
+    "  tutti run --hosts alpha:4,beta:4 -- tutti bench all_reduce --gpus 4 --graph\n"
     "\n"
     "Started as the ranks of a job (tutti run, torchrun, mpirun, srun), on one host or several, it "
     "takes\n"
@@ -41,7 +41,8 @@ static struct bench_options options;
 
 static const struct cli_option option_table[] = {
     {'n', "ranks", CLI_NUMBER, &options.n_ranks, "N", "ranks; default: one a core, at least 2"},
-    {0, "gpus", CLI_NUMBER, &options.n_gpus, "N", "on N GPUs, by default with a rank on each"},
+    {0, "gpus", CLI_NUMBER, &options.n_gpus, "N",
+     "on N GPUs, by default with a rank on each;\nas ranks of a job: on N of each machine"},
     {0, "graph", CLI_FLAG, &options.graph, NULL, "GPUs: time graphs of calls, as models run them"},
     {0, "replays", CLI_NUMBER, &options.n_replays, "N", "GPUs: samples a line; default 20"},
     {'b', "min-bytes", CLI_BYTES, &options.min_bytes, "SIZE",
@@ -97,15 +98,13 @@ static int ends_with(const char *text, const char *end)
 /* What holds of ranks that a launcher has started. */
 static int check_job(const struct bench_job *job)
 {
-    if (options.n_gpus)
-        return cli_error("--gpus starts ranks itself, on this host: not under a launcher (%d ranks "
-                         "are here by the environment)",
-                         job->n_ranks);
     if (options.n_ranks && options.n_ranks != job->n_ranks)
         return cli_error("-n %d: a launcher has started %d ranks (by the environment), and these "
                          "are measured: leave -n out",
                          options.n_ranks, job->n_ranks);
     options.n_ranks = job->n_ranks;
+    if (options.n_gpus > job->n_here)
+        options.n_gpus = job->n_here;
     return 0;
 }
 
@@ -153,7 +152,8 @@ static int check_options(const struct place *place, const struct bench_job *job,
     if (options.only_ordinary && options.only_registered)
         return cli_error("--ordinary and --registered exclude each other; both is the default");
     if (options.against && strcmp(options.against, options.n_gpus ? "nccl" : "mpi") != 0 &&
-        !(job && strcmp(options.against, "gloo") == 0)) /* which has no launcher of its own */
+        !(job && !options.n_gpus &&
+          strcmp(options.against, "gloo") == 0)) /* no launcher of its own */
         return cli_error("--against %s: only %s is known %s --gpus", options.against,
                          options.n_gpus ? "nccl" : "mpi", options.n_gpus ? "with" : "without");
     if (options.plot && !ends_with(options.plot, ".svg") && !ends_with(options.plot, ".png"))
@@ -189,7 +189,7 @@ static int run_all(struct bench_report *report, int argc, char **argv)
     struct bench_totals totals;
     struct ranks ranks = {0};
     int status = job ? bench_job_run(report) : bench_start(report, argc, argv, &ranks);
-    const int is_silent = job ? job->rank != 0 : status != 0;
+    const int is_silent = job ? job->rank != 0 || status == 2 : status != 0;
 
     if (!job && status == 0)
         status = bench_follow(report, &ranks);
@@ -223,6 +223,7 @@ int command_bench_run(int argc, char **argv)
     status = cli_parse(&command_bench, argc, argv, 0, words);
     if (status != CLI_GO)
         return status;
+    gpu_take_variables(&options);
     status = options.joined ? 0 : bench_job_join(&job);
     if (status)
         return status;

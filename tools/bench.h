@@ -90,6 +90,7 @@ struct bench_job {
     int n_ranks;
     int n_hosts;
     int n_here; /* ranks on this machine */
+    int here;   /* this one's number among them */
     int is_crowded;
     int has_one_clock;
     const struct bench_report *report; /* rank 0's; NULL: others print nothing */
@@ -199,8 +200,10 @@ int bench_joined(const struct bench_report *report);
 int bench_job_run(const struct bench_report *report);
 int bench_job_meet(struct bench_board *board); /* bench_barrier() */
 tutti_result bench_job_share_id(struct bench_job *job, tutti_unique_id *id);
+/* Rank 0's data to all. */
+tutti_result bench_job_tell(struct bench_job *job, void *data, size_t bytes);
 /* All ranks' checks of a row, then its delivery. */
-int bench_job_row(struct bench_rank *rank, int index);
+int bench_job_row(struct bench_board *board, int n_variants, int index);
 
 /* ---- the peer ---- */
 

@@ -3,7 +3,7 @@
  * own, and a communicator beside those that are measured carries between them what the memory would:
  * the barrier brings every rank's slot and rank 0's decisions, the end of a cell what was checked.
  */
-#include "bench.h"
+#include "gpu_bench.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -69,6 +69,8 @@ static int look_around(struct bench_job *job)
         job->has_one_clock &= n == job->n_ranks;
         if (r == job->rank)
             job->n_here = n;
+        if (r < job->rank && strcmp(all[r].boot_id, mine.boot_id) == 0)
+            job->here++;
     }
     free(all);
     return 0;
@@ -133,6 +135,11 @@ int bench_job_meet(struct bench_board *board)
     return atomic_load(&shared->abort) ? -1 : 0;
 }
 
+tutti_result bench_job_tell(struct bench_job *job, void *data, size_t bytes)
+{
+    return tutti_broadcast(job->comm, data, bytes, TUTTI_DTYPE_U8, 0, NULL);
+}
+
 tutti_result bench_job_share_id(struct bench_job *job, tutti_unique_id *id)
 {
     tutti_result result = TUTTI_OK;
@@ -143,14 +150,14 @@ tutti_result bench_job_share_id(struct bench_job *job, tutti_unique_id *id)
         tutti_comm_abort(job->comm);
         return result;
     }
-    return tutti_broadcast(job->comm, id, sizeof(*id), TUTTI_DTYPE_U8, 0, NULL);
+    return bench_job_tell(job, id, sizeof(*id));
 }
 
-int bench_job_row(struct bench_rank *rank, int index)
+int bench_job_row(struct bench_board *board, int n_variants, int index)
 {
-    struct bench_job *job = rank->board->job;
-    const size_t n = (size_t)rank->n_variants;
-    struct bench_result *results = rank->board->rows[index].results;
+    struct bench_job *job = board->job;
+    const size_t n = (size_t)n_variants;
+    struct bench_result *results = board->rows[index].results;
     struct job_check *mine = cli_alloc(n * sizeof(*mine)), *all;
 
     for (size_t v = 0; v < n; v++) {
@@ -163,7 +170,7 @@ int bench_job_row(struct bench_rank *rank, int index)
     for (size_t i = n; all && i < n * (size_t)job->n_ranks; i++) { /* rank 0's are there already */
         struct bench_result *result = &results[i % n];
 
-        if (rank->rank != 0)
+        if (job->rank != 0)
             break;
         if (all[i].wrong && atomic_load(&result->wrong) == 0)
             memcpy(result->note, all[i].note, sizeof(result->note));
@@ -211,9 +218,13 @@ int bench_job_run(const struct bench_report *report)
 
     options.no_pin = 1; /* the launcher has bound us, or was told not to */
     report->board->shared->crowded = job->is_crowded;
+    job->report = job->rank == 0 ? report : NULL;
+    if (options.n_gpus) {
+        status = gpu_rank_main(report, job->rank);
+        return report->board->shared->unsupported ? 2 : status;
+    }
     if (options.against && !(peer = start_peer(job, options.against)))
         return 1;
-    job->report = job->rank == 0 ? report : NULL;
     status = bench_rank_main(&options, report->plan, report->place, report->board, job->rank);
     if (status == 0 && peer)
         peer->finalize();

@@ -90,7 +90,7 @@ static void put_head(FILE *out, const struct bench_report *report)
     put_field(out, "algorithm", o->algorithm ? o->algorithm : "");
     if (o->n_gpus)
         put_gpus(out, report);
-    if (job && !job->has_one_clock)
+    if (job && !job->has_one_clock && !o->n_gpus)
         method = clocks_method;
     fprintf(out, "\n\"method\": \"%s\",\n\"rows\": [\n", method);
 }

@@ -37,6 +37,7 @@ struct gpu_rank {
     struct bench_board *board;
     const struct gpu_driver *driver;
     int rank;
+    int n_here; /* ranks on this machine */
     int device;
     gpu_context context; /* the primary one */
     tutti_stream stream;
@@ -90,6 +91,9 @@ struct gpu_facts {
 };
 int gpu_probe(struct gpu_facts *facts_out); /* 0, or an exit status after a message */
 
+/* What the environment says of NCCL. Before the first communicator: the library would warn of a variable
+ * that is not its own. */
+void gpu_take_variables(struct bench_options *options);
 /* What --gpus changes about defaults, and what does not go with it: 0, or an exit status. */
 int gpu_options(struct bench_options *options, int n_collectives);
 int gpu_start(const struct bench_report *report, struct ranks *ranks);

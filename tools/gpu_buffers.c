@@ -9,7 +9,7 @@ int gpu_choose_sizes(struct gpu_rank *rank)
     const struct bench_options *o = rank->options;
     const int n_regions = (o->only_registered ? 0 : 2) + (o->only_ordinary ? 0 : 2) +
                           (o->against ? 4 : 0) + (o->in_place ? 1 : 0);
-    const int sharing = (rank->board->n_ranks + o->n_gpus - 1) / o->n_gpus;
+    const int sharing = (rank->n_here + o->n_gpus - 1) / o->n_gpus;
     size_t available = 0;
     size_t total = 0;
     double least[2] = {0, 0};
@@ -126,7 +126,7 @@ static void add_variant(struct gpu_rank *rank, const char *name, tutti_comm *com
     rank->variants[v].registered = strcmp(name, "registered") == 0;
     rank->variants[v].in = buffers[0];
     rank->variants[v].out = buffers[1];
-    if (rank->rank != 0)
+    if (rank->rank != 0 && !rank->board->job)
         return;
     snprintf(shared->variant_names[v], sizeof(shared->variant_names[v]), "%s", name);
     shared->create_ms[v] = create_ms;

@@ -148,6 +148,11 @@ static int join(struct gpu_rank *rank, struct gpu_nccl *nccl, char *why, size_t 
     int result = rank->rank == 0 ? nccl->ncclGetUniqueId(id) : 0;
     const int failed = gpu_any(rank, result != 0); /* and the id is there */
 
+    if (failed == 0 && rank->board->job &&
+        bench_job_tell(rank->board->job, id, sizeof(*id)) != TUTTI_OK) {
+        snprintf(why, size, "the ranks lost each other: %.200s", tutti_last_error());
+        return -1;
+    }
     if (failed == 0)
         result = nccl->ncclCommInitRank(&nccl->comm, rank->board->n_ranks, *id, rank->rank);
     if (failed == 0 && result == 0)

@@ -8,10 +8,14 @@ void gpu_print_head(const struct bench_report *report)
     const struct bench_options *o = report->options;
     const struct bench_shared *shared = report->board->shared;
     const uint32_t version = tutti_version();
+    const struct bench_job *job = report->board->job;
     const char *line = shared->remark;
 
-    printf("# tutti %u.%u.%u bench: %d ranks on %s%s%s%s\n", version >> 16, version >> 8 & 255,
-           version & 255, o->n_ranks, shared->machine, o->graph ? ", in a graph" : "",
+    printf("# tutti %u.%u.%u bench: %d ranks on ", version >> 16, version >> 8 & 255, version & 255,
+           o->n_ranks);
+    if (job && job->n_hosts > 1)
+        printf("%d hosts, rank 0's machine with ", job->n_hosts);
+    printf("%s%s%s%s\n", shared->machine, o->graph ? ", in a graph" : "",
            o->in_place ? ", in place" : "", o->algorithm ? ", forced algorithm" : "");
     printf("# engine %s\n", shared->engine);
     while (*line) {
@@ -108,6 +112,8 @@ void gpu_print_row(const struct bench_report *report, int index)
            bench_traits[cell->id].reduces ? tutti_op_name(cell->op) : "-");
     for (int v = 0; v < shared->n_variants; v++) {
         const struct bench_result *r = &row->results[v];
+        const double algbw = r->p50_us > 0 ? (double)row->bytes / r->p50_us / 1e3 : 0;
+        const double busbw = algbw * factor;
 
         wrong += atomic_load(&r->wrong);
         if (r->state != BENCH_DONE) {
@@ -117,8 +123,8 @@ void gpu_print_row(const struct bench_report *report, int index)
         printf(" |");
         print_us(r->p50_us);
         print_us(r->p99_us);
-        printf(" %7.1f %6.2f", r->p50_us > 0 ? (double)row->bytes / r->p50_us / 1e3 * factor : 0,
-               r->host_us);
+        printf(busbw < 10 ? " %7.2f" : " %7.1f", busbw);
+        printf(" %6.2f", r->host_us);
     }
     if (shared->n_peers)
         print_ratios(report, row);

@@ -86,9 +86,12 @@ static int open_gpu(struct gpu_rank *rank)
     if (GPU(rank, cuDeviceGetCount, &n) != 0)
         return -1;
     if (n < n_gpus) {
-        snprintf(text, sizeof(text),
-                 "--gpus %d: this machine has %d; ranks share GPUs with --gpus %d -n %d", n_gpus, n,
-                 n, rank->board->n_ranks);
+        const int used = snprintf(text, sizeof(text),
+                                  "--gpus %d: this machine has %d; ranks share GPUs with --gpus %d",
+                                  n_gpus, n, n);
+
+        if (!rank->board->job)
+            snprintf(text + used, sizeof(text) - (size_t)used, " -n %d", rank->board->n_ranks);
         return unsupported(rank, text);
     }
     if (GPU(rank, cuDeviceGet, &handle, rank->device) != 0 ||
@@ -103,7 +106,7 @@ static int open_gpu(struct gpu_rank *rank)
     if (rank->rank == 0)
         snprintf(shared->machine, sizeof(shared->machine), "%d x %s, CUDA %d.%d", n_gpus, name,
                  version / 1000, version % 1000 / 10);
-    if (rank->board->n_ranks > n_gpus)
+    if (rank->n_here > n_gpus)
         gpu_remark(rank,
                    "ranks share GPUs, which take turns: the times show that it works, not how "
                    "fast it is");
@@ -211,7 +214,8 @@ static int run_cells(struct gpu_rank *rank)
     struct bench_board *board = rank->board;
 
     for (int i = 0; i < rank->plan->n_cells; i++) {
-        if (gpu_measure(rank, i) != 0)
+        if (gpu_measure(rank, i) != 0 ||
+            (board->job && bench_job_row(board, rank->n_variants, i) != 0))
             return -1;
         if (rank->rank == 0) {
             atomic_fetch_add(&board->shared->n_done, 1);
@@ -245,6 +249,7 @@ static void release(struct gpu_rank *rank, struct gpu_estate *estate)
 
 int gpu_rank_main(const struct bench_report *report, int rank_number)
 {
+    const struct bench_job *job = report->board->job;
     struct gpu_rank *rank = cli_alloc(sizeof(*rank));
     struct gpu_estate *estate = cli_alloc(sizeof(*estate));
     char text[256];
@@ -257,7 +262,8 @@ int gpu_rank_main(const struct bench_report *report, int rank_number)
     rank->board->rank = rank_number;
     rank->board->crowded = rank->board->shared->crowded;
     rank->rank = rank_number;
-    rank->device = rank_number % rank->options->n_gpus;
+    rank->n_here = job ? job->n_here : report->board->n_ranks;
+    rank->device = (job ? job->here : rank_number) % rank->options->n_gpus;
     rank->driver = gpu_driver_load(text, sizeof(text));
     if (rank->driver && open_gpu(rank) == 0 && gpu_choose_sizes(rank) == 0 &&
         make_comms(rank, estate) == 0 && make_nccl(rank, estate) == 0 &&

@@ -4,10 +4,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+void gpu_take_variables(struct bench_options *o)
+{
+    const char *named = getenv("TUTTI_NCCL_LIBRARY");
+
+    o->nccl_named = named && *named ? strdup(named) : NULL;
+    unsetenv("TUTTI_NCCL_LIBRARY");
+}
+
 int gpu_options(struct bench_options *o, int n_collectives)
 {
     const int all = n_collectives == 0 || strcmp(o->collectives[0], "all") == 0;
-    const char *named = getenv("TUTTI_NCCL_LIBRARY");
+    const char *host = getenv("TUTTI_HOST");
     static char wheel[512];
     char text[300];
 
@@ -33,8 +41,8 @@ int gpu_options(struct bench_options *o, int n_collectives)
     if (!gpu_driver_load(text, sizeof(text)))
         return cli_error("--gpus %d: %s", o->n_gpus, text);
     setenv("NCCL_NVLS_ENABLE", "0", 0); /* no NVLink multicast, unless somebody has asked for it */
-    o->nccl_named = named && *named ? strdup(named) : NULL;
-    unsetenv("TUTTI_NCCL_LIBRARY"); /* the library would warn of a variable that is not its own */
+    if (host && *host) /* ranks that are not on one host to tutti are not to NCCL */
+        setenv("NCCL_HOSTID", host, 0);
     wheel[0] = '\0';
     if (o->against && !o->nccl_named)
         gpu_nccl_find(wheel, sizeof(wheel));

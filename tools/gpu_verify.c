@@ -58,7 +58,7 @@ static int share_out(const struct gpu_cell *cell, int v, int set, size_t n, stru
                      void *(*body)(void *))
 {
     const struct place *place = cell->rank->place;
-    size_t n_threads = (size_t)(place->n_cores / cell->rank->board->n_ranks);
+    size_t n_threads = (size_t)(place->n_cores / cell->rank->n_here);
     pthread_t threads[MAX_THREADS];
     int started[MAX_THREADS] = {0};
 

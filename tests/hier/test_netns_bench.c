@@ -92,7 +92,7 @@ static void measure(struct t_rank *t)
 static void misused(struct t_rank *t)
 {
     static const char *const wrong_number[] = {"barrier", "-n", "3", NULL};
-    static const char *const gpus[] = {"all_reduce", "--gpus", "2", NULL};
+    static const char *const for_cpus[] = {"all_reduce", "--gpus", "2", "--threads", "2", NULL};
     struct output o;
 
     enter(t);
@@ -100,9 +100,9 @@ static void misused(struct t_rank *t)
     T_CHECK(o.status == 2, "status %d: %s", o.status, o.text);
     T_CONTAINS(o.text, "-n 3: a launcher has started 2 ranks");
     t_meet(t);
-    bench(t, gpus, &o);
+    bench(t, for_cpus, &o);
     T_CHECK(o.status == 2, "status %d: %s", o.status, o.text);
-    T_CONTAINS(o.text, "not under a launcher (2 ranks are here by the environment)");
+    T_CONTAINS(o.text, "are for ranks on CPUs; leave them out with --gpus");
 }
 
 /* The others end, and say what they saw. */
