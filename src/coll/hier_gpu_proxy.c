@@ -76,13 +76,13 @@ static tutti_result look(struct tt_engine *e)
 
 /* ---- chunks ---- */
 
-static tutti_result await_chunk(struct tt_engine *e)
+static tutti_result await_chunk(struct tt_engine *e, uint64_t c)
 {
     const uint64_t since = tt_now_ns();
 
     for (;;) {
         for (int i = 0; i < POLLS; i++) {
-            if (tt_cuda_stage_is_put(e->stage))
+            if (tt_cuda_stage_is_put(e->stage, c))
                 return TUTTI_OK;
             tt_pause();
         }
@@ -247,10 +247,10 @@ static tutti_result run_chunks(struct tt_engine *e, const struct tt_gpu_record *
         n = c.plan->n_chunks;
     }
     for (uint64_t i = 0; i < n; i++) {
-        TT_TRY(await_chunk(e));
+        TT_TRY(await_chunk(e, i));
         c.from = i * c.slice;
-        c.out = tt_cuda_stage_out(e->stage);
-        c.in = tt_cuda_stage_in(e->stage);
+        c.out = tt_cuda_stage_out(e->stage, i);
+        c.in = tt_cuda_stage_in(e->stage, i);
         TT_TRY(run_chunk(e, &c));
         if (i + 1 == n)
             atomic_store(&e->is_busy, 0);

@@ -26,7 +26,7 @@ struct tt_cuda_stage {
 
     /* The proxy's. */
     uint64_t launches, done; /* seen; chunks carried out */
-    uint64_t chunk;          /* of the call that runs */
+    uint64_t before_call;    /* of those, before the call that runs */
     int n_blocks, out_blocks, in_blocks;
     uint64_t before[TT_CUDA_STAGE_BLOCKS]; /* bytes of messages of earlier calls */
 };
@@ -230,7 +230,7 @@ void *tt_cuda_stage_next(struct tt_cuda_stage *s)
     if (load(&w->launch) == s->launches)
         return NULL;
     s->launches++;
-    s->chunk = 0;
+    s->before_call = s->done;
     shape = load(&w->shape);
     s->n_blocks = (int)(shape >> 32);
     s->out_blocks = (int)(shape >> 16 & 0xffff);
@@ -253,33 +253,37 @@ void tt_cuda_stage_planned(struct tt_cuda_stage *s)
     __atomic_store_n(&s->words->planned, s->launches, __ATOMIC_RELEASE);
 }
 
-int tt_cuda_stage_is_put(const struct tt_cuda_stage *s)
+int tt_cuda_stage_is_put(const struct tt_cuda_stage *s, uint64_t c)
 {
     const struct tt_cuda_stage_words *w = s->words;
+    const uint64_t n = s->before_call + c + 1;
 
     for (int b = 0; b < s->out_blocks; b++)
-        if (load(&w->put[b]) < s->done + 1)
+        if (load(&w->put[b]) < n)
             return 0;
-    for (int b = s->n_blocks - s->in_blocks; s->chunk >= TT_CUDA_STAGE_SLOTS && b < s->n_blocks;
-         b++)
-        if (load(&w->taken[b]) < s->done + 1 - TT_CUDA_STAGE_SLOTS)
+    for (int b = s->n_blocks - s->in_blocks; c >= TT_CUDA_STAGE_SLOTS && b < s->n_blocks; b++)
+        if (load(&w->taken[b]) < n - TT_CUDA_STAGE_SLOTS)
             return 0;
     return 1;
 }
 
-unsigned char *tt_cuda_stage_out(const struct tt_cuda_stage *s)
+int tt_cuda_stage_is_due(const struct tt_cuda_stage *s, uint64_t c)
 {
-    return s->memory + WORDS_BYTES + s->chunk % TT_CUDA_STAGE_SLOTS * s->slot_bytes;
+    return load(&s->words->done) + TT_CUDA_STAGE_SLOTS > s->before_call + c;
 }
 
-unsigned char *tt_cuda_stage_in(const struct tt_cuda_stage *s)
+unsigned char *tt_cuda_stage_out(const struct tt_cuda_stage *s, uint64_t c)
 {
-    return tt_cuda_stage_out(s) + TT_CUDA_STAGE_SLOTS * s->slot_bytes;
+    return s->memory + WORDS_BYTES + c % TT_CUDA_STAGE_SLOTS * s->slot_bytes;
+}
+
+unsigned char *tt_cuda_stage_in(const struct tt_cuda_stage *s, uint64_t c)
+{
+    return tt_cuda_stage_out(s, c) + TT_CUDA_STAGE_SLOTS * s->slot_bytes;
 }
 
 void tt_cuda_stage_done(struct tt_cuda_stage *s)
 {
-    s->chunk++;
     s->done++;
     __atomic_store_n(&s->words->done, s->done, __ATOMIC_RELEASE);
 }

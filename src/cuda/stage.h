@@ -51,7 +51,7 @@ void tt_cuda_note(struct tt_engine *engine, const struct tt_call *call, uint64_t
 /* Is the stream being captured, so that a call on it may come again for ever? */
 tutti_result tt_cuda_is_captured(struct tt_engine *engine, tutti_stream stream, int *is_out);
 
-/* ---- the proxy's side: one thread ---- */
+/* ---- the proxy's side: one thread, but for chunks and messages, which several may share out ---- */
 
 /* The record of a call whose kernel has begun, once; else NULL. */
 void *tt_cuda_stage_next(struct tt_cuda_stage *stage);
@@ -59,12 +59,14 @@ void *tt_cuda_stage_next(struct tt_cuda_stage *stage);
 uint64_t tt_cuda_stage_count(const struct tt_cuda_stage *stage, int i);
 struct tt_cuda_stage_plan *tt_cuda_stage_plan(struct tt_cuda_stage *stage);
 void tt_cuda_stage_planned(struct tt_cuda_stage *stage);
-/* 1 if the next chunk of that call lies in its slot, and there is room for its result. */
-int tt_cuda_stage_is_put(const struct tt_cuda_stage *stage);
+/* 1 if chunk c of that call lies in its slot, and there is room for its result. */
+int tt_cuda_stage_is_put(const struct tt_cuda_stage *stage, uint64_t c);
+/* 1 if nothing keeps the GPU from putting it there: so many before it are done. */
+int tt_cuda_stage_is_due(const struct tt_cuda_stage *stage, uint64_t c);
 /* The slots of that chunk. */
-unsigned char *tt_cuda_stage_out(const struct tt_cuda_stage *stage);
-unsigned char *tt_cuda_stage_in(const struct tt_cuda_stage *stage);
-/* It is carried out. Messages: all of them are, which counts as one chunk. */
+unsigned char *tt_cuda_stage_out(const struct tt_cuda_stage *stage, uint64_t c);
+unsigned char *tt_cuda_stage_in(const struct tt_cuda_stage *stage, uint64_t c);
+/* The next chunk is carried out; one thread at a time. Messages: all of them are, which counts as one chunk. */
 void tt_cuda_stage_done(struct tt_cuda_stage *stage);
 
 /* The windows of a call's messages, i counted over both ways; how many bytes the GPU has put into one or

@@ -142,10 +142,12 @@ static void serve(uint64_t launch, int n_chunks)
         tt_cuda_stage_planned(&stage);
     }
     for (int c = 0; c < n_chunks; c++) {
-        const unsigned char *out = tt_cuda_stage_out(&stage);
-        unsigned char *in = tt_cuda_stage_in(&stage);
+        const unsigned char *out = tt_cuda_stage_out(&stage, (uint64_t)c);
+        unsigned char *in = tt_cuda_stage_in(&stage, (uint64_t)c);
 
-        while (!tt_cuda_stage_is_put(&stage))
+        assert_true(tt_cuda_stage_is_due(&stage, (uint64_t)c));
+        assert_false(tt_cuda_stage_is_due(&stage, (uint64_t)c + TT_CUDA_STAGE_SLOTS));
+        while (!tt_cuda_stage_is_put(&stage, (uint64_t)c))
             sched_yield();
         for (int i = 0; i < SLOT; i++) {
             assert_int_equal(out[i], mark(launch, (uint64_t)c));
