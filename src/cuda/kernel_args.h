@@ -264,22 +264,29 @@ struct tt_cuda_stage_counters {
     uint64_t launches, chunks;
 };
 
+/* What any launch that the proxy completes shows it, and counts from. */
+struct tt_cuda_stage_side {
+    struct tt_cuda_stage_words *words;       /* as the GPU sees them */
+    struct tt_cuda_stage_counters *counters; /* [TT_CUDA_MAX_BLOCKS] */
+    uint64_t record;                         /* the proxy's */
+    uint64_t n_chunks;
+    uint64_t timeout_ns;           /* of waits for the proxy, which knows better whom it misses */
+    int32_t out_blocks, in_blocks; /* of the launch: the first so many, and the last so many */
+};
+
 /* Chunk c is the bytes [c * slice, (c + 1) * slice) of every block, one after another in a slot. */
 struct tt_cuda_stage_args {
     struct tt_cuda_base base;
-    struct tt_cuda_stage_words *words; /* as the GPU sees them, like the slots */
-    unsigned char *out, *in;           /* [TT_CUDA_STAGE_SLOTS][slot_bytes] each */
+    struct tt_cuda_stage_side side;
+    unsigned char *out, *in; /* [TT_CUDA_STAGE_SLOTS][slot_bytes] each, as the GPU sees them */
     uint64_t slot_bytes;
-    struct tt_cuda_stage_counters *counters; /* [TT_CUDA_MAX_BLOCKS] */
     uint64_t *bytes_before; /* messages: [TT_CUDA_STAGE_BLOCKS] of earlier launches */
-    uint64_t record;        /* the proxy's */
     const uint64_t *given;  /* counts in GPU memory: [n_given] */
     uint64_t *received;     /* NULL, or [n_received] */
-    uint64_t slice, n_chunks;
+    uint64_t slice;
     uint64_t window;     /* messages: bytes of each; a multiple of 256 */
     int32_t n_out, n_in; /* blocks; messages: sends, receives */
     int32_t n_given, n_received;
-    int32_t out_blocks, in_blocks; /* of the launch: the first so many, and the last so many */
     struct tt_cuda_stage_block block[TT_CUDA_STAGE_BLOCKS]; /* out first, then in */
 };
 

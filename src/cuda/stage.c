@@ -136,13 +136,23 @@ static int widen(const struct tt_engine *e, struct tt_cuda_stage_args *args, int
     most = most / ((uint64_t)*n_threads * VECTORS * 16) + 1;
     n = smaller(smaller(MAX_BLOCKS, e->limits.max_blocks),
                 most < MAX_BLOCKS ? (int)most : MAX_BLOCKS);
-    args->out_blocks = args->in_blocks = n;
-    if (args->n_chunks > 1 && e->limits.max_blocks > 1) {
+    args->side.out_blocks = args->side.in_blocks = n;
+    if (args->side.n_chunks > 1 && e->limits.max_blocks > 1) {
         n = n < 2 ? 2 : n;
-        args->out_blocks = n / 2;
-        args->in_blocks = n - n / 2;
+        args->side.out_blocks = n / 2;
+        args->side.in_blocks = n - n / 2;
     }
     return n;
+}
+
+static void show(const struct tt_cuda_stage *s, const struct tt_cuda_stage_call *call,
+                 struct tt_cuda_stage_side *side)
+{
+    side->words = (struct tt_cuda_stage_words *)(void *)s->on_device;
+    side->counters = (struct tt_cuda_stage_counters *)(uintptr_t)s->counters;
+    side->record = (uint64_t)(uintptr_t)call->record;
+    side->n_chunks = call->n_chunks;
+    side->timeout_ns = 2 * s->engine->timeout_ns + LATE_NS;
 }
 
 static void describe(const struct tt_cuda_stage *s, const struct tt_cuda_stage_call *call,
@@ -152,22 +162,19 @@ static void describe(const struct tt_cuda_stage *s, const struct tt_cuda_stage_c
     const unsigned char *counters = (const unsigned char *)(uintptr_t)s->counters;
     const size_t n = (size_t)call->n_out + (size_t)call->n_in;
 
+    show(s, call, &args->side);
     args->base = e->base;
     args->base.coll = (uint16_t)call->coll;
     args->base.sequence = tt_cuda_sequence(e);
     args->base.meet = 0;
-    args->base.timeout_ns = 2 * e->timeout_ns + LATE_NS; /* the proxy knows better whom it misses */
-    args->words = (struct tt_cuda_stage_words *)(void *)s->on_device;
+    args->base.timeout_ns = args->side.timeout_ns; /* it waits for the proxy only */
     args->out = s->on_device + WORDS_BYTES;
     args->in = args->out + TT_CUDA_STAGE_SLOTS * s->slot_bytes;
     args->slot_bytes = s->slot_bytes;
-    args->counters = (struct tt_cuda_stage_counters *)(uintptr_t)counters;
     args->bytes_before =
         (uint64_t *)(uintptr_t)(counters +
                                 TT_CUDA_MAX_BLOCKS * sizeof(struct tt_cuda_stage_counters));
-    args->record = (uint64_t)(uintptr_t)call->record;
     args->slice = call->slice;
-    args->n_chunks = call->n_chunks;
     args->given = call->given;
     args->received = call->received;
     args->n_given = call->n_given;
@@ -192,7 +199,7 @@ tutti_result tt_cuda_stage_launch(struct tt_cuda_stage *s, const struct tt_cuda_
                               widen(e, &args, &n_threads), n_threads, &args, sizeof(args),
                               call->stream);
     n = smaller(smaller(call->n_out + call->n_in, MAX_BLOCKS), e->limits.max_blocks);
-    args.out_blocks = args.in_blocks = n = n > 0 ? n : 1;
+    args.side.out_blocks = args.side.in_blocks = n = n > 0 ? n : 1;
     return tt_cuda_launch(e, TT_CUDA_KERNEL_tt_stage_messages, n,
                           e->limits.n_threads ? e->limits.n_threads : n_threads, &args,
                           sizeof(args), call->stream);

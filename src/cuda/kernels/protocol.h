@@ -126,7 +126,7 @@ struct tt_patience {
 };
 
 /* Called after each look that did not find what is waited for. 0: give up. */
-TT_FN int tt_wait(struct tt_launch *l, struct tt_patience *p, int peer)
+TT_FN int tt_wait_until(struct tt_launch *l, struct tt_patience *p, int peer, uint64_t timeout_ns)
 {
     TT_PAUSE();
     if (l->failed)
@@ -140,13 +140,18 @@ TT_FN int tt_wait(struct tt_launch *l, struct tt_patience *p, int peer)
         p->since_ns = now;
     if (tt_host_load(&l->base->report->abort))
         tt_fail(l, (uint32_t)-TUTTI_E_ABORTED, -1, now - p->since_ns);
-    else if (now - p->since_ns > l->base->timeout_ns)
+    else if (now - p->since_ns > timeout_ns)
         tt_fail(l, (uint32_t)-TUTTI_E_TIMEOUT, peer, now - p->since_ns);
     else if (((volatile struct tt_cuda_block *)l->arena)[TT_BLOCK].failed) {
         tt_host_swap(&l->base->report->result, 0, (uint32_t)-TUTTI_E_ABORTED); /* by a peer */
         l->failed = 1; /* or by a thread that has reported why */
     }
     return !l->failed;
+}
+
+TT_FN int tt_wait(struct tt_launch *l, struct tt_patience *p, int peer)
+{
+    return tt_wait_until(l, p, peer, l->base->timeout_ns);
 }
 
 TT_FN void tt_wait_flag(struct tt_launch *l, const uint64_t *flag, uint64_t value, int peer)
