@@ -260,9 +260,11 @@ if(support_sources)
     endforeach()
     unset(tutti_test_environment)
     # Runs kernels without an engine around them.
-    target_sources(cuda_move_kernels PRIVATE tests/support/sim/sim_fibres.c
-                   tests/support/sim/sim_stores.c tests/support/sim/sim_switch.c)
-    target_compile_options(cuda_move_kernels PRIVATE -fno-strict-aliasing)
+    foreach(name cuda_move_kernels cuda_rail_kernel)
+        target_sources(${name} PRIVATE tests/support/sim/sim_fibres.c
+                       tests/support/sim/sim_stores.c tests/support/sim/sim_switch.c)
+        target_compile_options(${name} PRIVATE -fno-strict-aliasing)
+    endforeach()
     # Runs kernels of its own, over the network that delivers in disorder.
     target_sources(cuda_device_channels PRIVATE tests/support/sim/sim_fibres.c
                    tests/support/sim/sim_stores.c tests/support/sim/sim_switch.c ${net_sources})

@@ -162,7 +162,10 @@ int tt_cuda_p2p_lanes(const struct tt_cuda_limits *limits, uint64_t bytes);
 /* ---- reduce.c, move.c, send_recv.c: from a call to a launch ---- */
 
 tutti_result tt_cuda_reduce(struct tt_engine *engine, const struct tt_call *call);
-uint32_t tt_cuda_packets_dtypes(void); /* bit per dtype: its reductions travel in packets */
+int tt_cuda_by_packets(tutti_dtype dtype); /* do its reductions travel in packets? */
+uint32_t tt_cuda_packets_dtypes(void);     /* a bit for each such dtype */
+enum tt_cuda_kernel
+tt_cuda_rail_kernel(tutti_dtype dtype); /* of launches by tt_cuda_stage_sums() */
 tutti_result tt_cuda_move(struct tt_engine *engine, const struct tt_call *call);
 tutti_result tt_cuda_p2p(struct tt_engine *engine, struct tt_p2p ops[], size_t n_ops);
 

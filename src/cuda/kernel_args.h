@@ -290,4 +290,14 @@ struct tt_cuda_stage_args {
     struct tt_cuda_stage_block block[TT_CUDA_STAGE_BLOCKS]; /* out first, then in */
 };
 
+/* An all_reduce in one launch: the sum of this host's ranks into a slot of the stage, the proxy's answer out of
+ * another into `recv`. */
+struct tt_cuda_rail_args {
+    struct tt_cuda_reduce_args sum; /* whose recv is the slot out */
+    struct tt_cuda_stage_side side; /* of one chunk */
+    const unsigned char *in;
+    unsigned char *recv;
+    int32_t aligned; /* recv is */
+};
+
 #endif

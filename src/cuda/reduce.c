@@ -3,7 +3,16 @@
 
 #include "cuda/cuda.h"
 
-enum body { ONE_SHOT, TWO_SHOT, TWO_SHOT_COUNTED, DIRECT, ONE_SHOT_EVEN, TWO_SHOT_EVEN, N_BODIES };
+enum body {
+    ONE_SHOT,
+    ONE_SHOT_RAIL,
+    TWO_SHOT,
+    TWO_SHOT_COUNTED,
+    DIRECT,
+    ONE_SHOT_EVEN,
+    TWO_SHOT_EVEN,
+    N_BODIES
+};
 enum wire { NONE, SENTINEL, PACKET };
 enum { ANY, SUM };
 
@@ -27,9 +36,14 @@ static const struct {
 };
 
 /* Of some types no value could mean "not here yet". */
-static int by_packets(tutti_dtype dtype)
+int tt_cuda_by_packets(tutti_dtype dtype)
 {
     return variants[ONE_SHOT][dtype][ANY][0].wire == PACKET;
+}
+
+enum tt_cuda_kernel tt_cuda_rail_kernel(tutti_dtype dtype)
+{
+    return (enum tt_cuda_kernel)(variants[ONE_SHOT_RAIL][dtype][ANY][0].kernel - 1);
 }
 
 uint32_t tt_cuda_packets_dtypes(void)
@@ -37,7 +51,7 @@ uint32_t tt_cuda_packets_dtypes(void)
     uint32_t bits = 0;
 
     for (int dtype = 0; dtype < TUTTI_N_DTYPES; dtype++)
-        bits |= (uint32_t)(by_packets((tutti_dtype)dtype) != 0) << dtype;
+        bits |= (uint32_t)(tt_cuda_by_packets((tutti_dtype)dtype) != 0) << dtype;
     return bits;
 }
 
@@ -218,7 +232,7 @@ static uint64_t describe(const struct tt_engine *e, const struct tt_call *call, 
 static tutti_result reduce_counted(struct tt_engine *e, const struct tt_call *call)
 {
     const tutti_device_counts *c = call->device_counts;
-    const int packets = by_packets(call->dtype);
+    const int packets = tt_cuda_by_packets(call->dtype);
     const uint64_t most =
         tt_cuda_two_shot_chunk(&e->limits.layout, e->n_ranks, packets, TT_RESULT_SHARD);
     struct tt_cuda_reduce_args args;
@@ -247,7 +261,7 @@ static tutti_result reduce_counted(struct tt_engine *e, const struct tt_call *ca
 
 tutti_result tt_cuda_reduce(struct tt_engine *e, const struct tt_call *call)
 {
-    const int n = e->n_ranks, packets = by_packets(call->dtype);
+    const int n = e->n_ranks, packets = tt_cuda_by_packets(call->dtype);
     const int has_gaps = call->send_displs != NULL;
     struct tt_cuda_reduce_args args;
     struct tt_cuda_shape shape;

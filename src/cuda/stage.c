@@ -185,12 +185,55 @@ static void describe(const struct tt_cuda_stage *s, const struct tt_cuda_stage_c
     memcpy(args->block, call->blocks, n * sizeof(args->block[0]));
 }
 
+int tt_cuda_stage_sums(const struct tt_cuda_stage *s, tutti_dtype dtype, uint64_t bytes)
+{
+    const struct tt_engine *e = s->engine;
+
+    return e->n_ranks > 1 && bytes <= s->slot_bytes &&
+           bytes <=
+               tt_cuda_one_shot_bytes(&e->limits.layout, e->n_ranks, tt_cuda_by_packets(dtype));
+}
+
+/* As many blocks as a one-shot within the host, but no more than leave most of the GPU free for the time that a
+ * network takes. */
+static tutti_result launch_sum(const struct tt_cuda_stage *s, const struct tt_cuda_stage_call *call)
+{
+    const struct tt_engine *e = s->engine;
+    const struct tt_cuda_stage_block *send = &call->blocks[0], *recv = &call->blocks[1];
+    const struct tt_cuda_shape shape =
+        tt_cuda_reduce_shape(&e->limits, TT_COLL_ALL_REDUCE, TT_ALGO_ONE_SHOT, send->bytes, 0,
+                             tt_cuda_by_packets(call->dtype));
+    const int n_blocks = smaller(shape.n_blocks, MAX_BLOCKS);
+    struct tt_cuda_rail_args args;
+
+    memset(&args, 0, sizeof(args));
+    args.sum.send = send->at;
+    args.sum.recv = s->on_device + WORDS_BYTES;
+    args.sum.bytes = send->bytes;
+    args.sum.op = (int32_t)call->op;
+    args.sum.result_to = TT_RESULT_ALL;
+    args.sum.aligned = (uintptr_t)send->at % 16 == 0;
+    args.sum.base = e->base;
+    args.sum.base.coll = (uint16_t)call->coll;
+    args.sum.base.sequence = tt_cuda_sequence(e);
+    args.sum.base.meet = send->bytes == 0;
+    show(s, call, &args.side);
+    args.side.out_blocks = args.side.in_blocks = n_blocks;
+    args.in = args.sum.recv + TT_CUDA_STAGE_SLOTS * s->slot_bytes;
+    args.recv = recv->at;
+    args.aligned = (uintptr_t)recv->at % 16 == 0;
+    return tt_cuda_launch(e, tt_cuda_rail_kernel(call->dtype), n_blocks, shape.n_threads, &args,
+                          sizeof(args), call->stream);
+}
+
 tutti_result tt_cuda_stage_launch(struct tt_cuda_stage *s, const struct tt_cuda_stage_call *call)
 {
     const struct tt_engine *e = s->engine;
     struct tt_cuda_stage_args args;
     int n_threads = TT_CUDA_MAX_THREADS, n;
 
+    if (call->way == TT_STAGE_SUM)
+        return launch_sum(s, call);
     describe(s, call, &args);
     if (call->way != TT_STAGE_MESSAGES)
         return tt_cuda_launch(e,

@@ -21,7 +21,12 @@ uint64_t tt_cuda_stage_memory(const struct tt_cuda_stage *stage);
 /* A call: blocks that go out, then blocks that come in. */
 struct tt_cuda_stage_call {
     void *record; /* what the proxy finds */
-    enum tt_cuda_stage_way { TT_STAGE_CHUNKS, TT_STAGE_COUNTED, TT_STAGE_MESSAGES } way;
+    enum tt_cuda_stage_way {
+        TT_STAGE_CHUNKS,
+        TT_STAGE_COUNTED,
+        TT_STAGE_MESSAGES,
+        TT_STAGE_SUM
+    } way;
     enum tt_coll coll;
     int n_out, n_in; /* together at most TT_CUDA_STAGE_BLOCKS */
     const struct tt_cuda_stage_block *blocks;
@@ -30,13 +35,18 @@ struct tt_cuda_stage_call {
     const uint64_t *given;    /* counted: [n_given] counts in GPU memory */
     uint64_t *received;       /* NULL, or [n_received], where the proxy's answer goes */
     int n_given, n_received;
+    tutti_dtype dtype; /* sum */
+    tutti_op op;
     tutti_stream stream;
 };
 
 /* Put on the stream: in chunks; in chunks of blocks that follow from counts in GPU memory (`bytes` are
- * the most that they may have); or each block as a message of its own. */
+ * the most that they may have); each block as a message of its own; or what goes out is the sum of one block
+ * of each rank of this host, which all call. */
 tutti_result tt_cuda_stage_launch(struct tt_cuda_stage *stage,
                                   const struct tt_cuda_stage_call *call);
+/* Is that a sum for one launch: does it fit a slot, and the memory that ranks of this host send it through? */
+int tt_cuda_stage_sums(const struct tt_cuda_stage *stage, tutti_dtype dtype, uint64_t bytes);
 /* Bytes of each message's window if there are so many of them each way; 0: too many. */
 uint64_t tt_cuda_stage_window(const struct tt_cuda_stage *stage, int n_out, int n_in);
 /* What a group of sends and receives has for `rank` itself, which is this one: checked, then copied on the

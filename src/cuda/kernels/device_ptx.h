@@ -88,6 +88,12 @@ TT_FN void tt_sync_block(void)
     __syncthreads();
 }
 
+/* A barrier of the block, and whether any of its threads says so. */
+TT_FN int tt_sync_block_or(int x)
+{
+    return __syncthreads_or(x);
+}
+
 /* Programmatic dependent launch: wait for all of the kernel before us, and let the one after us
  * begin its preamble. */
 TT_FN void tt_grid_wait(void)

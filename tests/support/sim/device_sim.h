@@ -130,6 +130,19 @@ TT_FN void tt_sync_block(void)
     tt_sim_sync();
 }
 
+TT_FN int tt_sync_block_or(int x)
+{
+    TT_SHARED(int, any);
+
+    *any = 0;
+    tt_sim_sync();
+    *any |= x;
+    tt_sim_sync();
+    x = *any;
+    tt_sim_sync();
+    return x;
+}
+
 TT_FN void tt_grid_wait(void)
 {
     tt_sim_grid_wait();
