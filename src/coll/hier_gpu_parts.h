@@ -104,6 +104,8 @@ tutti_result tt_hier_gpu_p2p(struct tt_engine *e, struct tt_p2p ops[], size_t n_
 /* A launch under preparation: blocks that go out, then those that come in. */
 struct tt_gpu_plan {
     enum tt_gpu_kind kind;
+    int sums; /* RAIL: what goes out is the sum of what all ranks of the host have, by `partial` */
+    tutti_op partial;
     const struct tt_call *call;
     uint64_t longest;                    /* bytes of any rank's longest block */
     uint64_t sizes[TT_CUDA_STAGE_RANKS]; /* CROSS, SCATTER: of every rank's */

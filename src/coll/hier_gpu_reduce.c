@@ -1,33 +1,40 @@
 /* Reductions of GPUs on several hosts. */
 #include "coll/hier_gpu_parts.h"
 
-static tutti_result along_rail(struct tt_engine *e, const struct tt_call *call, void *send,
-                               void *recv, uint64_t bytes)
-{
-    struct tt_gpu_plan plan;
-
-    tt_gpu_plan_begin(&plan, TT_GPU_RAIL, call)->longest = bytes;
-    tt_gpu_plan_out(&plan, send, bytes, e->rank);
-    tt_gpu_plan_in(&plan, recv, bytes, e->rank);
-    return tt_gpu_plan_launch(e, &plan);
-}
-
 static tutti_op partial_op(tutti_op op)
 {
     return op == TUTTI_OP_AVG ? TUTTI_OP_SUM : op;
 }
 
-/* All ranks have their host's partial result; each reduces all of it with its like. */
+/* sums: of what the ranks of this host have at `send`. */
+static tutti_result along_rail(struct tt_engine *e, const struct tt_call *call, void *send,
+                               void *recv, uint64_t bytes, int sums)
+{
+    struct tt_gpu_plan plan;
+
+    tt_gpu_plan_begin(&plan, TT_GPU_RAIL, call)->longest = bytes;
+    plan.sums = sums;
+    plan.partial = partial_op(call->op);
+    tt_gpu_plan_out(&plan, send, bytes, e->rank);
+    tt_gpu_plan_in(&plan, recv, bytes, e->rank);
+    return tt_gpu_plan_launch(e, &plan);
+}
+
+/* All ranks form their host's partial result; each reduces all of it with its like. In one launch, unless
+ * another algorithm than one-shot was asked for, or a small scratch leaves no room: then the ranks of a host, which all
+ * know this, do it in two, and other hosts see no difference. */
 static tutti_result all_reduce_small(struct tt_engine *e, const struct tt_call *call)
 {
     const uint64_t bytes = call->count * tt_dtype_bytes(call->dtype);
+    const int sums = (e->algo == TT_ALGO_AUTO || e->algo == TT_ALGO_ONE_SHOT) &&
+                     tt_cuda_stage_sums(e->stage, call->dtype, bytes);
     struct tt_call within = *call;
 
-    if (e->place.n_local == 1)
-        return along_rail(e, call, (void *)(uintptr_t)call->send, call->recv, bytes);
     within.op = partial_op(call->op);
+    if (sums || e->place.n_local == 1)
+        return along_rail(e, call, (void *)(uintptr_t)call->send, call->recv, bytes, sums);
     TT_TRY(tt_hier_gpu_within(e, &within));
-    return along_rail(e, call, call->recv, call->recv, bytes);
+    return along_rail(e, call, call->recv, call->recv, bytes, 0);
 }
 
 /* Elements [first, first + n) of a large one. Each rank of a rail has a part of them, reduces that with its like,
@@ -86,7 +93,7 @@ static tutti_result step_between(struct tt_engine *e, const struct tt_call *call
     if (n_pieces > 1)
         TT_TRY(tt_cuda_side_branch(e->side, call->stream, &beside.stream));
     TT_TRY(along_rail(e, &beside, p->n_local > 1 ? part : tt_gpu_at(call->send, at), part,
-                      piece->mine.n * size));
+                      piece->mine.n * size, 0));
     return n_pieces > 1 ? tt_cuda_side_mark(e->side, k) : TUTTI_OK;
 }
 

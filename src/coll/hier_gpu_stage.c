@@ -14,6 +14,8 @@ struct tt_gpu_plan *tt_gpu_plan_begin(struct tt_gpu_plan *plan, enum tt_gpu_kind
     plan->longest = 0;
     plan->most = 1;
     plan->n_out = plan->n_in = 0;
+    plan->sums = 0;
+    plan->partial = call->op;
     return plan;
 }
 
@@ -139,9 +141,10 @@ tutti_result tt_gpu_plan_launch(struct tt_engine *e, struct tt_gpu_plan *plan)
     tt_gpu_cut(e, plan->longest, plan->most, &r->slice, &r->n_chunks);
     r->window = tt_cuda_stage_window(e->stage, plan->n_out, plan->n_in);
     call = (struct tt_cuda_stage_call){.record = r,
-                                       .way = plan->kind == TT_GPU_MESSAGES  ? TT_STAGE_MESSAGES
-                                              : plan->kind == TT_GPU_COUNTED ? TT_STAGE_COUNTED
-                                                                             : TT_STAGE_CHUNKS,
+                                       .way = plan->sums                      ? TT_STAGE_SUM
+                                              : plan->kind == TT_GPU_MESSAGES ? TT_STAGE_MESSAGES
+                                              : plan->kind == TT_GPU_COUNTED  ? TT_STAGE_COUNTED
+                                                                              : TT_STAGE_CHUNKS,
                                        .coll = plan->call->coll,
                                        .n_out = plan->n_out,
                                        .n_in = plan->n_in,
@@ -150,6 +153,8 @@ tutti_result tt_gpu_plan_launch(struct tt_engine *e, struct tt_gpu_plan *plan)
                                        .n_chunks = r->n_chunks,
                                        .window = r->window,
                                        .n_received = e->n_ranks,
+                                       .dtype = plan->call->dtype,
+                                       .op = plan->partial,
                                        .stream = plan->call->stream};
     if (plan->kind == TT_GPU_COUNTED) {
         const tutti_device_counts *counts = plan->call->device_counts;

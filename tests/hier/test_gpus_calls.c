@@ -142,6 +142,67 @@ static void large_sums_go_in_pieces(void **state)
     run(pieces, "0110122");
 }
 
+/* Called, captured and replayed, with other inputs each time. */
+static void launches(struct t_rank *t, size_t n_launches)
+{
+    static const tutti_dtype dtypes[] = {TUTTI_DTYPE_F32, TUTTI_DTYPE_BF16, TUTTI_DTYPE_I64,
+                                         TUTTI_DTYPE_U8};
+    static const size_t counts[] = {1, 2047, 130, 0, 7, 1026}; /* of up to 16 KiB, a slot */
+    struct t_device device;
+    struct t_stage s;
+
+    open_stage(&s, t, &device, T_CASE_MOST);
+    for (uint64_t i = 0; i < t_times(1, 8) * T_LEN(counts); i++) {
+        struct t_case c = t_case_of_some_count(i, t->n_ranks);
+        t_graph graph;
+        size_t n;
+
+        c.coll = T_all_reduce;
+        c.dtype = dtypes[i % T_LEN(dtypes)];
+        c.op = (tutti_op)(t_hash(i, 5) % (c.dtype == TUTTI_DTYPE_U8 ? TUTTI_OP_AVG : TUTTI_N_OPS));
+        c.count = counts[i % T_LEN(counts)];
+        t_case_run(&s, &c);
+        t_case_load(&s, &c);
+        t_device_sync(&device);
+        t_capture_begin(&device);
+        T_OK(t_case_launch(&s));
+        graph = t_capture_end(&device, &n);
+        T_CHECK(n == n_launches, "%zu launches, not %zu: %s", n, n_launches, t_case_text(&c));
+        for (c.round = 1; c.round < 4; c.round++) {
+            t_case_load(&s, &c);
+            t_graph_launch(&device, graph);
+            T_OK(t_case_verify(&s));
+        }
+        t_meet(t);
+        t_graph_free(graph);
+    }
+    close_stage(&s, t, &device);
+}
+
+static void in_one_launch(struct t_rank *t)
+{
+    launches(t, 1);
+}
+
+static void in_two_launches(struct t_rank *t)
+{
+    launches(t, 2);
+}
+
+static void small_sums_take_one_launch(void **state)
+{
+    (void)state;
+    run(in_one_launch, "012102");
+    run(in_one_launch, "01");
+    setenv("TUTTI_ALGO", "two_shot", 1); /* within a host */
+    run(in_two_launches, "0011");
+    unsetenv("TUTTI_ALGO");
+    if (t_times(0, 1))
+        run(in_one_launch, "021012021");
+    if (t_times(!t_is_simulated(), 1))
+        run(in_one_launch, large_layout);
+}
+
 /* GPUs of a small host do for several of a larger one; in place the blocks of other hosts keep their order. */
 static void shared_out(struct t_rank *t)
 {
@@ -288,6 +349,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(every_collective_dtype_and_operation),
         cmocka_unit_test(longer_than_the_stage),
         cmocka_unit_test(large_sums_go_in_pieces),
+        cmocka_unit_test(small_sums_take_one_launch),
         cmocka_unit_test(uneven_hosts_share_out_the_work),
         cmocka_unit_test(flat_gives_the_bits_of_one_host),
         cmocka_unit_test(forced_algorithms_are_taken),

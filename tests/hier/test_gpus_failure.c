@@ -103,6 +103,7 @@ static void a_rank_that_never_calls_is_named(void **state)
     (void)state;
     run(missing, "01", 0);
     run(missing, "011", 0); /* the one that waits for it on its own host is not to blame */
+    run(missing, "0110", 0);
 }
 
 /* --- abort --- */
@@ -110,7 +111,8 @@ static void a_rank_that_never_calls_is_named(void **state)
 enum { ABORTS = 3, SOON_MS = 100, LATE_MS = 2000 };
 
 /* The last rank aborts, without a call of its own; the others wait, and are free so many ms later. */
-static uint64_t abort_one(struct t_rank *t, const struct t_device *device, void *p, uint64_t key)
+static uint64_t abort_one(struct t_rank *t, const struct t_device *device, void *p, uint64_t key,
+                          size_t count)
 {
     _Atomic uint64_t *at_ns = (_Atomic uint64_t *)(void *)t->shared;
     tutti_comm_config config = t_cuda_config(t);
@@ -125,7 +127,7 @@ static uint64_t abort_one(struct t_rank *t, const struct t_device *device, void 
         atomic_store(at_ns, t_now_ns());
         tutti_comm_abort(comm);
     } else {
-        may_fail(sum(comm, device, p, LONG), TUTTI_E_ABORTED);
+        may_fail(sum(comm, device, p, count), TUTTI_E_ABORTED);
         t_device_sync(device);
         ms = (t_now_ns() - atomic_load(at_ns)) / 1000000;
         T_CHECK(ms < LATE_MS * t_scale(), "the abort took %llu ms", (unsigned long long)ms);
@@ -147,7 +149,7 @@ static void aborted(struct t_rank *t)
     t_device_open(&device, t);
     p = t_device_alloc(BYTES);
     for (int i = 0; i < ABORTS; i++) {
-        const uint64_t ms = abort_one(t, &device, p, 400 + (uint64_t)i);
+        const uint64_t ms = abort_one(t, &device, p, 400 + (uint64_t)i, i ? COUNT : LONG);
 
         least = ms < least ? ms : least;
     }
@@ -164,12 +166,13 @@ static void an_abort_ends_calls_on_all_hosts(void **state)
     (void)state;
     run(aborted, "01", 0);
     run(aborted, "011", 0);
+    run(aborted, "0110", 0);
 }
 
 /* --- death --- */
 
 /* The last rank but one is killed; another communicator, of the others, works before and after. */
-static void killed(struct t_rank *t)
+static void killed_in(struct t_rank *t, size_t count)
 {
     const int dead = t->n_ranks - 2;
     tutti_comm_config config = t_cuda_config(t);
@@ -194,7 +197,7 @@ static void killed(struct t_rank *t)
         t_sleep_us(50000);
         kill(getpid(), SIGKILL);
     }
-    may_fail(sum(comm, &device, p, LONG), TUTTI_E_PEER);
+    may_fail(sum(comm, &device, p, count), TUTTI_E_PEER);
     t_device_sync(&device);
     check_failed(comm, &device, p, TUTTI_E_PEER, dead);
     T_CHECK(t_now_ns() - begin < UINT64_C(2000000000) * t_scale(), "noticed after %llu ms",
@@ -207,11 +210,22 @@ static void killed(struct t_rank *t)
     t_device_close(&device);
 }
 
+static void killed(struct t_rank *t)
+{
+    killed_in(t, LONG);
+}
+
+static void killed_in_one_launch(struct t_rank *t)
+{
+    killed_in(t, COUNT);
+}
+
 static void a_rank_that_is_killed_is_named_on_all_hosts(void **state)
 {
     (void)state;
     run(killed, "010", 1 << 1);
     run(killed, "0110", 1 << 2);
+    run(killed_in_one_launch, "0110", 1 << 2);
     run(killed, "1011", 1 << 2); /* it has never talked to another host */
 }
 
