@@ -135,12 +135,13 @@ struct tt_cuda_counts {
     int32_t is_one;
 };
 
-/* all_reduce, reduce_scatter(v), reduce. Rank r reduces shard r of everybody's send. One-shot: ALL and ROOT;
+/* all_reduce, reduce_scatter(v), reduce. Rank r reduces shard r of everybody's send. One-shot: ALL;
  * direct: all but WHOLE. */
 struct tt_cuda_reduce_args {
     const unsigned char *send;
-    unsigned char *recv; /* RESULT_SHARD: of my shard only; RESULT_ROOT: used by root only */
-    uint64_t bytes;      /* of send */
+    /* RESULT_SHARD: of my shard only; RESULT_ROOT: used by root only; one-shot: NULL: I keep nothing. */
+    unsigned char *recv;
+    uint64_t bytes; /* of send */
     /* two-shot: bytes of every shard that go at a time: a multiple of 16, at least 16, at most
      * tt_cuda_two_shot_chunk(), or twice that if it is the longest shard; the same on all ranks. Up to
      * two chunks no flags are needed. Best: the longest shard rounded up to 16 where that fits. */

@@ -63,8 +63,7 @@ static enum body body_of(enum tt_algo algo)
 /* The body for what is shared evenly, kernels/even.inc, or else the same. */
 static enum body even_body(enum body body, const struct tt_cuda_reduce_args *args)
 {
-    if (body == ONE_SHOT && args->result_to == TT_RESULT_ALL && args->aligned && args->bytes > 0 &&
-        args->bytes % 16 == 0)
+    if (body == ONE_SHOT && args->aligned && args->bytes > 0 && args->bytes % 16 == 0)
         return ONE_SHOT_EVEN;
     if (body == TWO_SHOT && args->stride > 0 && args->result_to != TT_RESULT_ROOT &&
         (args->result_to != TT_RESULT_WHOLE || args->base.n_ranks == 2))
@@ -209,6 +208,15 @@ static int some_are_silent(const struct tt_cuda_reduce_args *args, enum tt_algo 
     return 0;
 }
 
+/* A reduce in one hop is an all_reduce whose result only root keeps. What root waits for is the same, the others have
+ * nothing better to do, and that they wait for data keeps them in step without flags. */
+static void keep_on_root(struct tt_cuda_reduce_args *args)
+{
+    args->result_to = TT_RESULT_ALL;
+    if (args->root != args->base.rank)
+        args->recv = NULL;
+}
+
 /* All that does not depend on the algorithm. Returns the bytes of the longest shard. */
 static uint64_t describe(const struct tt_engine *e, const struct tt_call *call, int n,
                          struct tt_cuda_reduce_args *args)
@@ -291,6 +299,8 @@ tutti_result tt_cuda_reduce(struct tt_engine *e, const struct tt_call *call)
                                          packets);
     }
     body = body_of(shape.algo);
+    if (body == ONE_SHOT && args.result_to == TT_RESULT_ROOT)
+        keep_on_root(&args);
     if (shape.in_chunks) {
         body = TWO_SHOT;
         longest = share_whole(&args, n);

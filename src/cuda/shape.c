@@ -17,8 +17,6 @@ enum family {
     REDUCE_ALL_PACKETS, /* each family of reductions is followed by its packets */
     REDUCE_SHARD,
     REDUCE_SHARD_PACKETS,
-    REDUCE_ROOT,
-    REDUCE_ROOT_PACKETS,
     MOVE
 };
 enum kind { ONE_SHOT, TWO_SHOT, DIRECT, MOVE_PACKET, MOVE_STAGED, MOVE_DIRECT };
@@ -86,10 +84,8 @@ struct tt_cuda_shape tt_cuda_reduce_shape(const struct tt_cuda_limits *limits, e
                                           enum tt_algo force, uint64_t bytes, int in_windows,
                                           int packets)
 {
-    const enum family family = (enum family)((coll == TT_COLL_ALL_REDUCE       ? REDUCE_ALL
-                                              : coll == TT_COLL_REDUCE_SCATTER ? REDUCE_SHARD
-                                                                               : REDUCE_ROOT) +
-                                             (packets != 0));
+    const enum family family = (enum family)(
+        (coll == TT_COLL_REDUCE_SCATTER ? REDUCE_SHARD : REDUCE_ALL) + (packets != 0));
     const uint64_t shard = bytes / (uint64_t)limits->n_ranks + 1;
     const int fits = bytes <= tt_cuda_one_shot_bytes(&limits->layout, limits->n_ranks, packets);
     enum tt_algo algo =

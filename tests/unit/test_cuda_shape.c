@@ -108,6 +108,34 @@ static void check_reduction(const struct tt_cuda_limits *limits, enum tt_coll co
             }
 }
 
+/* What one hop takes is the same for a reduce as for an all_reduce, launch and all. */
+static void a_reduce_goes_like_an_all_reduce(void **state)
+{
+    uint64_t n_hops[2] = {0, 0};
+
+    (void)state;
+    for (int n = 2; n <= 8; n++)
+        for (int packets = 0; packets < 2; packets++)
+            for (uint64_t bytes = 1; bytes <= 64 * MIB; bytes = next_size(bytes)) {
+                const struct tt_cuda_limits limits = limits_of(n, 62 * MIB, TT_CUDA_MAX_BLOCKS);
+                const struct tt_cuda_shape all = tt_cuda_reduce_shape(
+                    &limits, TT_COLL_ALL_REDUCE, TT_ALGO_AUTO, bytes, 0, packets);
+                const struct tt_cuda_shape root =
+                    tt_cuda_reduce_shape(&limits, TT_COLL_REDUCE, TT_ALGO_AUTO, bytes, 0, packets);
+
+                assert_false(root.in_chunks);
+                if (all.in_chunks) {
+                    assert_int_equal(root.algo, TT_ALGO_TWO_SHOT);
+                    continue;
+                }
+                assert_int_equal(root.algo, all.algo);
+                assert_int_equal(root.n_blocks, all.n_blocks);
+                assert_int_equal(root.n_threads, all.n_threads);
+                n_hops[root.algo == TT_ALGO_TWO_SHOT]++;
+            }
+    assert_true(n_hops[0] > 0 && n_hops[1] > 0);
+}
+
 static void every_reduction_has_a_shape(void **state)
 {
     (void)state;
@@ -186,6 +214,7 @@ int main(void)
         cmocka_unit_test(areas_do_not_overlap),
         cmocka_unit_test(too_little_scratch_is_refused),
         cmocka_unit_test(every_reduction_has_a_shape),
+        cmocka_unit_test(a_reduce_goes_like_an_all_reduce),
         cmocka_unit_test(every_move_has_a_shape),
         cmocka_unit_test(unknown_sizes_are_staged),
         cmocka_unit_test(lanes_fit_the_blocks),
