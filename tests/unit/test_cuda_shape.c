@@ -149,6 +149,32 @@ static void every_reduction_has_a_shape(void **state)
         }
 }
 
+/* As measured: in windows, tiles up to some 9 MiB that a rank sends, straight into them from 16 MiB on. */
+static void long_moves_go_straight(void **state)
+{
+    static const struct {
+        int n_ranks;
+        uint64_t pair_bytes;
+        enum tt_algo want;
+    } rows[] = {
+        {2, 8 * MIB, TT_ALGO_TWO_SHOT}, {2, 16 * MIB, TT_ALGO_DIRECT},
+        {4, 2 * MIB, TT_ALGO_TWO_SHOT}, {4, 8 * MIB * 4 / 11, TT_ALGO_TWO_SHOT},
+        {4, 8 * MIB, TT_ALGO_DIRECT},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < TT_LEN(rows); i++) {
+        const struct tt_cuda_limits limits =
+            limits_of(rows[i].n_ranks, 62 * MIB, TT_CUDA_MAX_BLOCKS);
+        const uint64_t bytes = rows[i].pair_bytes, room = tt_cuda_packet_bytes(bytes);
+
+        assert_int_equal(tt_cuda_move_shape(&limits, TT_ALGO_AUTO, bytes, room, 1).algo,
+                         rows[i].want);
+        assert_int_equal(tt_cuda_move_shape(&limits, TT_ALGO_AUTO, bytes, room, 0).algo,
+                         TT_ALGO_TWO_SHOT);
+    }
+}
+
 static void every_move_has_a_shape(void **state)
 {
     (void)state;
@@ -167,7 +193,7 @@ static void every_move_has_a_shape(void **state)
                         assert_true(s.algo != TT_ALGO_ONE_SHOT ||
                                     room <= limits.layout.packet_slot);
                         assert_true(s.algo != TT_ALGO_DIRECT || windows);
-                        if (forces[f] == TT_ALGO_AUTO && windows && bytes >= 8 * MIB)
+                        if (forces[f] == TT_ALGO_AUTO && windows && bytes > 10 * MIB)
                             assert_int_equal(s.algo, TT_ALGO_DIRECT);
                     }
         }
@@ -216,6 +242,7 @@ int main(void)
         cmocka_unit_test(every_reduction_has_a_shape),
         cmocka_unit_test(a_reduce_goes_like_an_all_reduce),
         cmocka_unit_test(every_move_has_a_shape),
+        cmocka_unit_test(long_moves_go_straight),
         cmocka_unit_test(unknown_sizes_are_staged),
         cmocka_unit_test(lanes_fit_the_blocks),
     };
