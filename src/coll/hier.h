@@ -75,5 +75,7 @@ _Atomic uint64_t *tt_hier_refused(struct tt_engine *e); /* as tt_cpu_refused() *
 tutti_result tt_hier_watch(struct tt_engine *e);
 tutti_result tt_hier_failed(const struct tt_engine *e); /* without looking. Any thread */
 tutti_result tt_hier_fail(struct tt_engine *e, tutti_result why, int peer, const char *text);
+/* What has failed in `from` ends the waits of `e` as well, whose own thread then tells others. Any thread. */
+void tt_hier_fail_like(struct tt_engine *e, const struct tt_engine *from);
 
 #endif

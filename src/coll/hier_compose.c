@@ -182,6 +182,17 @@ tutti_result tt_hier_fail(struct tt_engine *e, tutti_result why, int peer, const
     return tt_hier_give_up(e, why);
 }
 
+void tt_hier_fail_like(struct tt_engine *e, const struct tt_engine *from)
+{
+    tutti_comm_state state = {.size = sizeof(state)};
+    char plain[160];
+
+    from->ops->state(from->local_engine, &state);
+    tt_hier_reason(state.text, plain, sizeof(plain));
+    if (state.result != TUTTI_OK && tt_cpu_failed(e->local_engine) == TUTTI_OK)
+        (void)tt_cpu_fail(e->local_engine, state.result, state.peer, plain);
+}
+
 tutti_result tt_hier_watch(struct tt_engine *e)
 {
     tutti_result res = tt_cpu_failed(e->local_engine);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/env.h"
 #include "base/sha256.h"
 #include "coll/hier_gpu_parts.h"
 #include "coll/select.h"
@@ -80,35 +81,60 @@ static tutti_result create_cuda(struct tt_engine *e, const struct tt_engine_conf
 
 /* Who waits for a GPU of its own host is the first to give up, and to say who is missing. So that it can
  * say so, every rank has talked to some of every rail. */
-static tutti_result create_data(struct tt_engine *e, const struct tt_engine_config *config)
+static tutti_result create_data(struct tt_gpu_lane *lane, const struct tt_engine_config *config)
 {
     const struct tt_call barrier = {.coll = TT_COLL_BARRIER, .dtype = TUTTI_DTYPE_U8};
+    const struct tt_engine *e = lane->e;
     struct tt_engine_config own = *config;
     unsigned char key[32];
     char gpu[32];
 
-    derive(config, "tutti data between hosts", 0, key);
+    derive(config, "tutti data between hosts", lane->number, key);
     tt_cuda_place(e->cuda, gpu, sizeof(gpu));
     own.gpu = gpu;
     own.scratch_bytes = DATA_SCRATCH * e->slot_bytes;
     own.key = key;
     own.timeout_ns += own.timeout_ns / 4 < MORE_NS ? own.timeout_ns / 4 : MORE_NS;
-    TT_TRY(tt_hier_engine.create(&own, &e->data));
-    return tt_hier_engine.run(e->data, &barrier);
+    TT_TRY(tt_hier_engine.create(&own, &lane->data));
+    return tt_hier_engine.run(lane->data, &barrier);
 }
 
-/* Rank 0's scratch_bytes are everybody's. A message's window in a slot's share must hold a packet. */
-static tutti_result agree_on_slots(struct tt_engine *e, uint64_t scratch_bytes)
+struct wish {
+    uint64_t scratch_bytes, n_proxies;
+};
+
+/* Rank 0's wishes are everybody's. A message's window in a slot's share must hold a packet. */
+static tutti_result agree_on_sizes(struct tt_engine *e, uint64_t scratch_bytes)
 {
     const uint64_t least = (uint64_t)e->n_ranks * TT_CUDA_STAGE_LEAST / TT_CUDA_STAGE_SLOTS;
-    uint64_t all[TT_HIER_GPU_MAX_RANKS];
+    struct wish mine = {scratch_bytes, 0}, all[TT_HIER_GPU_MAX_RANKS];
+    const tutti_result res = tt_env_number(TT_ENV_TUTTI_NET_PROXIES, &mine.n_proxies);
 
-    TT_TRY(e->exchange.all_gather(e->exchange.context, &scratch_bytes, all, sizeof(all[0])));
+    TT_TRY(agree(e, res, "read TUTTI_NET_PROXIES"));
+    TT_TRY(e->exchange.all_gather(e->exchange.context, &mine, all, sizeof(mine)));
     e->slot_bytes = SMALLEST_SLOT;
     while (e->slot_bytes < LARGEST_SLOT &&
-           (e->slot_bytes < least || 2 * e->slot_bytes <= all[0] / SLOT_SHARE))
+           (e->slot_bytes < least || 2 * e->slot_bytes <= all[0].scratch_bytes / SLOT_SHARE))
         e->slot_bytes *= 2;
+    e->n_lanes = all[0].n_proxies < TT_GPU_LANES ? (int)all[0].n_proxies : TT_GPU_LANES;
+    e->n_lanes = e->n_lanes > 0 ? e->n_lanes : 1;
     return TUTTI_OK;
+}
+
+static tutti_result make_lane(struct tt_engine *e, int number)
+{
+    struct tt_gpu_lane *lane = &e->lanes[number];
+    const size_t n = (size_t)e->n_ranks;
+
+    lane->e = e;
+    lane->number = number;
+    lane->places = calloc(n, sizeof(*lane->places));
+    lane->counts = calloc(4 * n, sizeof(*lane->counts));
+    lane->streams = calloc(TT_CUDA_STAGE_BLOCKS, sizeof(*lane->streams));
+    lane->stage_index = calloc(TT_CUDA_STAGE_BLOCKS, sizeof(*lane->stage_index));
+    return lane->places && lane->counts && lane->streams && lane->stage_index
+               ? TUTTI_OK
+               : TT_FAIL(TUTTI_E_MEMORY, "no memory for calls among %zu ranks", n);
 }
 
 static tutti_result make_workspace(struct tt_engine *e)
@@ -117,12 +143,11 @@ static tutti_result make_workspace(struct tt_engine *e)
 
     e->counts = calloc(4 * n, sizeof(*e->counts));
     e->blocks = calloc(n, sizeof(*e->blocks));
-    e->places = calloc(n, sizeof(*e->places));
-    e->proxy_counts = calloc(4 * n, sizeof(*e->proxy_counts));
     e->words = calloc((1 + n) * n, sizeof(*e->words));
-    e->streams = calloc(TT_CUDA_STAGE_BLOCKS + 1, sizeof(*e->streams));
-    if (!e->counts || !e->blocks || !e->places || !e->proxy_counts || !e->words || !e->streams)
+    if (!e->counts || !e->blocks || !e->words)
         return TT_FAIL(TUTTI_E_MEMORY, "no memory for calls among %zu ranks", n);
+    for (int k = 0; k < e->n_lanes; k++)
+        TT_TRY(make_lane(e, k));
     return TUTTI_OK;
 }
 
@@ -138,34 +163,44 @@ static tutti_result make_partials(struct tt_engine *e)
     return TUTTI_OK;
 }
 
-static tutti_result start_proxy(struct tt_engine *e)
+static tutti_result start_proxies(struct tt_engine *e)
 {
-    const struct tt_proxy_config config = {
-        .name = "tutti-hosts", .poll = tt_hier_gpu_poll, .context = e};
-
     TT_TRY(tt_cuda_stage_open(e->cuda, e->slot_bytes, &e->stage));
     TT_TRY(tt_cuda_side_open(e->cuda, &e->side));
-    return tt_proxy_start(&config, &e->proxy);
+    return tt_gpu_lanes_start(e);
 }
 
 static tutti_result set_up(struct tt_engine *e, const struct tt_engine_config *config)
 {
     struct tt_engine_info cuda = {0}, data = {0};
 
+    TT_TRY(agree_on_sizes(e, config->scratch_bytes));
     TT_TRY(make_workspace(e));
-    TT_TRY(agree_on_slots(e, config->scratch_bytes));
     TT_TRY(agree(e, create_cuda(e, config), "set up its GPU"));
     TT_TRY(agree(e, make_partials(e), "find memory for partial results"));
-    TT_TRY(agree(e, create_data(e, config), "reach the others"));
-    TT_TRY(agree(e, start_proxy(e), "start its proxy"));
+    for (int k = 0; k < e->n_lanes; k++)
+        TT_TRY(agree(e, create_data(&e->lanes[k], config), "reach the others"));
+    e->data = e->lanes[0].data;
+    TT_TRY(agree(e, start_proxies(e), "start its proxies"));
     tt_cuda_engine.info(e->cuda, &cuda);
     tt_hier_engine.info(e->data, &data);
-    snprintf(e->details, sizeof(e->details), "%s; between hosts: chunks of %llu KiB; %s",
-             cuda.details, (unsigned long long)e->slot_bytes >> 10, data.details);
+    snprintf(e->details, sizeof(e->details), "%s; between hosts: chunks of %llu KiB, %d %s; %s",
+             cuda.details, (unsigned long long)e->slot_bytes >> 10, e->n_lanes,
+             e->n_lanes == 1 ? "proxy" : "proxies", data.details);
     return TUTTI_OK;
 }
 
-/* Kernels end first, then the thread that serves them, then what both use. */
+static void free_lane(struct tt_gpu_lane *lane)
+{
+    if (lane->data)
+        tt_hier_engine.destroy(lane->data);
+    free(lane->places);
+    free(lane->counts);
+    free(lane->streams);
+    free(lane->stage_index);
+}
+
+/* Kernels end first, then the threads that serve them, then what both use. */
 static void engine_destroy(struct tt_engine *e)
 {
     if (!e)
@@ -174,25 +209,23 @@ static void engine_destroy(struct tt_engine *e)
     if (e->cuda)
         tt_cuda_end(e->cuda, TUTTI_E_ABORTED);
     if (atomic_load(&e->is_busy))
-        tt_hier_engine.abort(e->data);
-    tt_proxy_stop(e->proxy);
+        tt_gpu_lanes_abort(e);
+    tt_gpu_lanes_stop(e);
     tt_cuda_side_close(e->side);
     tt_cuda_stage_close(e->stage);
     if (e->partials)
         (void)tt_cuda_engine.mem_free(e->cuda, e->partials);
     if (e->cuda)
         tt_cuda_engine.destroy(e->cuda);
-    if (e->data)
-        tt_hier_engine.destroy(e->data);
+    for (int k = 0; k < e->n_lanes; k++)
+        free_lane(&e->lanes[k]);
     while (e->records)
         tt_gpu_record_drop(e, e->records);
     pthread_mutex_destroy(&e->lock);
+    pthread_mutex_destroy(&e->job.lock);
     free(e->counts);
     free(e->blocks);
-    free(e->places);
-    free(e->proxy_counts);
     free(e->words);
-    free(e->streams);
     free(e);
 }
 
@@ -205,6 +238,7 @@ static tutti_result engine_create(const struct tt_engine_config *config,
     if (!e)
         return TT_FAIL(TUTTI_E_MEMORY, "no memory for a communicator of %d ranks", config->n_ranks);
     pthread_mutex_init(&e->lock, NULL);
+    pthread_mutex_init(&e->job.lock, NULL);
     e->rank = config->rank;
     e->n_ranks = config->n_ranks;
     e->timeout_ns = config->timeout_ns;
@@ -241,7 +275,7 @@ tutti_result tt_hier_gpu_choose(struct tt_engine *e, const char *algorithm)
 
 static void engine_abort(struct tt_engine *e)
 {
-    tt_hier_engine.abort(e->data);
+    tt_gpu_lanes_abort(e);
     tt_cuda_engine.abort(e->cuda);
 }
 
@@ -267,7 +301,8 @@ static void engine_info(const struct tt_engine *e, struct tt_engine_info *info)
 
     tt_cuda_engine.info(e->cuda, info);
     tt_hier_engine.info(e->data, &data);
-    info->memory_bytes += e->partial_bytes + data.memory_bytes + tt_cuda_stage_memory(e->stage);
+    info->memory_bytes += e->partial_bytes + (uint64_t)e->n_lanes * data.memory_bytes +
+                          tt_cuda_stage_memory(e->stage);
     info->details = e->details;
 }
 
@@ -276,8 +311,8 @@ static void engine_stats(const struct tt_engine *e, int rank, tutti_stats *stats
 {
     tt_cuda_engine.stats(e->cuda, rank == e->rank ? e->place.local : -1, stats);
     stats->rank = rank;
-    if (rank == e->rank)
-        stats->n_refused += *tt_hier_refused(e->data);
+    for (int k = 0; k < e->n_lanes && rank == e->rank; k++)
+        stats->n_refused += *tt_hier_refused(e->lanes[k].data);
 }
 
 /* ---- memory: windows help the steps within a host ---- */

@@ -44,6 +44,37 @@ struct tt_gpu_record {
     } part[]; /* out first, then in */
 };
 
+/* A proxy's thread, and what it alone has. The first finds the calls, and shares out those that are worth it. */
+struct tt_gpu_lane {
+    struct tt_engine *e;
+    int number;
+    struct tt_proxy *proxy;
+    struct tt_engine *data;         /* for host memory, with a network of its own */
+    uint64_t looked_ns, lived_ns;   /* when it last looked around, and who lives */
+    _Atomic int has_work;           /* from the first lane's word to the end of its own share */
+    tutti_result result;            /* of that */
+    void **places;                  /* [n_ranks] */
+    size_t *counts;                 /* [4][n_ranks] */
+    struct tt_hier_stream *streams; /* [n_streams]: its messages */
+    int *stage_index;               /* [n_streams]: their numbers at the stage */
+    size_t n_streams;
+};
+
+/* More chunks than that are never under way. */
+#define TT_GPU_LANES TT_CUDA_STAGE_SLOTS
+
+/* A call that the lanes have before them: lane k of n has chunks k, k + n, ... */
+struct tt_gpu_job {
+    const struct tt_gpu_record *record;
+    const struct tt_cuda_stage_plan *plan; /* what follows from counts in GPU memory, or NULL */
+    uint64_t slice, n_chunks;
+    tutti_result (*work)(struct tt_gpu_lane *lane);
+
+    pthread_mutex_t lock; /* of what follows: chunks are done in their order, whoever has them */
+    uint64_t n_done;
+    uint64_t carried[TT_CUDA_STAGE_SLOTS]; /* 1 + the last chunk of each slot that is carried out */
+};
+
 struct tt_engine {
     int rank, n_ranks;
     uint64_t timeout_ns;
@@ -51,7 +82,7 @@ struct tt_engine {
     struct tt_exchange exchange; /* of all ranks, on the caller's thread */
     struct tt_engine *control;   /* for host memory, on the caller's thread */
     struct tt_engine *cuda;      /* among the ranks of this host */
-    struct tt_engine *data;      /* for host memory, on the proxy's thread */
+    struct tt_engine *data;      /* for host memory: the first lane's */
     enum tt_algo algo;           /* of steps within the host */
     struct tt_cuda_stage *stage;
     struct tt_cuda_side *side;
@@ -59,10 +90,11 @@ struct tt_engine {
     unsigned char
         *partials; /* on the GPU, of reduce_scatter: [partial_bytes]; NULL: alone on its host */
     uint64_t partial_bytes;
-    struct tt_proxy *proxy;
+    int n_lanes; /* the same on all ranks */
+    struct tt_gpu_lane lanes[TT_GPU_LANES];
+    struct tt_gpu_job job;
     _Atomic int is_stopping, is_busy; /* busy: in the midst of a call */
-    int is_over;                      /* the proxy's: it has failed */
-    uint64_t looked_ns, lived_ns;     /* the proxy's: when it last looked around, and who lives */
+    int is_over;                      /* the first lane's: it has failed */
 
     /* What the proxy of this rank alone knows yet: set once, then has_refused. */
     _Atomic int has_refused;
@@ -73,11 +105,9 @@ struct tt_engine {
     pthread_mutex_t lock; /* of the list */
     struct tt_gpu_record *records;
 
-    void **places;                  /* the proxy's: [n_ranks] */
-    uint64_t *words;                /* the proxy's: [1 + n_ranks][n_ranks] counts of GPUs */
-    size_t *counts, *proxy_counts;  /* [4][n_ranks]: the caller's, the proxy's */
-    void **blocks;                  /* the caller's: [n_ranks] */
-    struct tt_hier_stream *streams; /* the proxy's: [TT_CUDA_STAGE_BLOCKS] */
+    uint64_t *words; /* the first lane's: [1 + n_ranks][n_ranks] counts of GPUs */
+    size_t *counts;  /* the caller's: [4][n_ranks] */
+    void **blocks;   /* the caller's: [n_ranks] */
     char details[448];
 };
 
@@ -149,8 +179,23 @@ tutti_result tt_hier_gpu_plan_counts(struct tt_engine *e, const struct tt_gpu_re
 
 /* ---- hier_gpu_proxy.c ---- */
 
-int tt_hier_gpu_poll(void *engine);
+int tt_hier_gpu_poll(void *first_lane);
+/* Without a call: what ended it here, on the GPU, or on another rank. Now and then, however often it is asked. */
+tutti_result tt_hier_gpu_look(struct tt_gpu_lane *lane);
 /* What has failed, with its text, wherever it was seen first. */
 tutti_result tt_hier_gpu_failed(const struct tt_engine *e);
+
+/* ---- hier_gpu_lanes.c ---- */
+
+/* On the first lane: job.work by every lane that `has_share`, and by this one; when all are over, what failed. */
+tutti_result tt_gpu_lanes_run(struct tt_engine *e, int (*has_share)(const struct tt_gpu_lane *));
+/* Chunk c of the job is carried out: those that are, from the first on that the GPU does not know of, are done. */
+void tt_gpu_lanes_carried(struct tt_engine *e, uint64_t c);
+/* What a lane has failed with, by the thread's error text, ends all lanes and the kernels. */
+void tt_gpu_lanes_fail(struct tt_gpu_lane *lane, tutti_result why);
+void tt_gpu_lanes_kick(struct tt_engine *e);
+void tt_gpu_lanes_abort(struct tt_engine *e);
+tutti_result tt_gpu_lanes_start(struct tt_engine *e);
+void tt_gpu_lanes_stop(struct tt_engine *e);
 
 #endif

@@ -1,5 +1,7 @@
 /* ctest: no-tsan timeout=180 */
 /* ctest: long as=full args=full no-tsan timeout=1800 */
+/* ctest: long as=2_proxies args=proxies=2 no-tsan timeout=360 */
+/* ctest: long as=4_proxies args=proxies=4 no-tsan timeout=360 */
 /* Every collective between GPUs of several hosts, of every dtype and operation, gives the bits of ranks
  * on hosts in host memory: in windows and not, in place and not, at any alignment. */
 #include "support/cases.h"
@@ -343,6 +345,31 @@ static void idle_proxies_take_under_2_percent(void **state)
     run(idle, "01");
 }
 
+/* Chunks and messages by several threads of each rank: as many as there may be, or as are asked for. */
+static void shared_by(struct t_rank *t)
+{
+    const char *const n = getenv("TUTTI_NET_PROXIES");
+    tutti_comm_info info = TUTTI_COMM_INFO_INIT;
+    char words[32];
+
+    snprintf(words, sizeof(words), ", %s proxies; ", strcmp(n, "16") == 0 ? "4" : n);
+    T_OK(tutti_comm_query(t->comm, &info));
+    T_CONTAINS(info.details, words);
+    long_calls(t);
+}
+
+static void several_proxies_share_calls(void **state)
+{
+    (void)state;
+    setenv("TUTTI_NET_PROXIES", "2", 1); /* and others, from here on */
+    run(shared_by, "01");
+    setenv("TUTTI_NET_PROXIES", "3", 1);
+    run(pieces, "0011");
+    setenv("TUTTI_NET_PROXIES", "16", 1);
+    run(shared_by, "1020");
+    run(idle, "01");
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -355,6 +382,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(forced_algorithms_are_taken),
         cmocka_unit_test(parts_take_the_engine_that_fits),
         cmocka_unit_test(idle_proxies_take_under_2_percent),
+        cmocka_unit_test(several_proxies_share_calls),
     };
 
     t_arguments(argc, argv);

@@ -1,4 +1,5 @@
 /* ctest: serial no-tsan timeout=120 */
+/* ctest: serial as=4_proxies args=proxies=4 no-tsan timeout=120 */
 /* What must end between GPUs of several hosts: a rank that never calls, one that is killed, an abort, calls
  * that do not match. The rank is named on all hosts, kernels that wait end, other communicators go on. */
 #include <signal.h>
@@ -271,6 +272,48 @@ static void calls_that_do_not_match_are_noticed(void **state)
     run(mismatched, "01", 0);
 }
 
+/* --- several proxies --- */
+
+/* Messages of ranks 0 and 1 that do not match are one proxy's; what rank 0 waits for from rank 2 is another's. */
+static void one_of_several(struct t_rank *t)
+{
+    tutti_comm_config config = t_cuda_config(t);
+    tutti_comm_state state = TUTTI_COMM_STATE_INIT;
+    struct t_device device;
+    tutti_comm *comm;
+    unsigned char *p;
+
+    t_device_open(&device, t);
+    p = t_device_alloc(BYTES);
+    config.timeout_ms = 20000;
+    config.scratch_bytes = SCRATCH;
+    T_OK(t_comm_create(t, 600, &config, &comm));
+    t_meet(t);
+    T_OK(tutti_group_begin(comm));
+    if (t->rank == 0) {
+        T_OK(tutti_send(comm, p, 30000, TUTTI_DTYPE_U8, 1, device.stream));
+        T_OK(tutti_recv(comm, p + 50000, 30000, TUTTI_DTYPE_U8, 2, device.stream));
+    } else if (t->rank == 1) {
+        T_OK(tutti_recv(comm, p, 40000, TUTTI_DTYPE_U8, 0, device.stream));
+    }
+    T_OK(tutti_group_end(comm));
+    t_device_sync(&device);
+    check_failed(comm, &device, p, TUTTI_E_MISMATCH, -1);
+    T_OK(tutti_comm_status(comm, &state));
+    T_CONTAINS(state.text, "30000");
+    t_meet(t);
+    tutti_comm_destroy(comm);
+    t_device_free(p);
+    t_device_close(&device);
+}
+
+static void what_one_proxy_sees_ends_all(void **state)
+{
+    (void)state;
+    setenv("TUTTI_NET_PROXIES", "4", 1); /* from here on */
+    run(one_of_several, "012", 0);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -278,6 +321,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(an_abort_ends_calls_on_all_hosts),
         cmocka_unit_test(a_rank_that_is_killed_is_named_on_all_hosts),
         cmocka_unit_test(calls_that_do_not_match_are_noticed),
+        cmocka_unit_test(what_one_proxy_sees_ends_all),
     };
 
     t_arguments(argc, argv);

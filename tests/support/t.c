@@ -78,6 +78,8 @@ void t_arguments(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "full") == 0)
         full_run = 1;
+    if (argc > 1 && strncmp(argv[1], "proxies=", 8) == 0)
+        setenv("TUTTI_NET_PROXIES", argv[1] + 8, 1);
     unsetenv("TUTTI_ALGO"); /* the caller's settings are not the test's */
     unsetenv("TUTTI_CPU_WAIT");
     unsetenv("TUTTI_CPU_ISA");
