@@ -184,19 +184,26 @@ test_between_hosts()
         CUDA_VISIBLE_DEVICES="$2" "$3"
 }
 
-# How fast such hosts are together: the table is hosts_N.txt. Not while tests run.
-bench_between_hosts() # N
+# How fast such hosts are together. Not while tests run.
+time_between_hosts() # NAME N PROXIES OPTIONS...
 {
-    local how log="tests/${1}_gpus_on_hosts/bench"
-    for how in --graph ''; do
-        # shellcheck disable=SC2016,SC2086
-        step "$log$how" $((2 * limit)) env CUDA_VISIBLE_DEVICES="$(first_gpus "$1")" \
-            "$release/tutti" run -n "$1" -- sh -c \
-            'TUTTI_HOST=host$((TUTTI_RANK * 2 / TUTTI_N_RANKS)) exec "$0" bench "$@"' \
-            "$release/tutti" all_reduce all_gather reduce_scatter all_to_all --gpus "$1" \
-            $how -b 1K -e 4M -f 8 --replays 8
-    done
-    sed -n 's/^\[0\] //p' "$out/$log--graph.log" "$out/$log.log" > "$out/hosts_$1.txt"
+    local name=$1 n=$2 proxies=$3
+    shift 3
+    # shellcheck disable=SC2016
+    step "$name" $((2 * limit)) env CUDA_VISIBLE_DEVICES="$(first_gpus "$n")" TUTTI_NET_PROXIES="$proxies" \
+        "$release/tutti" run -n "$n" -- sh -c \
+        'TUTTI_HOST=host$((TUTTI_RANK * 2 / TUTTI_N_RANKS)) exec "$0" bench "$@"' \
+        "$release/tutti" all_reduce all_gather reduce_scatter all_to_all --gpus "$n" \
+        -b 1K -e 4M -f 8 --replays 8 "$@"
+}
+
+bench_between_hosts() # N: the tables are hosts_N.txt
+{
+    local log="tests/${1}_gpus_on_hosts/bench"
+    time_between_hosts "${log}_graph" "$1" 1 --graph
+    time_between_hosts "${log}_eager" "$1" 1
+    time_between_hosts "${log}_4_proxies" "$1" 4 --graph
+    sed -n 's/^\[0\] //p' "$out/$log"_{graph,eager,4_proxies}.log > "$out/hosts_$1.txt"
 }
 
 if wants tests; then
