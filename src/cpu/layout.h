@@ -117,7 +117,7 @@ struct tt_segment {
     _Atomic uint64_t failure_taken;
     _Atomic uint64_t failure_detail; /* what the rank at fault called, for mismatches */
     _Atomic uint64_t failure_count;
-    char failure_text[192]; /* who is late; of a failure outside, whose result is the detail */
+    char failure_text[192]; /* who is late, or died too; of a failure outside */
 };
 
 #endif

@@ -84,9 +84,11 @@ static tutti_result failure_text(const struct tt_engine *e, char *text, size_t b
     switch ((enum tt_failure)(word & 0xff)) {
     case TT_FAILURE_NONE: *rank_out = -1; return TUTTI_OK;
     case TT_DIED:
-        snprintf(text, bytes,
-                 "communicator %s: rank %d (pid %d) died; this rank %d was in %s, call %llu",
-                 e->name, rank, (int)e->peers[index].pid, me, mine, epoch);
+        snprintf(
+            text, bytes,
+            "communicator %s: rank %d (pid %d) died%s%.120s; this rank %d was in %s, call %llu",
+            e->name, rank, (int)e->peers[index].pid, s->failure_text[0] ? ", as did " : "",
+            s->failure_text, me, mine, epoch);
         return TUTTI_E_PEER;
     case TT_LEFT:
         snprintf(text, bytes,
@@ -219,6 +221,21 @@ enum tt_presence tt_cpu_presence(struct tt_engine *e, int rank)
     }
 }
 
+/* Rank r is gone. All who have died by now are named; who dies later may do so because of this. */
+static tutti_result fail_gone(struct tt_engine *e, enum tt_failure why, int r)
+{
+    int dead[TT_CPU_MAX_RANKS] = {0}, n = 0;
+    char text[TT_RANKS_TEXT] = "";
+
+    for (int q = 0; why == TT_DIED && q < e->n_ranks; q++)
+        if (q != r && why_gone(e, q) == TT_DIED)
+            dead[n++] = label(e, q);
+    if (n > 0)
+        tt_ranks_text(dead, n, text);
+    record(e, failure_word(why, r, tt_load_relaxed(&e->mine->stats.sequence)), 0, 0, text);
+    return tt_engine_failed(e);
+}
+
 /* What ends a long wait other than the flag, which is looked at again after the peer was seen gone: its
  * last post counts. */
 static tutti_result check_peer(struct tt_engine *e, int r, const _Atomic uint64_t *flag,
@@ -230,7 +247,7 @@ static tutti_result check_peer(struct tt_engine *e, int r, const _Atomic uint64_
     why = why_gone(e, r);
     if (why == TT_FAILURE_NONE || tt_load_acquire(flag) >= value)
         return TUTTI_OK;
-    return tt_engine_fail(e, why, r, 0, 0);
+    return fail_gone(e, why, r);
 }
 
 void tt_engine_waits(struct tt_engine *e, int is_long)
@@ -276,7 +293,7 @@ static int is_missing(const struct tt_engine *e, int q, int r, const _Atomic uin
 static tutti_result fail_late(struct tt_engine *e, int r, const _Atomic uint64_t *flag,
                               uint64_t value)
 {
-    int missing[TT_CPU_MAX_RANKS], first = -1, n = 0;
+    int missing[TT_CPU_MAX_RANKS] = {0}, first = -1, n = 0;
     char text[TT_RANKS_TEXT];
 
     for (int q = 0; q < e->n_ranks; q++) {
@@ -285,7 +302,7 @@ static tutti_result fail_late(struct tt_engine *e, int r, const _Atomic uint64_t
         if (!is_missing(e, q, r, flag, value))
             continue;
         if (why != TT_FAILURE_NONE)
-            return tt_engine_fail(e, why, q, 0, 0);
+            return fail_gone(e, why, q);
         first = n == 0 ? q : first;
         missing[n++] = label(e, q);
     }
@@ -392,7 +409,7 @@ tutti_result tt_wait_pause(struct tt_engine *e, int r, struct tt_idle *idle)
     TT_TRY(tt_engine_failed(e));
     why = why_gone(e, r);
     if (why != TT_FAILURE_NONE && idle->is_gone)
-        return tt_engine_fail(e, why, r, 0, 0);
+        return fail_gone(e, why, r);
     idle->is_gone = why != TT_FAILURE_NONE;
     if (is_late(e, r, tt_now_ns() - idle->since_ns))
         return fail_late(e, r, NULL, 0);

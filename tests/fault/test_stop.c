@@ -218,13 +218,61 @@ static void one_stopped_one_dead(struct t_rank *t)
     kill(several_of(t)->pids[1], SIGCONT);
 }
 
+/* Whether a child of the harness is gone: reaped or not. */
+static int is_gone(int pid)
+{
+    char path[64], text[256] = "";
+    const char *state;
+    FILE *file;
+
+    snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+    file = fopen(path, "re");
+    if (file == NULL)
+        return 1;
+    if (fgets(text, sizeof(text), file) == NULL)
+        text[0] = 0;
+    fclose(file);
+    state = strrchr(text, ')');
+    return state == NULL || strchr("ZX", state[2]) != NULL;
+}
+
+static void the_last_three_die(struct t_rank *t)
+{
+    struct several *scene = several_of(t);
+    tutti_comm_state state = TUTTI_COMM_STATE_INIT;
+    char others[32];
+
+    T_OK(tutti_barrier(t->comm, NULL));
+    scene->pids[t->rank] = getpid();
+    if (t->rank >= 2)
+        kill(getpid(), SIGKILL);
+    for (int r = 2; r < N_MANY; r++)
+        while (scene->pids[r] == 0 || !is_gone(scene->pids[r]))
+            t_sleep_us(1000);
+    T_IS(TUTTI_E_PEER, tutti_barrier(t->comm, NULL));
+    T_OK(tutti_comm_status(t->comm, &state));
+    T_CHECK(state.result == TUTTI_E_PEER && state.peer >= 2, "%s, rank %d: %s",
+            tutti_result_name(state.result), state.peer, state.text);
+    snprintf(others, sizeof(others), "died, as did ranks %d and %d;", state.peer == 2 ? 3 : 2,
+             state.peer == 4 ? 3 : 4);
+    T_CONTAINS(state.text, others);
+}
+
+static void all_who_have_died_are_named(void **state)
+{
+    struct t_job job = {.n_ranks = N_MANY, .body = the_last_three_die, .dies = 7u << 2};
+
+    (void)state;
+    t_run(&job);
+}
+
 static void a_death_explains_more(void **state)
 {
     struct t_job job = {.n_ranks = 3, .body = one_stopped_one_dead, .dies = 1u << 2};
 
     (void)state;
     job.config.size = sizeof(job.config);
-    job.config.timeout_ms = deadline_ms();
+    job.config.timeout_ms = 2 * deadline_ms();
     t_run(&job);
 }
 
@@ -357,6 +405,7 @@ int main(void)
         cmocka_unit_test(every_way_of_waiting_times_out),
         cmocka_unit_test(all_who_are_stopped_are_named),
         cmocka_unit_test(a_death_explains_more),
+        cmocka_unit_test(all_who_have_died_are_named),
         cmocka_unit_test(stopped_in_a_call),
         cmocka_unit_test(stopped_in_creation),
         cmocka_unit_test(a_slow_rank_is_waited_for),
