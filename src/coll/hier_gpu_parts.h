@@ -114,7 +114,8 @@ struct tt_engine {
 /* ---- hier_gpu_call.c, hier_gpu_reduce.c, hier_gpu_move.c: from a call to launches ---- */
 
 /* Up to which size fewer launches are better than fewer bytes: of an all_reduce every rank's whole partial
- * result crosses instead of a part for each; of moves everything takes the way of the host's memory. */
+ * result crosses instead of a part for each (hierarchical.md: "A small all_reduce"); of moves everything takes the
+ * way of the host's memory. */
 #define TT_GPU_SMALL (UINT64_C(32) << 10)
 
 tutti_result tt_hier_gpu_all_reduce(struct tt_engine *e, const struct tt_call *call);

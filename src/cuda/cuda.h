@@ -164,8 +164,8 @@ int tt_cuda_p2p_lanes(const struct tt_cuda_limits *limits, uint64_t bytes);
 tutti_result tt_cuda_reduce(struct tt_engine *engine, const struct tt_call *call);
 int tt_cuda_by_packets(tutti_dtype dtype); /* do its reductions travel in packets? */
 uint32_t tt_cuda_packets_dtypes(void);     /* a bit for each such dtype */
-enum tt_cuda_kernel
-tt_cuda_rail_kernel(tutti_dtype dtype); /* of launches by tt_cuda_stage_sums() */
+/* For what tt_cuda_stage_sums() says yes to. */
+enum tt_cuda_kernel tt_cuda_rail_kernel(tutti_dtype dtype, tutti_op op, int n_ranks);
 tutti_result tt_cuda_move(struct tt_engine *engine, const struct tt_call *call);
 tutti_result tt_cuda_p2p(struct tt_engine *engine, struct tt_p2p ops[], size_t n_ops);
 

@@ -41,9 +41,15 @@ int tt_cuda_by_packets(tutti_dtype dtype)
     return variants[ONE_SHOT][dtype][ANY][0].wire == PACKET;
 }
 
-enum tt_cuda_kernel tt_cuda_rail_kernel(tutti_dtype dtype)
+enum tt_cuda_kernel tt_cuda_rail_kernel(tutti_dtype dtype, tutti_op op, int n_ranks)
 {
-    return (enum tt_cuda_kernel)(variants[ONE_SHOT_RAIL][dtype][ANY][0].kernel - 1);
+    int kernel = 0;
+
+    if (op == TUTTI_OP_SUM && n_ranks <= MAX_UNROLLED)
+        kernel = variants[ONE_SHOT_RAIL][dtype][SUM][MAX_UNROLLED].kernel;
+    if (kernel == 0)
+        kernel = variants[ONE_SHOT_RAIL][dtype][ANY][0].kernel;
+    return (enum tt_cuda_kernel)(kernel - 1);
 }
 
 uint32_t tt_cuda_packets_dtypes(void)

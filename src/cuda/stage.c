@@ -222,8 +222,8 @@ static tutti_result launch_sum(const struct tt_cuda_stage *s, const struct tt_cu
     args.in = args.sum.recv + TT_CUDA_STAGE_SLOTS * s->slot_bytes;
     args.recv = recv->at;
     args.aligned = (uintptr_t)recv->at % 16 == 0;
-    return tt_cuda_launch(e, tt_cuda_rail_kernel(call->dtype), n_blocks, shape.n_threads, &args,
-                          sizeof(args), call->stream);
+    return tt_cuda_launch(e, tt_cuda_rail_kernel(call->dtype, call->op, e->n_ranks), n_blocks,
+                          shape.n_threads, &args, sizeof(args), call->stream);
 }
 
 tutti_result tt_cuda_stage_launch(struct tt_cuda_stage *s, const struct tt_cuda_stage_call *call)

@@ -13,7 +13,7 @@
 
 TT_KERNEL(t_rail, tt_cuda_rail_args)
 {
-    tt_body_ONE_SHOT_RAIL_F32(&args, 0);
+    tt_body_ONE_SHOT_RAIL_F32(&args, 0, 8, TUTTI_OP_SUM);
 }
 
 enum { BLOCKS = 2, THREADS = 32, COUNT = BLOCKS * THREADS * 4 - 3, ROOM = COUNT + 3 };

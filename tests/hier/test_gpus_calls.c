@@ -196,13 +196,12 @@ static void small_sums_take_one_launch(void **state)
     (void)state;
     run(in_one_launch, "012102");
     run(in_one_launch, "01");
+    run(in_one_launch, "0000000011111111");
     setenv("TUTTI_ALGO", "two_shot", 1); /* within a host */
     run(in_two_launches, "0011");
     unsetenv("TUTTI_ALGO");
     if (t_times(0, 1))
         run(in_one_launch, "021012021");
-    if (t_times(!t_is_simulated(), 1))
-        run(in_one_launch, large_layout);
 }
 
 /* GPUs of a small host do for several of a larger one; in place the blocks of other hosts keep their order. */
