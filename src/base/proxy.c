@@ -210,3 +210,12 @@ void tt_proxy_stop(struct tt_proxy *proxy)
     atomic_fetch_sub(&n_proxies, 1);
     free(proxy);
 }
+
+uint32_t tt_proxy_share(int n_ranks, uint32_t most)
+{
+    cpu_set_t cpus;
+    const int cores = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? CPU_COUNT(&cpus) : 1;
+    const int share = cores / (n_ranks > 0 ? n_ranks : 1) / 2;
+
+    return share < 1 ? 1 : (uint32_t)share < most ? (uint32_t)share : most;
+}

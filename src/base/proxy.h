@@ -32,6 +32,10 @@ tutti_result tt_proxy_start(const struct tt_proxy_config *config, struct tt_prox
 /* Any thread, after the work can be found: wakes the proxy if it naps. Costs a load when it is awake. */
 void tt_proxy_kick(struct tt_proxy *proxy);
 
+/* How many proxies each of so many ranks on this machine may keep busy: a core for each of them and as many again
+ * for the program; at least one, and at most `most`. */
+uint32_t tt_proxy_share(int n_ranks, uint32_t most);
+
 /* poll is not called any more when this returns. Not from poll itself. NULL is fine. */
 void tt_proxy_stop(struct tt_proxy *proxy);
 

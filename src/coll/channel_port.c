@@ -25,17 +25,11 @@
 
 /* ---- how many, and what lies where ---- */
 
-/* A core for every proxy and as many again for the program. Kernels of many blocks fill more queues than host code
- * does. The GPU's architecture is not asked: a proxy that has little to do sleeps, so too many cost nothing where
- * a newer one would do with fewer; cores that are not there would. */
+/* Kernels of many blocks fill more queues than host code does. The GPU's architecture is not asked: a proxy that has
+ * little to do sleeps, so too many cost nothing where a newer one would do with fewer; cores that are not there would. */
 uint32_t tt_port_default_proxies(const tutti_channel_set *s)
 {
-    cpu_set_t cpus;
-    const int cores = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? CPU_COUNT(&cpus) : 1;
-    const int ranks = s->comm->n_nearby > 0 ? s->comm->n_nearby : 1;
-    const int share = cores / ranks / 2, most = s->device ? 8 : 4;
-
-    return (uint32_t)(share < 1 ? 1 : share < most ? share : most);
+    return tt_proxy_share(s->comm->n_nearby, s->device ? 8 : 4);
 }
 
 static uint64_t lines(uint64_t bytes)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/env.h"
+#include "base/proxy.h"
 #include "base/sha256.h"
 #include "coll/hier_gpu_parts.h"
 #include "coll/select.h"
@@ -104,20 +105,21 @@ struct wish {
 };
 
 /* Rank 0's wishes are everybody's. A message's window in a slot's share must hold a packet. */
-static tutti_result agree_on_sizes(struct tt_engine *e, uint64_t scratch_bytes)
+static tutti_result agree_on_sizes(struct tt_engine *e, const struct tt_engine_config *config)
 {
     const uint64_t least = (uint64_t)e->n_ranks * TT_CUDA_STAGE_LEAST / TT_CUDA_STAGE_SLOTS;
-    struct wish mine = {scratch_bytes, 0}, all[TT_HIER_GPU_MAX_RANKS];
+    struct wish mine = {config->scratch_bytes, 0}, all[TT_HIER_GPU_MAX_RANKS];
     const tutti_result res = tt_env_number(TT_ENV_TUTTI_NET_PROXIES, &mine.n_proxies);
 
     TT_TRY(agree(e, res, "read TUTTI_NET_PROXIES"));
+    if (mine.n_proxies == 0)
+        mine.n_proxies = tt_proxy_share(config->n_nearby, TT_GPU_LANES);
     TT_TRY(e->exchange.all_gather(e->exchange.context, &mine, all, sizeof(mine)));
     e->slot_bytes = SMALLEST_SLOT;
     while (e->slot_bytes < LARGEST_SLOT &&
            (e->slot_bytes < least || 2 * e->slot_bytes <= all[0].scratch_bytes / SLOT_SHARE))
         e->slot_bytes *= 2;
     e->n_lanes = all[0].n_proxies < TT_GPU_LANES ? (int)all[0].n_proxies : TT_GPU_LANES;
-    e->n_lanes = e->n_lanes > 0 ? e->n_lanes : 1;
     return TUTTI_OK;
 }
 
@@ -174,7 +176,7 @@ static tutti_result set_up(struct tt_engine *e, const struct tt_engine_config *c
 {
     struct tt_engine_info cuda = {0}, data = {0};
 
-    TT_TRY(agree_on_sizes(e, config->scratch_bytes));
+    TT_TRY(agree_on_sizes(e, config));
     TT_TRY(make_workspace(e));
     TT_TRY(agree(e, create_cuda(e, config), "set up its GPU"));
     TT_TRY(agree(e, make_partials(e), "find memory for partial results"));

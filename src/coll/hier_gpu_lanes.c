@@ -104,9 +104,9 @@ static int poll_lane(void *context)
     return 1;
 }
 
-void tt_gpu_lanes_kick(struct tt_engine *e)
+void tt_gpu_lanes_kick(struct tt_engine *e, uint64_t n_shares)
 {
-    for (int k = 0; k < e->n_lanes; k++)
+    for (int k = 0; k < e->n_lanes && (uint64_t)k < n_shares; k++)
         tt_proxy_kick(e->lanes[k].proxy);
 }
 

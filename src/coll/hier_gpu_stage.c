@@ -165,7 +165,9 @@ tutti_result tt_gpu_plan_launch(struct tt_engine *e, struct tt_gpu_plan *plan)
         call.received = counts->received;
         call.n_given = plan->call->coll == TT_COLL_ALL_GATHER ? 1 : e->n_ranks;
     }
-    tt_gpu_lanes_kick(e);
+    tt_gpu_lanes_kick(e, plan->kind == TT_GPU_MESSAGES || plan->kind == TT_GPU_COUNTED
+                             ? UINT64_MAX
+                             : r->n_chunks);
     res = tt_cuda_stage_launch(e->stage, &call);
     if (res != TUTTI_OK)
         tt_gpu_record_drop(e, r);

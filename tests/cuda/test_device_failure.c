@@ -60,6 +60,18 @@ static void check_failed(struct t_rank *t, tutti_comm *comm, tutti_result want, 
     T_CHECK(strlen(tutti_last_error()) > 20, "\"%s\" says little", tutti_last_error());
 }
 
+/* Ranks that share a context: a stream is not set up, nor memory had, while another rank's barrier waits, and who
+ * waits inside the driver may keep others from launching theirs. */
+static void two_barriers(struct t_rank *t, tutti_comm *comm, struct t_device *device)
+{
+    t_device_sync(device);
+    t_meet(t);
+    T_OK(tutti_barrier(comm, device->stream));
+    T_OK(tutti_barrier(comm, device->stream));
+    t_meet(t);
+    t_device_sync(device);
+}
+
 static void one_missing(struct t_rank *t, size_t i)
 {
     const struct t_case c = {.coll = missed[i].coll,
@@ -78,11 +90,8 @@ static void one_missing(struct t_rank *t, size_t i)
     t_device_open(&device, t);
     T_OK(t_comm_create(t, 300 + i, &config, &comm));
     t_stage_open_on(&s, t, comm, ROOM, 1, &device);
-    t_meet(t); /* ranks that share a context: memory is not had while another's barrier waits */
-    T_OK(tutti_barrier(comm, device.stream));
-    T_OK(tutti_barrier(comm, device.stream));
     t_case_load(&s, &c);
-    t_device_sync(&device);
+    two_barriers(t, comm, &device);
     t_meet(t);
     if (t->rank < t->n_ranks - 1) {
         const uint64_t begin = t_now_ns();
@@ -126,9 +135,8 @@ static void missing_in_graph(struct t_rank *t)
     t_device_open(&device, t);
     T_OK(t_comm_create(t, 300, &config, &comm));
     x = t_device_alloc(LONG * sizeof(*x));
-    T_OK(tutti_barrier(comm, device.stream));
-    T_OK(tutti_barrier(comm, device.stream));
-    t_device_sync(&device);
+    t_device_fill(&device, x, 0, LONG * sizeof(*x));
+    two_barriers(t, comm, &device);
     t_capture_begin(&device);
     T_OK(tutti_all_reduce(comm, x, x, COUNT, TUTTI_DTYPE_F32, TUTTI_OP_SUM, device.stream));
     T_OK(tutti_broadcast(comm, x, COUNT, TUTTI_DTYPE_F32, 0, device.stream));
