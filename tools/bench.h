@@ -127,6 +127,8 @@ void bench_abort(struct bench_board *board, const char *format, ...)
 tutti_result bench_share_id(struct bench_board *board, uint32_t index);
 void bench_wait_change(_Atomic uint32_t *word, uint32_t old, int ms);
 void bench_wake(_Atomic uint32_t *word);
+/* A rank has measured this row: rank 0 shows it, in a job when it has heard what all have checked. */
+int bench_row_over(struct bench_board *board, int rank, int n_variants, int index);
 
 /* ---- ranks ---- */
 

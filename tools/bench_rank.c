@@ -207,12 +207,8 @@ static int run_cells(struct bench_rank *rank)
         return -1;
     for (int i = 0; i < rank->plan->n_cells; i++) {
         if (bench_measure(rank, i) != 0 ||
-            (board->job && bench_job_row(board, rank->n_variants, i) != 0))
+            bench_row_over(board, rank->rank, rank->n_variants, i) != 0)
             return -1;
-        if (rank->rank == 0) {
-            atomic_fetch_add(&board->shared->n_done, 1);
-            bench_wake(&board->shared->n_done);
-        }
     }
     return 0;
 }

@@ -102,6 +102,29 @@ static void longer_than_the_stage(void **state)
         run(long_calls, large_layout);
 }
 
+/* Called, captured and replayed, with other inputs each time. Returns how many launches were captured. */
+static size_t call_and_replay(struct t_rank *t, struct t_stage *s, struct t_device *device,
+                              struct t_case *c)
+{
+    t_graph graph;
+    size_t n;
+
+    t_case_run(s, c);
+    t_case_load(s, c);
+    t_device_sync(device);
+    t_capture_begin(device);
+    T_OK(t_case_launch(s));
+    graph = t_capture_end(device, &n);
+    for (c->round = 1; c->round < 4; c->round++) {
+        t_case_load(s, c);
+        t_graph_launch(device, graph);
+        T_OK(t_case_verify(s));
+    }
+    t_meet(t);
+    t_graph_free(graph);
+    return n;
+}
+
 /* A sum that goes in several pieces at the same time, called and replayed. */
 static void pieces(struct t_rank *t)
 {
@@ -112,26 +135,13 @@ static void pieces(struct t_rank *t)
     open_stage(&s, t, &device, counts[1] / 2 / (size_t)t->n_ranks);
     for (uint64_t i = 0; i < 2 * T_LEN(counts); i++) {
         struct t_case c = t_case_of_some_count(i, t->n_ranks);
-        t_graph graph;
 
         c.coll = T_all_reduce;
         c.dtype = TUTTI_DTYPE_F32;
         c.op = i % 2 ? TUTTI_OP_SUM : TUTTI_OP_AVG;
         c.in_place = i > 1;
         c.count = counts[i % 2];
-        t_case_run(&s, &c);
-        t_case_load(&s, &c);
-        t_device_sync(&device);
-        t_capture_begin(&device);
-        T_OK(t_case_launch(&s));
-        graph = t_capture_end(&device, NULL);
-        for (c.round = 1; c.round < 4; c.round++) {
-            t_case_load(&s, &c);
-            t_graph_launch(&device, graph);
-            T_OK(t_case_verify(&s));
-        }
-        t_meet(t);
-        t_graph_free(graph);
+        (void)call_and_replay(t, &s, &device, &c);
     }
     close_stage(&s, t, &device);
 }
@@ -144,7 +154,6 @@ static void large_sums_go_in_pieces(void **state)
     run(pieces, "0110122");
 }
 
-/* Called, captured and replayed, with other inputs each time. */
 static void launches(struct t_rank *t, size_t n_launches)
 {
     static const tutti_dtype dtypes[] = {TUTTI_DTYPE_F32, TUTTI_DTYPE_BF16, TUTTI_DTYPE_I64,
@@ -156,27 +165,14 @@ static void launches(struct t_rank *t, size_t n_launches)
     open_stage(&s, t, &device, T_CASE_MOST);
     for (uint64_t i = 0; i < t_times(1, 8) * T_LEN(counts); i++) {
         struct t_case c = t_case_of_some_count(i, t->n_ranks);
-        t_graph graph;
         size_t n;
 
         c.coll = T_all_reduce;
         c.dtype = dtypes[i % T_LEN(dtypes)];
         c.op = (tutti_op)(t_hash(i, 5) % (c.dtype == TUTTI_DTYPE_U8 ? TUTTI_OP_AVG : TUTTI_N_OPS));
         c.count = counts[i % T_LEN(counts)];
-        t_case_run(&s, &c);
-        t_case_load(&s, &c);
-        t_device_sync(&device);
-        t_capture_begin(&device);
-        T_OK(t_case_launch(&s));
-        graph = t_capture_end(&device, &n);
+        n = call_and_replay(t, &s, &device, &c);
         T_CHECK(n == n_launches, "%zu launches, not %zu: %s", n, n_launches, t_case_text(&c));
-        for (c.round = 1; c.round < 4; c.round++) {
-            t_case_load(&s, &c);
-            t_graph_launch(&device, graph);
-            T_OK(t_case_verify(&s));
-        }
-        t_meet(t);
-        t_graph_free(graph);
     }
     close_stage(&s, t, &device);
 }
