@@ -276,7 +276,7 @@ static int is_late(struct tt_engine *e, int r, uint64_t waited_ns)
 static int is_missing(const struct tt_engine *e, int q, int r, const _Atomic uint64_t *flag,
                       uint64_t value)
 {
-    const ptrdiff_t at = (const unsigned char *)flag - (const unsigned char *)e->peers[r].area;
+    const unsigned char *theirs = (const unsigned char *)e->peers[q].area;
 
     if (q == e->rank || q == r)
         return q == r;
@@ -284,9 +284,8 @@ static int is_missing(const struct tt_engine *e, int q, int r, const _Atomic uin
         return 0;
     if (!flag)
         return tt_p2p_is_open(e, q);
-    return tt_load_acquire(
-               (const _Atomic uint64_t *)(const void *)((const unsigned char *)e->peers[q].area +
-                                                        at)) < value;
+    theirs += (const unsigned char *)flag - (const unsigned char *)e->peers[r].area;
+    return tt_load_acquire((const _Atomic uint64_t *)(const void *)theirs) < value;
 }
 
 /* The deadline is over: all who are missing are named, the lowest first. One that is gone explains more. */
