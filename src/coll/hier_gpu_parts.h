@@ -194,8 +194,8 @@ tutti_result tt_gpu_lanes_run(struct tt_engine *e, int (*has_share)(const struct
 void tt_gpu_lanes_carried(struct tt_engine *e, uint64_t c);
 /* What a lane has failed with, by the thread's error text, ends all lanes and the kernels. */
 void tt_gpu_lanes_fail(struct tt_gpu_lane *lane, tutti_result why);
-void tt_gpu_lanes_kick(struct tt_engine *e,
-                       uint64_t n_shares); /* those that may get one of so many */
+/* Wakes the lanes that may get one of so many shares. */
+void tt_gpu_lanes_kick(struct tt_engine *e, uint64_t n_shares);
 void tt_gpu_lanes_abort(struct tt_engine *e);
 tutti_result tt_gpu_lanes_start(struct tt_engine *e);
 void tt_gpu_lanes_stop(struct tt_engine *e);

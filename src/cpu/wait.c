@@ -288,7 +288,8 @@ static int is_missing(const struct tt_engine *e, int q, int r, const _Atomic uin
     return tt_load_acquire((const _Atomic uint64_t *)(const void *)theirs) < value;
 }
 
-/* The deadline is over: all who are missing are named, the lowest first. One that is gone explains more. */
+/* The deadline is over: all who are missing are named, the lowest first. One that is gone explains more; whether it is
+ * comes before a look at its flag, for its last post counts. */
 static tutti_result fail_late(struct tt_engine *e, int r, const _Atomic uint64_t *flag,
                               uint64_t value)
 {

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "support/cases.h"
+#include "support/proc.h"
 
 enum { COUNT = 1000, LONG = 30000, BYTES = 1 << 20, SCRATCH = 1 << 20 };
 
@@ -393,15 +394,10 @@ static void late(struct t_rank *t)
 
 static int is_stopped(int pid)
 {
-    char path[64], text[256] = "", *state;
-    FILE *file;
+    const char state = t_process_state(pid);
 
-    snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-    file = fopen(path, "re");
-    T_CHECK(file != NULL && fgets(text, sizeof(text), file) != NULL, "no %s", path);
-    fclose(file);
-    state = strrchr(text, ')');
-    return state != NULL && state[1] != 0 && state[2] == 'T';
+    T_CHECK(state != 'X', "there is no process %d", pid);
+    return state == 'T';
 }
 
 static void stop_here(struct t_rank *t)

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "support/job.h"
+#include "support/proc.h"
 
 enum { N = 3, CALLS = 7 };
 
@@ -221,19 +222,7 @@ static void one_stopped_one_dead(struct t_rank *t)
 /* Whether a child of the harness is gone: reaped or not. */
 static int is_gone(int pid)
 {
-    char path[64], text[256] = "";
-    const char *state;
-    FILE *file;
-
-    snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-    file = fopen(path, "re");
-    if (file == NULL)
-        return 1;
-    if (fgets(text, sizeof(text), file) == NULL)
-        text[0] = 0;
-    fclose(file);
-    state = strrchr(text, ')');
-    return state == NULL || strchr("ZX", state[2]) != NULL;
+    return strchr("ZX", t_process_state(pid)) != NULL;
 }
 
 static void the_last_three_die(struct t_rank *t)

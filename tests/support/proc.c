@@ -149,3 +149,18 @@ double t_idle_percent(void)
     t_sleep_us(1000000);
     return (double)(cpu_us() - used) * 1e5 / (double)(t_now_ns() - from);
 }
+
+char t_process_state(int pid)
+{
+    char path[64], state = 'X';
+    FILE *file;
+
+    snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+    file = fopen(path, "re");
+    if (file == NULL)
+        return 'X';
+    if (fscanf(file, "%*d (%*[^)]) %c", &state) != 1)
+        state = 'X';
+    fclose(file);
+    return state;
+}

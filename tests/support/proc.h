@@ -21,6 +21,9 @@ size_t t_memory_kib(const char *file, const char *name);
 /* How much of a core this process takes while its caller sleeps: percent, over a second. */
 double t_idle_percent(void);
 
+/* What the system says of a process: 'R', 'S', 'T' (stopped), 'Z' (ended, nobody has waited for it) ...; 'X': there is none. */
+char t_process_state(int pid);
+
 /* Free memory of the machine in MiB. */
 size_t t_available_mib(void);
 

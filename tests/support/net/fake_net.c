@@ -21,6 +21,7 @@
 #include "base/clock.h"
 #include "boot/boot.h"
 #include "net/net.h"
+#include "support/proc.h"
 
 enum { RING = 1 << 18, PIECE = 1 << 15, MOST_FLYING = 48, MOST_REGIONS = 8, SIGNALS_IN_ORDER = 16 };
 
@@ -432,15 +433,8 @@ static void receive(struct tt_net *net, struct peer *p, int sender)
 
 static int is_gone(int pid)
 {
-    char path[64], state = 'X';
-    FILE *f;
+    const char state = t_process_state(pid);
 
-    snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-    f = fopen(path, "re");
-    if (f && fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
-        state = 'X';
-    if (f)
-        fclose(f);
     return state == 'X' || state == 'Z';
 }
 
