@@ -133,6 +133,8 @@ struct t_job t_cuda_job(int n_ranks, void (*body)(struct t_rank *t))
      * processes of their own. */
     job.threads = ranks != NULL ? strcmp(ranks, "threads") == 0
                                 : !t_is_simulated() && n_ranks > job.n_devices && !t_has_hosts();
+    if (job.threads)
+        setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0); /* queues: see use_alone() */
     return job;
 }
 
@@ -205,6 +207,22 @@ void t_cuda_ranks(const int list[], void (*body)(struct t_rank *t))
 
 /* --- devices and memory --- */
 
+/* The driver chooses a stream's hardware queue when it is first used. Streams that begin at the same moment may get
+ * one together, where a rank's second kernel, which waits for its first, keeps another rank's first from running. So
+ * ranks that share a GPU begin theirs one after the other. */
+static void use_alone(const struct t_device *d)
+{
+    static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
+    void *word;
+
+    pthread_mutex_lock(&one_at_a_time);
+    word = t_device_alloc(sizeof(int));
+    t_device_fill(d, word, 0, sizeof(int));
+    t_device_sync(d);
+    t_device_free(word);
+    pthread_mutex_unlock(&one_at_a_time);
+}
+
 void t_device_open(struct t_device *d, const struct t_rank *t)
 {
     CUcontext context;
@@ -217,6 +235,7 @@ void t_device_open(struct t_device *d, const struct t_rank *t)
     CU(cuCtxSetCurrent(context));
     CU(cuStreamCreate(&d->stream, CU_STREAM_NON_BLOCKING));
     d->context = context;
+    use_alone(d);
 }
 
 void t_device_enter(const struct t_device *d)
