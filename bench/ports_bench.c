@@ -2,7 +2,8 @@
  * Port channels from host code, between two ranks of one machine through the network:
  *     tutti run -n 2 -- build/release/bench/ports_bench
  * Trigger to proxy: from before a trigger is queued until its proxy has understood it (a flush, which sends
- * nothing at once). Trigger to wire: the same of a put, which has gone through the network's own send() then.
+ * nothing at once). Trigger to wire: of a put, until the kernel gives its packet to the network interface, and
+ * until the network's call, which carries it to the receiver's socket where that is near, has returned.
  * There and back: a put with a signal and the same as an answer; half of it counts. Rate: puts of 8 bytes with
  * a signal on 16 channels, flushed at the end, against the number of proxies. Medians and, since cores may be
  * shared, the fastest tenth, in microseconds.
@@ -13,6 +14,8 @@
 #include <string.h>
 #include <time.h>
 #include <tutti/device.h>
+
+#include "wire_tap.h"
 
 enum { CHANNELS = 16, MOST = 4 << 20, SAMPLES = 4000 };
 
@@ -50,7 +53,7 @@ static int by_value(const void *a, const void *b)
 static void print(const char *what, uint64_t bytes, double *us, int n)
 {
     qsort(us, (size_t)n, sizeof(*us), by_value);
-    printf("%-16s %8llu bytes %10.2f us, a tenth %10.2f us\n", what, (unsigned long long)bytes,
+    printf("%-17s %8llu bytes %10.2f us, a tenth %10.2f us\n", what, (unsigned long long)bytes,
            us[n / 2], us[n / 10]);
 }
 
@@ -68,15 +71,17 @@ static void open_set(struct bench *b, uint32_t n_proxies, uint32_t flags)
               "channel");
 }
 
-/* Rank 0 alone: the other's proxy answers nothing, or later. */
-static void trigger_to(struct bench *b, const char *what, tutti_channel_op op)
+/* Rank 0 alone: the other's proxy answers nothing, or later. By a tap the wire is seen, too. */
+static void trigger_to(struct bench *b, const char *what, tutti_channel_op op, int tap)
 {
-    static double us[SAMPLES];
+    static double us[SAMPLES], wire_us[SAMPLES];
     const tutti_channel *c = &b->ch[0];
+    int n_seen = 0;
 
     for (int i = 0; b->info.rank == 0 && i < SAMPLES; i++) {
+        const uint64_t begin = wire_now_ns();
         const double from = now_us();
-        uint64_t number;
+        uint64_t number, stamp;
 
         check(tutti_dev_push(c, op, MOST, 0, 8, &number), "push");
         while (tutti_dev_acquire(c->done) <= number)
@@ -84,12 +89,29 @@ static void trigger_to(struct bench *b, const char *what, tutti_channel_op op)
         us[i] = now_us() - from;
         while (now_us() - from < 20) /* not the rate: each by itself */
             sched_yield();
+        stamp = tap < 0 ? 0 : wire_tap_first(tap, begin);
+        if (stamp)
+            wire_us[n_seen++] = (double)(stamp - begin) * 1e-3;
     }
     if (b->info.rank == 0) {
         check(tutti_channel_flush(c), "flush");
+        if (n_seen > 0)
+            print("trigger to wire", 8, wire_us, n_seen);
         print(what, 8, us, SAMPLES);
     }
     check(tutti_barrier(b->comm, NULL), "barrier");
+}
+
+static void triggers(struct bench *b)
+{
+    const int tap = b->info.rank == 0 ? wire_tap_open("lo") : -1;
+
+    if (b->info.rank == 0 && tap < 0)
+        printf("(the wire cannot be seen: that takes CAP_NET_RAW)\n");
+    trigger_to(b, "trigger to proxy", TUTTI_CHANNEL_FLUSH, -1);
+    trigger_to(b, "its call returns", TUTTI_CHANNEL_PUT_WITH_SIGNAL, tap);
+    if (tap >= 0)
+        close(tap);
 }
 
 static void there_and_back(struct bench *b, uint64_t bytes)
@@ -153,10 +175,8 @@ int main(void)
         open_set(&b, 1, flags);
         if (b.info.rank == 0)
             printf("--- %s\n", flags ? "by port" : "by memory");
-        if (flags) {
-            trigger_to(&b, "trigger to proxy", TUTTI_CHANNEL_FLUSH);
-            trigger_to(&b, "trigger to wire", TUTTI_CHANNEL_PUT_WITH_SIGNAL);
-        }
+        if (flags)
+            triggers(&b);
         for (uint64_t bytes = 8; bytes <= MOST; bytes *= 8)
             there_and_back(&b, bytes);
         close_set(&b);

@@ -235,12 +235,22 @@ TUTTI_CHANNEL_FN void tutti_dev_store_last(uint64_t *p, uint64_t value)
 #endif
 }
 
+/* Of a power of 2. To divide by it would take a kernel 0.3 us. */
+TUTTI_CHANNEL_FN uint32_t tutti_dev_log2(uint32_t n)
+{
+#ifdef __CUDA_ARCH__
+    return (uint32_t)__ffs((int)n) - 1;
+#else
+    return (uint32_t)__builtin_ctz(n);
+#endif
+}
+
 /* Queue a trigger; its number from 0 in *number_out. What the thread wrote before is seen by the proxy. */
 TUTTI_CHANNEL_FN int tutti_dev_push(const tutti_channel *c, tutti_channel_op op, uint64_t to,
                                     uint64_t from, uint64_t bytes, uint64_t *number_out)
 {
     const uint64_t number = tutti_dev_add(c->head, 1);
-    const uint64_t turn = (number / c->n_slots + 1) << 48;
+    const uint64_t turn = ((number >> tutti_dev_log2(c->n_slots)) + 1) << 48;
     uint64_t *word = c->slots[number & (c->n_slots - 1)].word;
 
     if (number - tutti_dev_load(c->seen) >= c->n_slots) { /* full, as far as is known here */
