@@ -1,10 +1,12 @@
 /*
  * Collectives across hosts beside one put and signal of the network, in one run:
- *     tutti run -n 4 -- build/release/bench/hosts_bench [ranks per host [largest size]]
+ *     tutti run -n 4 -- build/release/bench/hosts_bench [ranks per host [largest size [calls]]]
  * With an argument (not 0) the ranks of this machine count as on several hosts, that many on each. Times are those of
  * the slowest rank, in microseconds: the median of the batches, below it their 99th percentile (a batch's time is the
- * mean of its calls). The batches of all calls take turns. "-": of so few bytes there is nothing for each rank.
+ * mean of its calls; a third argument says of how many at most: few, where packets are lost, or every batch has lost
+ * one). The batches of all calls take turns. "-": of so few bytes there is nothing for each rank.
  */
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +21,7 @@ enum { N_BATCHES = 101, P50 = 50, P99 = 99, MOST = 4 << 20 };
 
 struct bench {
     tutti_comm *comm;
-    int rank, n_ranks, per_host;
+    int rank, n_ranks, per_host, most_calls;
     float *send, *recv;
     struct tt_net *net;
     struct tt_net_region *region;
@@ -155,8 +157,10 @@ static int has_any(const struct bench *b, call_fn call, size_t bytes)
 
 static float batch(struct bench *b, call_fn call, size_t bytes)
 {
-    const int n = bytes <= 4096 ? 50 : bytes <= 65536 ? 20 : 4;
+    int n = bytes <= 4096 ? 50 : bytes <= 65536 ? 20 : 4;
     uint64_t start;
+
+    n = n < b->most_calls ? n : b->most_calls;
 
     call(b, bytes);
     check(tutti_barrier(b->comm, NULL), "barrier");
@@ -205,7 +209,8 @@ static void measure(struct bench *b, size_t bytes)
 int main(int argc, char **argv)
 {
     static const size_t sizes[] = {8, 64, 1024, 16384, 65536, 262144, 1 << 20, MOST};
-    struct bench b = {.per_host = argc > 1 ? (int)strtol(argv[1], NULL, 10) : 0};
+    struct bench b = {.per_host = argc > 1 ? (int)strtol(argv[1], NULL, 10) : 0,
+                      .most_calls = argc > 3 ? (int)strtol(argv[3], NULL, 10) : INT_MAX};
     const size_t most = argc > 2 ? strtoul(argv[2], NULL, 10) : MOST;
     const char *rank = getenv("TUTTI_RANK");
     tutti_comm_info info = TUTTI_COMM_INFO_INIT;
@@ -221,7 +226,7 @@ int main(int argc, char **argv)
     b.n_ranks = info.n_ranks;
     b.send = calloc(1, MOST);
     b.recv = calloc(1, MOST);
-    if (!b.send || !b.recv || b.n_ranks < 2)
+    if (!b.send || !b.recv || b.n_ranks < 2 || b.most_calls < 1)
         exit(1);
     open_net(&b);
     if (b.rank == 0)
