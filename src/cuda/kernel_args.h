@@ -46,8 +46,7 @@ enum tt_cuda_flag {
 /* Of sends and receives, which only two ranks take part in and which are no epoch therefore. Chunks
  * are counted per lane and pair from the creation of the communicator on. */
 enum tt_cuda_p2p_word {
-    TT_P2P_CREDIT, /* by the receiver, in the sender's arena: chunks that may be put */
-    TT_P2P_POSTED, /* by the receiver, in the sender's arena: bytes of the message it waits for */
+    TT_P2P_CREDIT, /* by the receiver, in the sender's arena: chunks that may be put (24 bits), bytes of their message */
     TT_P2P_SENT,   /* own: chunks of earlier messages */
     TT_P2P_TAKEN,  /* own: the same of the other direction */
     TT_N_P2P_WORDS
