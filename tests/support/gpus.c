@@ -209,17 +209,21 @@ void t_cuda_ranks(const int list[], void (*body)(struct t_rank *t))
 
 /* The driver chooses a stream's hardware queue when it is first used. Streams that begin at the same moment may get
  * one together, where a rank's second kernel, which waits for its first, keeps another rank's first from running. So
- * ranks that share a GPU begin theirs one after the other. */
+ * ranks that share a GPU begin theirs one after the other, on words that stay: to free memory waits for all kernels. */
 static void use_alone(const struct t_device *d)
 {
     static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
-    void *word;
+    static void *words[64]; /* by device, whose context they keep */
+    CUcontext kept;
 
     pthread_mutex_lock(&one_at_a_time);
-    word = t_device_alloc(sizeof(int));
-    t_device_fill(d, word, 0, sizeof(int));
+    T_CHECK(d->index < (int)T_LEN(words), "GPU %d: more than this is made for", d->index);
+    if (words[d->index] == NULL) {
+        CU(cuDevicePrimaryCtxRetain(&kept, d->index));
+        words[d->index] = t_device_alloc(sizeof(int));
+    }
+    t_device_fill(d, words[d->index], 0, sizeof(int));
     t_device_sync(d);
-    t_device_free(word);
     pthread_mutex_unlock(&one_at_a_time);
 }
 
@@ -235,7 +239,8 @@ void t_device_open(struct t_device *d, const struct t_rank *t)
     CU(cuCtxSetCurrent(context));
     CU(cuStreamCreate(&d->stream, CU_STREAM_NON_BLOCKING));
     d->context = context;
-    use_alone(d);
+    if (t->job->threads && !t_is_simulated())
+        use_alone(d);
 }
 
 void t_device_enter(const struct t_device *d)

@@ -21,6 +21,16 @@ struct team {
     int timed_out;
 };
 
+/* Calls on a stream fail after they were made, when the test may look no more. */
+static void check_well(const struct t_rank *t)
+{
+    tutti_comm_state state = TUTTI_COMM_STATE_INIT;
+
+    T_OK(tutti_comm_status(t->comm, &state));
+    T_CHECK(state.result == TUTTI_OK || state.result == TUTTI_E_ABORTED || t->job->dies != 0,
+            "the communicator has failed: %s", state.text);
+}
+
 static void run_rank(const struct t_job *job, struct t_board *board, int rank)
 {
     struct t_rank t = {.rank = rank, .n_ranks = job->n_ranks, .job = job, .arg = job->arg};
@@ -32,6 +42,8 @@ static void run_rank(const struct t_job *job, struct t_board *board, int rank)
     if (!job->no_comm)
         T_OK(t_comm_create(&t, 1, &job->config, &t.comm));
     job->body(&t);
+    if (!job->no_comm && !job->keep_comm && job->config.device == TUTTI_DEVICE_CUDA)
+        check_well(&t);
     t_at(__FILE__, __LINE__, "tutti_comm_destroy");
     if (!job->no_comm && !job->keep_comm)
         tutti_comm_destroy(t.comm);
