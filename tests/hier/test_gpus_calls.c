@@ -71,16 +71,21 @@ static void long_calls(struct t_rank *t)
     close_stage(&s, t, &device);
 }
 
-static void run(void (*body)(struct t_rank *t), const char *hosts)
+static void run_with(size_t scratch, void (*body)(struct t_rank *t), const char *hosts)
 {
     struct t_job job;
 
     t_hosts(hosts);
     job = t_cuda_job((int)strlen(hosts), body);
-    job.config.scratch_bytes = SCRATCH;
+    job.config.scratch_bytes = scratch;
     if (t_is_wanted(job.n_ranks))
         t_run(&job);
     t_hosts(NULL);
+}
+
+static void run(void (*body)(struct t_rank *t), const char *hosts)
+{
+    run_with(SCRATCH, body, hosts);
 }
 
 static void every_collective_dtype_and_operation(void **state)
@@ -192,8 +197,8 @@ static void small_sums_take_one_launch(void **state)
     (void)state;
     run(in_one_launch, "012102");
     run(in_one_launch, "01");
-    run(in_one_launch, "0000000011111111");
-    setenv("TUTTI_ALGO", "two_shot", 1); /* within a host */
+    run_with(4 * (size_t)SCRATCH, in_one_launch, "0000000011111111"); /* room for eight vectors */
+    setenv("TUTTI_ALGO", "two_shot", 1);                              /* within a host */
     run(in_two_launches, "0011");
     unsetenv("TUTTI_ALGO");
     if (t_times(0, 1))
