@@ -88,6 +88,20 @@ static tutti_result open_device(struct tt_engine *e, const struct tt_engine_conf
     return TUTTI_OK;
 }
 
+/* As if so many chunks had gone each way; credit, the first word, has 24 bits. */
+static tutti_result count_messages_from(unsigned char *arena, uint64_t n_chunks)
+{
+    uint64_t words[TT_CUDA_P2P_LANES * TT_CUDA_MAX_RANKS];
+
+    for (int word = 0; word < TT_N_P2P_WORDS; word++) {
+        for (size_t i = 0; i < TT_LEN(words); i++)
+            words[i] = word == TT_P2P_CREDIT ? n_chunks & 0xffffff : n_chunks;
+        TT_TRY(tt_cuda_write(arena + TT_CUDA_P2P_AT + (size_t)word * sizeof(words), words,
+                             sizeof(words)));
+    }
+    return TUTTI_OK;
+}
+
 /* The first contents of the arena that are not zeros, and the report. */
 static tutti_result fill_arena(struct tt_engine *e, uint64_t epoch)
 {
@@ -100,6 +114,8 @@ static tutti_result fill_arena(struct tt_engine *e, uint64_t epoch)
     for (int b = 0; b < TT_CUDA_MAX_BLOCKS; b++)
         blocks[b] = (struct tt_cuda_block){.epoch = epoch};
     TT_TRY(tt_cuda_write(arena, blocks, sizeof(blocks)));
+    if (epoch > 0)
+        TT_TRY(count_messages_from(arena, epoch));
     TT_TRY(tt_cuda_fill(arena + layout->p2p, 0xff, layout->bytes - layout->p2p));
     TT_TRY(TT_CUDA(cu->cuMemHostAlloc(&report, sizeof(*e->report),
                                       CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP)));

@@ -99,6 +99,20 @@ static void groups_of_many_launches(void **state)
     t_cuda_ranks(ranks, long_groups);
 }
 
+/* The credit of a pair has 24 bits. */
+static void credit_wraps(void **state)
+{
+    static const char *const first[] = {"16777213", "4294967290"};
+    const int ranks[] = {2, 3, 0};
+
+    (void)state;
+    for (size_t i = 0; i < T_LEN(first); i++) {
+        setenv("TUTTI_CUDA_EPOCH", first[i], 1);
+        t_cuda_ranks(ranks, long_groups);
+    }
+    unsetenv("TUTTI_CUDA_EPOCH");
+}
+
 static void mismatch(struct t_rank *t)
 {
     tutti_comm_state state = TUTTI_COMM_STATE_INIT;
@@ -177,6 +191,7 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(groups_of_many_launches),
+        cmocka_unit_test(credit_wraps),
         cmocka_unit_test(unequal_messages_are_noticed),
         cmocka_unit_test(what_cannot_be_is_refused),
     };
