@@ -63,7 +63,6 @@ struct bench {
     channels ch;
     uint64_t *out, *word; /* of the host, seen by kernels */
     uint32_t flag;
-    int tap; /* or -1 */
 };
 
 struct moment { /* by both clocks */
@@ -159,23 +158,23 @@ static void print_wire(const uint64_t *triggered, const uint64_t *stamps, int n_
 static void run_wire(bench *b)
 {
     static uint64_t stamps[8 * SAMPLES], triggered[SAMPLES];
-    const int is_first = b->info.rank == 0;
+    const int is_first = b->info.rank == 0, tap = is_first ? wire_tap_open("lo") : -1;
     moment from, to;
     int n = 0;
 
-    if (is_first && b->tap < 0)
+    if (is_first && tap < 0)
         printf("(the wire cannot be seen: that takes CAP_NET_RAW)\n");
-    if (is_first && b->tap >= 0) {
+    if (tap >= 0) {
         run_echo(b, &from);
-        (void)wire_tap_first(b->tap, 0);
+        (void)wire_tap_first(tap, 0);
         trigger_to<<<1, 1>>>(b->ch, TUTTI_CHANNEL_PUT_PACKETS, b->out);
         while (cudaStreamQuery(0) == cudaErrorNotReady)
-            for (uint64_t stamp; n < 8 * SAMPLES && (stamp = wire_tap_next(b->tap)) != 0;)
-                if (stamp > 1)
-                    stamps[n++] = stamp;
+            for (uint64_t stamp; n < 8 * SAMPLES && (stamp = wire_tap_next(tap)) != 0;)
+                stamps[n++] = stamp;
         std::copy(b->out + SAMPLES, b->out + 2 * SAMPLES, triggered);
         run_echo(b, &to);
         print_wire(triggered, stamps, n, from, to);
+        close(tap);
     }
     finish(b, "wire");
 }
@@ -186,7 +185,6 @@ static void run_latencies(bench *b)
     moment when;
     const double way_back = is_first ? run_echo(b, &when) : 0;
 
-    b->tap = is_first ? wire_tap_open("lo") : -1;
     run_trigger(b, "trigger to proxy", TUTTI_CHANNEL_FLUSH, way_back);
     run_wire(b);
     run_trigger(b, "its call returns", TUTTI_CHANNEL_PUT_PACKETS, way_back);

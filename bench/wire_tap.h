@@ -42,47 +42,48 @@ static inline int wire_tap_open(const char *interface)
 /* TCP and not only an acknowledgement: from the header of IP. */
 static inline int wire_has_data(const unsigned char *ip, size_t bytes)
 {
-    const size_t header = ip[0] >> 4 == 4 ? (size_t)(ip[0] & 15) * 4 : 40;
+    const int is_v4 = ip[0] >> 4 == 4;
+    const size_t header = is_v4 ? (size_t)(ip[0] & 15) * 4 : 40;
     const size_t room =
-        ip[0] >> 4 == 4 ? (size_t)(ip[2] << 8 | ip[3]) - header : (size_t)(ip[4] << 8 | ip[5]);
+        is_v4 ? (size_t)(ip[2] << 8 | ip[3]) - header : (size_t)(ip[4] << 8 | ip[5]);
 
-    return ip[ip[0] >> 4 == 4 ? 9 : 6] == 6 && bytes > header + 12 &&
+    return ip[is_v4 ? 9 : 6] == 6 && bytes > header + 12 &&
            room > (size_t)(ip[header + 12] >> 4) * 4;
 }
 
-/* The stamp of the next packet that is there, sent or received; 0: none. 1: nothing of interest. */
+/* The stamp of the next packet with data that is there, sent or received; 0: none. */
 static inline uint64_t wire_tap_next(int fd)
 {
     unsigned char bytes[128];
     ssize_t n;
-    union {
-        struct cmsghdr align;
-        char bytes[128];
-    } control;
-    struct iovec part;
-    struct msghdr message;
-    uint64_t stamp = 1;
 
-    memset(&message, 0, sizeof(message));
-    part.iov_base = bytes;
-    part.iov_len = sizeof(bytes);
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.bytes;
-    message.msg_controllen = sizeof(control);
-    n = recvmsg(fd, &message, MSG_DONTWAIT);
-    if (n < 0)
-        return 0;
-    if (n < 40 || !wire_has_data(bytes, (size_t)n))
-        return 1;
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c))
-        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_TIMESTAMPNS) {
-            struct timespec t;
+    do {
+        union {
+            struct cmsghdr align;
+            char bytes[128];
+        } control;
+        struct iovec part;
+        struct msghdr message;
 
-            memcpy(&t, CMSG_DATA(c), sizeof(t));
-            stamp = (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-        }
-    return stamp;
+        memset(&message, 0, sizeof(message));
+        part.iov_base = bytes;
+        part.iov_len = sizeof(bytes);
+        message.msg_iov = &part;
+        message.msg_iovlen = 1;
+        message.msg_control = control.bytes;
+        message.msg_controllen = sizeof(control);
+        n = recvmsg(fd, &message, MSG_DONTWAIT);
+        if (n < 40 || !wire_has_data(bytes, (size_t)n))
+            continue;
+        for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c))
+            if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_TIMESTAMPNS) {
+                struct timespec t;
+
+                memcpy(&t, CMSG_DATA(c), sizeof(t));
+                return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+            }
+    } while (n >= 0);
+    return 0;
 }
 
 /* Of all that have passed since the last call the first that is not before `from_ns`; 0: none. */

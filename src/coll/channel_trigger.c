@@ -14,7 +14,7 @@ struct order {
 static int read_trigger(const struct tt_port *p, const struct tt_port_queue *q, uint64_t word[4])
 {
     const uint64_t *slot = q->slots[q->next & (p->set->n_slots - 1)].word;
-    const uint64_t turn = (q->next / p->set->n_slots + 1) & 0xffff;
+    const uint64_t turn = ((q->next >> tutti_dev_log2(p->set->n_slots)) + 1) & 0xffff;
 
     for (int i = 3; i >= 0; i--) {
         word[i] = __atomic_load_n(&slot[i], __ATOMIC_ACQUIRE);

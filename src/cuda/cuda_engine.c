@@ -88,14 +88,14 @@ static tutti_result open_device(struct tt_engine *e, const struct tt_engine_conf
     return TUTTI_OK;
 }
 
-/* As if so many chunks had gone each way; credit, the first word, has 24 bits. */
+/* As if so many chunks had gone each way. */
 static tutti_result count_messages_from(unsigned char *arena, uint64_t n_chunks)
 {
     uint64_t words[TT_CUDA_P2P_LANES * TT_CUDA_MAX_RANKS];
 
     for (int word = 0; word < TT_N_P2P_WORDS; word++) {
         for (size_t i = 0; i < TT_LEN(words); i++)
-            words[i] = word == TT_P2P_CREDIT ? n_chunks & 0xffffff : n_chunks;
+            words[i] = word == TT_P2P_CREDIT ? TT_CUDA_P2P_CREDIT(n_chunks, 0) : n_chunks;
         TT_TRY(tt_cuda_write(arena + TT_CUDA_P2P_AT + (size_t)word * sizeof(words), words,
                              sizeof(words)));
     }

@@ -46,11 +46,15 @@ enum tt_cuda_flag {
 /* Of sends and receives, which only two ranks take part in and which are no epoch therefore. Chunks
  * are counted per lane and pair from the creation of the communicator on. */
 enum tt_cuda_p2p_word {
-    TT_P2P_CREDIT, /* by the receiver, in the sender's arena: chunks that may be put (24 bits), bytes of their message */
+    TT_P2P_CREDIT, /* by the receiver, in the sender's arena: TT_CUDA_P2P_CREDIT() */
     TT_P2P_SENT,   /* own: chunks of earlier messages */
     TT_P2P_TAKEN,  /* own: the same of the other direction */
     TT_N_P2P_WORDS
 };
+
+/* How many chunks may be put, modulo 2^24, and of how long a message. */
+#define TT_CUDA_P2P_CHUNKS                UINT64_C(0xffffff)
+#define TT_CUDA_P2P_CREDIT(chunks, bytes) ((uint64_t)(bytes) << 24 | ((chunks)&TT_CUDA_P2P_CHUNKS))
 
 #define TT_CUDA_WAITS_AT (TT_CUDA_MAX_BLOCKS * 16)
 #define TT_CUDA_FLAGS_AT 4096
