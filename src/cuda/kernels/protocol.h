@@ -6,7 +6,10 @@
  *     tt_end(&l);
  *
  * All threads of all blocks call tt_begin and tt_end. After a failed wait every later wait of the
- * thread fails at once, the kernel runs to its end, and the result is not to be used.
+ * thread fails at once, the kernel runs to its end, and the result is not to be used. Nor must a peer use what
+ * follows from it, or is put where it has not made room: a thread that has failed, or one of a block that has, if
+ * that is what was waited for, shows and stores the peers nothing any more, in this launch and all that follow.
+ * So who comes late misses us, as we have missed him.
  */
 #ifndef TT_CUDA_KERNELS_PROTOCOL_H
 #define TT_CUDA_KERNELS_PROTOCOL_H
@@ -52,7 +55,7 @@ TT_FN void tt_show_presence(const struct tt_launch *l)
 {
     const struct tt_cuda_base *b = l->base;
 
-    if (b->meet && TT_BLOCK == 0 && TT_THREAD < b->n_ranks && TT_THREAD != b->rank)
+    if (b->meet && TT_BLOCK == 0 && TT_THREAD < b->n_ranks && TT_THREAD != b->rank && !l->failed)
         tt_flag_relaxed(tt_flag(b->arena[TT_THREAD], TT_FLAG_ENTRY, 0, b->rank), l->epoch);
 }
 
@@ -162,6 +165,12 @@ TT_FN void tt_wait_flag(struct tt_launch *l, const uint64_t *flag, uint64_t valu
         ;
 }
 
+/* The block joins; it has failed if one of its threads has. */
+TT_FN void tt_join_block(struct tt_launch *l)
+{
+    l->failed = tt_sync_block_or(l->failed);
+}
+
 /* Every block meets the same block of all peers: threads < n_ranks each handle one peer, the block joins
  * them. Everything before it, on any rank, is seen by everything after it. On ENTRY that is only what
  * earlier kernels did, which everybody could see when they were over: nothing to release. */
@@ -170,15 +179,15 @@ TT_FN void tt_meet_peers(struct tt_launch *l, enum tt_cuda_flag kind)
     const struct tt_cuda_base *b = l->base;
     const int peer = TT_THREAD;
 
-    tt_sync_block();
-    if (peer < b->n_ranks && peer != b->rank) {
+    tt_join_block(l);
+    if (peer < b->n_ranks && peer != b->rank && !l->failed) {
         if (kind == TT_FLAG_ENTRY)
             tt_flag_relaxed(tt_flag(b->arena[peer], kind, TT_BLOCK, b->rank), l->epoch);
         else
             tt_flag_release(tt_flag(b->arena[peer], kind, TT_BLOCK, b->rank), l->epoch);
         tt_wait_flag(l, tt_flag(l->arena, kind, TT_BLOCK, peer), l->epoch, peer);
     }
-    tt_sync_block();
+    tt_join_block(l);
 }
 
 TT_FN struct tt_vec tt_idle_vec(void)
