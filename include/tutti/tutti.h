@@ -466,8 +466,8 @@ TUTTI_API tutti_result tutti_group_end(tutti_comm *comm);
  * In place    all_gatherv, where recv_stride is not 0: send == recv + rank * recv_stride * unit.
  *             reduce_scatterv, where send_stride is not 0: the same with send and recv exchanged.
  * GPUs        Windows count as for all_gather and all_to_all: recv, all of n_ranks * max_count or
- *             stride, at the same offset on all ranks, or none. An all_to_allv needs a recv_stride
- *             for that.
+ *             stride, at the same offset on all ranks, or none; recv_stride is then the same, too. An
+ *             all_to_allv needs one for that.
  */
 typedef struct tutti_device_counts {
     uint32_t size;          /* sizeof(tutti_device_counts) */

@@ -11,7 +11,7 @@
 #include "base/atomic.h"
 
 #define TT_SEGMENT_MAGIC  0x3169747475743a31u
-#define TT_SEGMENT_LAYOUT 3 /* changes with this file: `tutti info --live` reads other processes */
+#define TT_SEGMENT_LAYOUT 4 /* changes with this file: `tutti info --live` reads other processes */
 #define TT_SEGMENT_NAME   "tutti-comm"
 
 #define TT_TEAM_LANES   16 /* lanes for thread teams; lane 0 is for ordinary calls */
@@ -37,6 +37,8 @@ struct tt_arrival {
 
 #define TT_CAN_XMEM   1u /* peers may read send and write recv across memories */
 #define TT_CAN_WINDOW 2u /* send and recv lie in windows */
+#define TT_CAN_BLOCKS                                                                              \
+    4u /* as XMEM, but blocks of recv lie anywhere: only if they do on all ranks */
 
 struct tt_lane_area {
     struct tt_arrival arrival[2];
@@ -66,10 +68,11 @@ struct tt_rank_area {
     /* At run-time offsets behind this struct: blocks[2][n], senders[n], receivers[n], rings[n], scratch */
 };
 
-/* all_to_allv: how long the block for a peer is, and where that peer's belongs, by parity of the epoch. */
+/* all_to_allv: how long the block for a peer is, and where that peer's belongs and how long it must be, by parity
+ * of the epoch. */
 struct tt_block_note {
     _Atomic uint64_t address;
-    _Atomic uint64_t bytes;
+    _Atomic uint64_t bytes, awaited;
 };
 
 /* A message from one rank to another. Its two lines hold all of a short one, the first of a very short one; of

@@ -138,7 +138,7 @@ static void offer(const struct tt_lane *ln, const struct tt_call *call, struct t
     if (call->parts && !tt_rows_go_across(call, ln->e->n_ranks))
         return;
     if (share.xmem && !call->send_displs && !in_place_exchange(call)) {
-        t->can = TT_CAN_XMEM;
+        t->can = call->recv_blocks ? TT_CAN_BLOCKS : TT_CAN_XMEM;
         t->send = (uint64_t)(uintptr_t)call->send;
         t->recv = (uint64_t)(uintptr_t)call->recv;
         if (call->recv_blocks && ln->e->n_ranks == 2)

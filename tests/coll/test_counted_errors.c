@@ -65,6 +65,39 @@ T_RANKS(counts_of_a_reduction_that_differ_are_a_mismatch, N)
                                                         TUTTI_OP_SUM, NULL));
 }
 
+/* Where a rank wants the blocks is its own affair: rank 1 one after another, the others apart. */
+T_RANKS(a_stride_is_of_one_rank_alone, N)
+{
+    enum { MOST = 200000 };
+    const size_t stride = t->rank == 1 ? 0 : MOST;
+    const uint64_t mine = MOST - 100 * (uint64_t)t->rank;
+    unsigned char *send = malloc(MOST), *recv = malloc((size_t)N * MOST);
+    uint64_t received[N];
+    tutti_device_counts c = counts_at(&mine, received);
+
+    T_CHECK(send && recv, "no memory");
+    c.max_count = MOST;
+    c.recv_stride = stride;
+    for (int again = 0; again < 3; again++) {
+        const unsigned char *packed = recv;
+
+        memset(send, t->rank + 1 + 10 * again, MOST);
+        memset(recv, 0xEE, (size_t)N * MOST);
+        T_OK(tutti_all_gatherv_device(t->comm, send, recv, &c, TUTTI_DTYPE_U8, NULL));
+        for (int r = 0; r < N; r++) {
+            const unsigned char *got = stride ? recv + (size_t)r * MOST : packed;
+
+            T_CHECK(received[r] == MOST - 100 * (uint64_t)r, "received[%d]", r);
+            for (size_t i = 0; i < (stride ? MOST : received[r]); i++)
+                T_CHECK(got[i] == (i < received[r] ? r + 1 + 10 * again : 0xEE),
+                        "block %d, byte %zu is %d", r, i, got[i]);
+            packed += received[r];
+        }
+    }
+    free(send);
+    free(recv);
+}
+
 /* The counts themselves are read at the end, as buffers are. */
 T_RANKS(a_group_copies_what_describes_the_counts, N)
 {
@@ -140,6 +173,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_count_above_its_bound_is_refused_on_every_rank),
         cmocka_unit_test(counts_of_a_reduction_that_differ_are_a_mismatch),
+        cmocka_unit_test(a_stride_is_of_one_rank_alone),
         cmocka_unit_test(a_group_copies_what_describes_the_counts),
         cmocka_unit_test(wrong_arguments_are_refused),
     };
