@@ -36,14 +36,17 @@ void tt_what_text(uint64_t what, char *text, size_t bytes)
     }
 }
 
+uint64_t tt_hash_on(uint64_t h, uint64_t x)
+{
+    h = (h ^ x) * UINT64_C(0xff51afd7ed558ccd);
+    return h ^ h >> 32;
+}
+
 uint64_t tt_counts_hash(const size_t *counts, size_t n)
 {
     uint64_t h = UINT64_C(0x9e3779b97f4a7c15);
 
-    for (size_t i = 0; i < n; i++) {
-        h ^= counts[i];
-        h *= UINT64_C(0xff51afd7ed558ccd);
-        h ^= h >> 32;
-    }
+    for (size_t i = 0; i < n; i++)
+        h = tt_hash_on(h, counts[i]);
     return h;
 }

@@ -127,6 +127,7 @@ static inline uint64_t tt_what(const struct tt_call *call)
 }
 void tt_stats_read(const struct tt_stats_area *area, tutti_stats *stats); /* live.c */
 void tt_what_text(uint64_t what, char *text, size_t bytes);               /* "all_reduce f32 sum" */
+uint64_t tt_hash_on(uint64_t hash, uint64_t x); /* a hash of one number more */
 uint64_t tt_counts_hash(const size_t *counts, size_t n);
 
 /* ---- waiting and failing (wait.c) ---- */

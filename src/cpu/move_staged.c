@@ -141,17 +141,21 @@ void tt_notes_write(struct tt_lane *ln)
 
         tt_store_relaxed(&note->address, (uint64_t)(uintptr_t)ln->blocks[r].in);
         tt_store_relaxed(&note->bytes, ln->blocks[r].out_bytes);
+        tt_store_relaxed(&note->awaited, ln->blocks[r].in_bytes);
     }
 }
 
+/* Both ways: who sends more than is awaited must not store it. */
 tutti_result tt_notes_check(struct tt_lane *ln)
 {
     struct tt_engine *e = ln->e;
 
     for (int r = 0; r < e->n_ranks; r++) {
-        const uint64_t sent = tt_load_relaxed(&note_of(ln, r, e->rank)->bytes);
+        const struct tt_block_note *note = note_of(ln, r, e->rank);
+        const uint64_t sent = tt_load_relaxed(&note->bytes);
 
-        if (sent != ln->blocks[r].in_bytes)
+        if (sent != ln->blocks[r].in_bytes ||
+            tt_load_relaxed(&note->awaited) != ln->blocks[r].out_bytes)
             return tt_engine_fail(e, TT_MISMATCH, r, TT_COLL_ALL_TO_ALL | TUTTI_DTYPE_U8 << 5,
                                   sent);
     }
@@ -170,7 +174,7 @@ struct tt_ticket tt_move_ticket(const struct tt_lane *ln, const struct tt_call *
     if (call->counts)
         t.count = tt_counts_hash(call->counts, (size_t)ln->e->n_ranks);
     for (size_t p = 0; p < call->n_parts; p++)
-        t.count = t.count * 31 + call->parts[p].row_bytes;
+        t.count = tt_hash_on(t.count, call->parts[p].row_bytes);
     for (int r = 0; r < ln->e->n_ranks; r++)
         if (r != ln->e->rank && ln->blocks[r].out_bytes > t.longest)
             t.longest = ln->blocks[r].out_bytes;

@@ -29,7 +29,7 @@ static void lay_out(struct tt_segment *s, int n_ranks, uint64_t scratch_bytes, c
     s->layout = TT_SEGMENT_LAYOUT;
     s->n_ranks = (uint32_t)n;
     s->ring_bytes = n <= 8 ? 65536 : n <= 16 ? 32768 : n <= 64 ? 8192 : 4096;
-    s->half_bytes = pages_up(scratch_bytes / 2);
+    s->half_bytes = pages_up(scratch_bytes / 2 < 64 * n ? 64 * n : scratch_bytes / 2);
     s->notes_offset = at;
     at = pages_up(at + 2 * n * sizeof(struct tt_block_note));
     s->senders_offset = at;

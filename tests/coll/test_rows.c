@@ -100,6 +100,26 @@ T_RANKS(too_many_parts_are_refused, N)
     T_OK(tutti_barrier(t->comm, NULL));
 }
 
+/* Whatever the widths are: {a, b} and {a + 1, b - 31} among them. */
+T_RANKS(other_widths_are_a_mismatch, N)
+{
+    enum { ROWS = 512, ROOM = N * ROWS * 128 };
+    const size_t rows[N] = {ROWS, ROWS, ROWS};
+    unsigned char *send = calloc(2, ROOM), *recv = malloc(2 * ROOM);
+    const size_t first = t->rank == 1 ? 65 : 64, second = t->rank == 1 ? 69 : 100;
+    const tutti_rows parts[2] = {{send, recv, first}, {send + ROOM, recv + ROOM, second}};
+
+    T_CHECK(send && recv, "no memory");
+    memset(recv, 0xEE, 2 * ROOM);
+    T_IS(TUTTI_E_MISMATCH, tutti_all_gatherv_rows(t->comm, parts, 2, rows, NULL));
+    for (size_t i = N * ROWS * first; i < ROOM; i++)
+        T_CHECK(recv[i] == 0xEE, "byte %zu of the first part's rest was written", i);
+    for (size_t i = N * ROWS * second; i < ROOM; i++)
+        T_CHECK(recv[ROOM + i] == 0xEE, "byte %zu of the second part's rest was written", i);
+    free(send);
+    free(recv);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -107,6 +127,7 @@ int main(void)
         cmocka_unit_test(they_go_across_memories),
         cmocka_unit_test(no_rows_are_fine_and_no_parts_are_refused),
         cmocka_unit_test(too_many_parts_are_refused),
+        cmocka_unit_test(other_widths_are_a_mismatch),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

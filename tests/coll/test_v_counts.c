@@ -109,6 +109,28 @@ T_RANKS(all_to_allv_with_empty_blocks, N)
     }
 }
 
+/* Who sends more than is awaited must not store it, in scratch or across memories. */
+T_RANKS(an_all_to_allv_that_does_not_fit_writes_nothing_outside, 2)
+{
+    enum { SENT = 524288, AWAITED = 8192 };
+    const int other = 1 - t->rank;
+    const size_t length = t->rank == 0 ? SENT : AWAITED; /* what rank 0 gives, what rank 1 wants */
+    size_t send_counts[2] = {0}, recv_counts[2] = {0};
+    const size_t displs[2] = {0};
+    unsigned char *send = calloc(1, SENT), *recv = malloc(SENT);
+
+    T_CHECK(send && recv, "no memory");
+    memset(recv, 0xEE, SENT);
+    (t->rank == 0 ? send_counts : recv_counts)[other] = length;
+    T_IS(TUTTI_E_MISMATCH, tutti_all_to_allv(t->comm, send, send_counts, displs, recv, recv_counts,
+                                             displs, TUTTI_DTYPE_U8, NULL));
+    t_meet(t);
+    for (size_t i = t->rank == 1 ? AWAITED : 0; i < SENT; i++)
+        T_CHECK(recv[i] == 0xEE, "byte %zu was written", i);
+    free(send);
+    free(recv);
+}
+
 T_RANKS(calls_of_no_elements_accept_null, 3)
 {
     const size_t none[3] = {0, 0, 0};
@@ -135,6 +157,7 @@ int main(void)
         cmocka_unit_test(all_gatherv_with_empty_blocks),
         cmocka_unit_test(reduce_scatterv_with_empty_blocks),
         cmocka_unit_test(all_to_allv_with_empty_blocks),
+        cmocka_unit_test(an_all_to_allv_that_does_not_fit_writes_nothing_outside),
         cmocka_unit_test(calls_of_no_elements_accept_null),
     };
 
