@@ -36,6 +36,10 @@ struct tt_cuda_block {
                       * the beginning of the part before it that the next launch is to put right */
 };
 
+/* In which launch, as a kernel marks it; 1: from outside. Blocks of that launch may begin after it, and do as if
+ * they had begun before. */
+#define TT_CUDA_FAILED_IN(epoch) ((uint32_t)(epoch) << 2 | 2)
+
 enum tt_cuda_flag {
     TT_FLAG_ENTRY, /* value: epoch. My kernel has begun: my windows may be read and written */
     TT_FLAG_EXIT,  /* value: epoch. I have read and written all that I wanted of yours */

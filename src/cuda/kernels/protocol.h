@@ -77,7 +77,7 @@ TT_FN void tt_fail(struct tt_launch *l, uint32_t result, int peer, uint64_t deta
     }
     TT_ROLLED
     for (int b = 0; b < TT_CUDA_MAX_BLOCKS; b++)
-        ((volatile struct tt_cuda_block *)l->arena)[b].failed = 1;
+        ((volatile struct tt_cuda_block *)l->arena)[b].failed = TT_CUDA_FAILED_IN(l->epoch);
 }
 
 /* For bodies that have waited for the previous kernel already, and have loads of their own under way
@@ -89,7 +89,8 @@ TT_FN struct tt_launch tt_begin_after_wait(const struct tt_cuda_base *base)
     l.base = base;
     l.arena = base->arena[base->rank];
     l.epoch = tt_my_block(&l)->epoch + 1;
-    l.failed = tt_my_block(&l)->failed != 0;
+    l.failed =
+        tt_my_block(&l)->failed != 0 && tt_my_block(&l)->failed != TT_CUDA_FAILED_IN(l.epoch);
     l.part = tt_my_block(&l)->next & 3;
     l.dirty = tt_my_block(&l)->next >> 2;
     l.leaves = 0;
