@@ -269,8 +269,10 @@ static tutti_result engine_create(const struct tt_engine_config *config,
     struct proof *proofs = calloc((size_t)config->n_ranks, sizeof(*proofs));
     tutti_result res;
 
-    if (e)
+    if (e) {
+        e->fd = -1; /* 0 is the program's */
         e->peers = calloc((size_t)config->n_ranks, sizeof(*e->peers));
+    }
     if (!e || !e->peers || !cards || !proofs) {
         res = TT_FAIL(TUTTI_E_MEMORY, "no memory for a communicator of %d ranks", config->n_ranks);
         goto out;
@@ -278,7 +280,6 @@ static tutti_result engine_create(const struct tt_engine_config *config,
     e->rank = config->rank;
     e->n_ranks = config->n_ranks;
     e->timeout_ns = config->timeout_ns;
-    e->fd = -1;
     e->ns_per_tick = tt_ns_per_tick();
     snprintf(e->name, sizeof(e->name), "%s", config->name);
     res = set_up(e, config, cards, proofs);
