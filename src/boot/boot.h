@@ -58,6 +58,9 @@ tutti_result tt_boot_id_create(tutti_unique_id *id_out);
 tutti_result tt_boot_id_to_text(const tutti_unique_id *id, char *text_out, size_t bytes);
 tutti_result tt_boot_id_from_text(const char *text, tutti_unique_id *id_out);
 
+/* Stop listening for an id that this process has just made and nobody will use. */
+void tt_boot_id_discard(const tutti_unique_id *id);
+
 /* An id for an address that is known beforehand (host:port, [v6]:port, unix:name): rank 0 binds it,
  * the others connect. The secret is derived from `secret_text`. */
 tutti_result tt_boot_id_from_address(const char *address, const char *secret_text,
@@ -107,6 +110,13 @@ tutti_result tt_fd_mesh_open(const struct tt_exchange *exchange, const unsigned 
  * kernel's limit on descriptors in flight; never deadlocks; gives up at deadline_ns naming the rank. */
 tutti_result tt_fd_mesh_exchange(struct tt_fd_mesh *mesh, uint64_t round, int fd, int fds_out[],
                                  uint64_t deadline_ns);
+
+/* 1 if an exchange that ended so was the last one: a rank is gone, or did not come in time. After any
+ * other failure this rank has done its part, and the others wait for it in the next one. */
+static inline int tt_fd_mesh_is_over(tutti_result result)
+{
+    return result == TUTTI_E_PEER || result == TUTTI_E_TIMEOUT || result == TUTTI_E_ABORTED;
+}
 
 const struct tt_peer_credentials *tt_fd_mesh_peer(const struct tt_fd_mesh *mesh, int rank);
 void tt_fd_mesh_close(struct tt_fd_mesh *mesh); /* NULL is fine */

@@ -200,6 +200,14 @@ tutti_result tt_boot_id_create(tutti_unique_id *id_out)
     return TUTTI_OK;
 }
 
+void tt_boot_id_discard(const tutti_unique_id *id)
+{
+    struct tt_boot_id parsed;
+
+    if (tt_boot_id_parse(id, &parsed) == 0 && parsed.is_listening)
+        tt_boot_listener_close((int)parsed.fd);
+}
+
 tutti_result tt_boot_id_from_address(const char *address, const char *secret_text,
                                      tutti_unique_id *id_out)
 {

@@ -398,6 +398,8 @@ static tutti_result id_by_exchange(const tutti_comm_config *config, tutti_unique
         res = TT_FAIL(TUTTI_E_SYSTEM, "the exchange callback failed on rank %d", config->rank);
     if (res == TUTTI_OK && !all[0].ok)
         res = TT_FAIL(TUTTI_E_SYSTEM, "rank 0 could not make an id: see its own error");
+    if (res != TUTTI_OK && mine.ok && config->rank == 0)
+        tt_boot_id_discard(&mine.id);
     *id_out = all[0].id;
     free(all);
     return res;

@@ -231,16 +231,23 @@ static int refuses(void *context, const void *send, void *recv, size_t bytes)
     return -5;
 }
 
+/* On any rank; and rank 0, which listens by then, does not go on listening. */
 static void a_failing_exchange_is_an_error(void **state)
 {
     tutti_comm_config config = TUTTI_COMM_CONFIG_INIT;
+    const size_t n_fds = t_count_fds();
     tutti_comm *comm;
 
     (void)state;
     config.n_ranks = 2;
     config.exchange = refuses;
-    T_CHECK(tutti_comm_create(&config, &comm) < 0, "created without an exchange");
-    T_CONTAINS(tutti_last_error(), "exchange");
+    for (int rank = 0; rank < 2; rank++) {
+        config.rank = rank;
+        T_CHECK(tutti_comm_create(&config, &comm) < 0, "created without an exchange");
+        T_CONTAINS(tutti_last_error(), "the exchange callback failed on rank");
+        T_CHECK(t_count_fds() == n_fds, "rank %d: %zu descriptors, %zu before", rank, t_count_fds(),
+                n_fds);
+    }
 }
 
 int main(void)
