@@ -152,7 +152,8 @@ static tutti_result map_part(tutti_window *w, const struct offer *offers, uint32
     return res;
 }
 
-/* Hand out this rank's files and map the others': a round for each part that anybody has. */
+/* Hand out this rank's files and map the others': a round for each part that anybody has. A rank that could
+ * not take one's files goes on, with nothing to map: the others wait for it in every round. */
 static tutti_result map_peers(tutti_window *w, const struct offer *offers, int fds[])
 {
     struct tt_engine *e = w->e;
@@ -166,8 +167,10 @@ static tutti_result map_peers(tutti_window *w, const struct offer *offers, int f
         tutti_result one =
             tt_fd_mesh_exchange(e->mesh, ++e->mesh_round, fd, fds, tt_now_ns() + e->timeout_ns);
 
-        if (one != TUTTI_OK)
+        if (tt_fd_mesh_is_over(one)) /* there are no further rounds */
             return one;
+        if (res == TUTTI_OK)
+            res = one;
         if (res == TUTTI_OK)
             res = map_part(w, offers, p, fds);
         else

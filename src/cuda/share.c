@@ -1,7 +1,7 @@
 /*
  * Memory of every rank, mapped by every rank. The ranks show each other offers, then pass descriptors,
  * a round for each piece that anybody has, and compare notes at the end: all succeed or none. Between
- * the first exchange and the last a rank that has failed goes on taking part, with nothing to give.
+ * the first exchange and the last a rank that has failed goes on taking part, and gives what it has.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -132,24 +132,25 @@ static tutti_result map_pieces(struct tt_engine *e, const struct tt_cuda_offer o
     return TUTTI_OK;
 }
 
-/* Pass and map one piece of everybody's. *broken_out: the ranks are no longer in step. */
+/* Pass and map one piece of everybody's. *broken_out: there are no further rounds. */
 static tutti_result do_round(struct tt_engine *e, const struct tt_cuda_offer offers[],
                              struct tt_cuda_mapping m[], uint32_t piece, tutti_result so_far,
                              int *broken_out)
 {
     int fds[TT_CUDA_MAX_RANKS];
-    tutti_result result = so_far, passed;
+    tutti_result result = so_far, own = TUTTI_OK, passed;
     int fd = -1;
 
-    if (result == TUTTI_OK && piece < offers[e->rank].n_pieces)
-        result = tt_cuda_piece_export(&offers[e->rank], piece, &fd);
+    if (piece < offers[e->rank].n_pieces) /* a failure of ours shall not be one of everybody's */
+        own = tt_cuda_piece_export(&offers[e->rank], piece, &fd);
+    if (result == TUTTI_OK)
+        result = own;
     passed = tt_fd_mesh_exchange(e->mesh, ++e->mesh_round, fd, fds, tt_now_ns() + e->timeout_ns);
     if (fd >= 0)
         close(fd);
-    if (passed != TUTTI_OK) {
-        *broken_out = 1;
+    *broken_out = tt_fd_mesh_is_over(passed);
+    if (passed != TUTTI_OK)
         return result != TUTTI_OK ? result : passed;
-    }
     if (result == TUTTI_OK)
         result = map_pieces(e, offers, m, piece, fds);
     for (int r = 0; r < e->n_ranks; r++)

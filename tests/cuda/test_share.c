@@ -3,6 +3,7 @@
 /* ctest: processors=3 */
 #include <dlfcn.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -524,6 +525,39 @@ static void existing_refused(void **state)
     t_run(&(struct t_job){.n_ranks = 3, .body = refused_body, .no_comm = 1});
 }
 
+/* Rank 1 can give its pieces but take none: it is waited for in every round all the same. */
+static void no_descriptors_body(struct t_rank *t)
+{
+    struct part *p = begin(t);
+    const size_t piece = 2 * MIB;
+    struct rlimit old, tight;
+    tutti_window *w = NULL;
+    unsigned char *pieces;
+
+    pieces = pieces_new(p, 3, piece, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
+    try_window(p, pieces, 3 * piece); /* what the first one keeps for good */
+    T_SYS(getrlimit(RLIMIT_NOFILE, &old));
+    tight = old;
+    tight.rlim_cur = (rlim_t)dup(0) + 1; /* the lowest free one, and no more */
+    close((int)tight.rlim_cur - 1);
+    if (t->rank == 1)
+        T_SYS(setrlimit(RLIMIT_NOFILE, &tight));
+    T_IS(TUTTI_E_SYSTEM, tt_cuda_window_register(&p->e, pieces, 3 * piece, &w));
+    T_SYS(setrlimit(RLIMIT_NOFILE, &old));
+    T_CONTAINS(tt_error_text(), "rank 1 has no file descriptor left");
+    T_CHECK(!w && !p->e.windows, "a window is left");
+    try_window(p, pieces, 3 * piece);
+    pieces_free(p, pieces, 3, piece);
+    end(p);
+}
+
+static void no_descriptors(void **state)
+{
+    (void)state;
+    if (is_simulated())
+        t_run(&(struct t_job){.n_ranks = 3, .body = no_descriptors_body, .no_comm = 1});
+}
+
 static void no_ipc_body(struct t_rank *t)
 {
     struct part *p = begin(t);
@@ -643,19 +677,13 @@ static void finding(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(devices),
-        cmocka_unit_test(no_driver),
-        cmocka_unit_test(alloc),
-        cmocka_unit_test(alloc_one_gpu),
-        cmocka_unit_test(alloc_ipc),
-        cmocka_unit_test(alloc_fails),
-        cmocka_unit_test(verify_fails),
-        cmocka_unit_test(existing),
-        cmocka_unit_test(grown),
-        cmocka_unit_test(existing_refused),
-        cmocka_unit_test(existing_without_ipc),
-        cmocka_unit_test(counting),
-        cmocka_unit_test(finding),
+        cmocka_unit_test(devices),        cmocka_unit_test(no_driver),
+        cmocka_unit_test(alloc),          cmocka_unit_test(alloc_one_gpu),
+        cmocka_unit_test(alloc_ipc),      cmocka_unit_test(alloc_fails),
+        cmocka_unit_test(verify_fails),   cmocka_unit_test(existing),
+        cmocka_unit_test(grown),          cmocka_unit_test(existing_refused),
+        cmocka_unit_test(no_descriptors), cmocka_unit_test(existing_without_ipc),
+        cmocka_unit_test(counting),       cmocka_unit_test(finding),
     };
 
     t_arguments(argc, argv);

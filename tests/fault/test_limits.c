@@ -2,6 +2,7 @@
 /* Creation and registration where the system gives too little: descriptors, address space, /proc.
  * On whichever rank it happens: an error or success on each, never a crash, nothing kept. */
 #include <sched.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -200,6 +201,43 @@ static void few_descriptors_for_windows(struct t_rank *t)
     use_and_destroy(t, comm);
 }
 
+/* A buffer that begins on the last page of a registered one has two parts, and goes round twice: a rank that
+ * can take no descriptor in the first round is waited for in the second. */
+static void few_descriptors_for_parts(struct t_rank *t)
+{
+    const size_t first = 10 * 4096 + 100;
+    unsigned n_good = 0, n_failed = 0;
+    unsigned char *p =
+        mmap(NULL, 32 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    tutti_window *whole, *w;
+    tutti_result result;
+    struct rlimit old;
+    tutti_comm *comm;
+
+    T_CHECK(p != MAP_FAILED, "mmap: %s", strerror(errno));
+    T_OK(create(t, 1, &comm));
+    T_OK(tutti_window_register(comm, p, first, &whole));
+    T_SYS(getrlimit(RLIMIT_NOFILE, &old));
+    for (unsigned more = 0; more <= MORE_FDS; more++) {
+        if (t->rank == 1)
+            limit(RLIMIT_NOFILE, lowest_free_fd() + more);
+        result = tutti_window_register(comm, p + first + 100, first, &w);
+        check_error(t, result, 1);
+        T_SYS(setrlimit(RLIMIT_NOFILE, &old));
+        check_alike(t, result);
+        if (result == TUTTI_OK)
+            T_OK(tutti_window_deregister(comm, w));
+        else
+            T_CONTAINS(tutti_last_error(), t->rank == 1 ? "" : "rank 1");
+        T_OK(tutti_barrier(comm, NULL));
+        n_good += result == TUTTI_OK;
+        n_failed += result != TUTTI_OK;
+    }
+    T_CHECK(n_good > 0 && n_failed > 0, "%u succeeded, %u failed", n_good, n_failed);
+    T_OK(tutti_window_deregister(comm, whole));
+    use_and_destroy(t, comm);
+}
+
 static void little_address_space_for_windows(struct t_rank *t)
 {
     struct tally tally = {{0}, {0}};
@@ -267,6 +305,12 @@ static void windows_with_few_descriptors(void **state)
     play(few_descriptors_for_windows);
 }
 
+static void windows_of_parts_with_few_descriptors(void **state)
+{
+    (void)state;
+    play(few_descriptors_for_parts);
+}
+
 static void windows_with_little_address_space(void **state)
 {
     (void)state;
@@ -288,6 +332,7 @@ int main(void)
         cmocka_unit_test(creation_with_few_descriptors),
         cmocka_unit_test(creation_with_little_address_space),
         cmocka_unit_test(windows_with_few_descriptors),
+        cmocka_unit_test(windows_of_parts_with_few_descriptors),
         cmocka_unit_test(windows_with_little_address_space),
         cmocka_unit_test(creation_without_proc),
     };
