@@ -281,6 +281,8 @@ TUTTI_API tutti_result tutti_comm_create_from_env(const tutti_comm_config *overr
  * Divide a communicator: ranks that give the same `color` form a new one, ranked by `key`, then by
  * their rank in `comm`. A negative color takes part but gets none: *comm_out is NULL.
  * Collective over `comm`, which stays as it is; timeout, scratch and name are inherited.
+ * Errors      As tutti_comm_create(), on all ranks of the color or on none; the text names the rank. `comm`
+ *             is good, but for TUTTI_E_PEER, _TIMEOUT, _MISMATCH and _ABORTED (tutti_comm_status).
  */
 TUTTI_API tutti_result tutti_comm_split(tutti_comm *comm, int color, int key,
                                         tutti_comm **comm_out);

@@ -9,53 +9,96 @@
 #include "boot/boot.h"
 #include "coll/comm.h"
 
+#define TEXT_BYTES 320
+
 struct member {
     int32_t color, key, rank;
 };
 
-struct split {
-    tutti_comm *parent;
-    const struct member *members; /* of one color, in the order of their new ranks */
-    int rank, n;                  /* mine among them, and how many they are */
+/* Whether a member can go on, and if not, why. */
+struct word {
+    int32_t result, rank; /* who says so, among the members */
+    char text[TEXT_BYTES];
 };
 
-static struct tt_p2p p2p(const struct split *s, int peer, int is_send, void *buf, size_t bytes)
+struct split {
+    tutti_comm *parent;
+    struct member *members; /* of one color, in the order of their new ranks */
+    int rank, n;            /* mine among them, and how many they are */
+    struct tt_p2p *ops;     /* [n], as `words` */
+    struct word *words;     /* of all members, at the first one */
+    tutti_result
+        failed; /* all members know it, or the parent has failed: nobody listens any more */
+};
+
+/* The first member sends to all others or receives from all, the others to or from it. Records lie
+ * `stride` apart. */
+static tutti_result talk(struct split *s, int is_send, void *buf, size_t bytes, size_t stride)
 {
-    return (struct tt_p2p){.buf = buf,
-                           .bytes = bytes,
-                           .peer = s->members[peer].rank,
-                           .is_send = is_send,
-                           .dtype = TUTTI_DTYPE_U8};
+    const int n_ops = s->rank == 0 ? s->n - 1 : 1;
+
+    for (int i = 0; i < n_ops; i++) {
+        const int peer = s->rank == 0 ? i + 1 : 0;
+
+        s->ops[i] = (struct tt_p2p){.buf = (unsigned char *)buf + (size_t)i * stride,
+                                    .bytes = bytes,
+                                    .peer = s->members[peer].rank,
+                                    .is_send = is_send,
+                                    .dtype = TUTTI_DTYPE_U8};
+    }
+    return s->parent->control_ops->run_p2p(s->parent->control, s->ops, (size_t)n_ops);
+}
+
+/* The first failure. That somebody is gone is what others find when a member has left for a reason of its
+ * own, which is worth more. */
+static struct word judge(const struct split *s)
+{
+    struct word verdict = s->words[0];
+
+    for (int i = 1; i < s->n; i++)
+        if (s->words[i].result != TUTTI_OK &&
+            (verdict.result == TUTTI_OK ||
+             (verdict.result == TUTTI_E_PEER && s->words[i].result != TUTTI_E_PEER)))
+            verdict = s->words[i];
+    return verdict;
+}
+
+/* Do all members go on? A member that has failed asks instead of taking part in the next exchange, or at the
+ * end, so all fail in the same step, and the parent is as good as before. */
+static tutti_result agree(struct split *s, tutti_result mine)
+{
+    struct word own = {.result = mine, .rank = s->rank}, verdict;
+
+    if (mine != TUTTI_OK)
+        snprintf(own.text, sizeof(own.text), "%s", tt_error_text());
+    s->words[0] = own; /* a member that is not the first has no more */
+    s->failed = talk(s, s->rank > 0, s->words + (s->rank == 0), sizeof(own), sizeof(own));
+    verdict = s->rank == 0 ? judge(s) : own;
+    if (s->failed == TUTTI_OK)
+        s->failed = talk(s, s->rank == 0, &verdict, sizeof(verdict), 0);
+    if (s->failed != TUTTI_OK)
+        return s->failed;
+    s->failed = (tutti_result)verdict.result;
+    if (mine != TUTTI_OK && (mine != TUTTI_E_PEER || verdict.rank == s->rank))
+        return TT_FAIL(mine, "%s", own.text);
+    if (s->failed != TUTTI_OK)
+        return TT_FAIL(s->failed, "rank %d (%d of %s) gave up: %s", verdict.rank,
+                       s->members[verdict.rank].rank, s->parent->name, verdict.text);
+    return TUTTI_OK;
 }
 
 /* An all-gather among the members: the first collects the records and hands them all out. */
 static tutti_result member_all_gather(void *context, const void *send, void *recv, size_t bytes)
 {
-    const struct split *s = context;
-    const size_t others = (size_t)s->n - 1, all = (size_t)s->n * bytes;
-    struct tt_p2p *ops = calloc(others + 2, sizeof(*ops));
-    tutti_result res;
+    struct split *s = context;
+    unsigned char *own = (unsigned char *)recv + (size_t)s->rank * bytes;
 
-    if (!ops)
-        return TT_FAIL(TUTTI_E_MEMORY, "no memory to exchange records of %d ranks", s->n);
-    memmove((unsigned char *)recv + (size_t)s->rank * bytes, send, bytes);
-    if (s->rank == 0) {
-        for (size_t i = 0; i < others; i++)
-            ops[i] = p2p(s, (int)i + 1, 0, (unsigned char *)recv + (i + 1) * bytes, bytes);
-        res = s->parent->control_ops->run_p2p(s->parent->control, ops, others);
-        for (size_t i = 0; i < others; i++)
-            ops[i] = p2p(s, (int)i + 1, 1, recv, all);
-        if (res == TUTTI_OK)
-            res = s->parent->control_ops->run_p2p(s->parent->control, ops, others);
-    } else {
-        ops[0] = p2p(s, 0, 1, (unsigned char *)recv + (size_t)s->rank * bytes, bytes);
-        res = s->parent->control_ops->run_p2p(s->parent->control, ops, 1);
-        ops[0] = p2p(s, 0, 0, recv, all);
-        if (res == TUTTI_OK)
-            res = s->parent->control_ops->run_p2p(s->parent->control, ops, 1);
-    }
-    free(ops);
-    return res;
+    memmove(own, send, bytes);
+    TT_TRY(agree(s, TUTTI_OK));
+    s->failed = talk(s, s->rank > 0, s->rank > 0 ? own : own + bytes, bytes, bytes);
+    if (s->failed == TUTTI_OK)
+        s->failed = talk(s, s->rank == 0, recv, (size_t)s->n * bytes, 0);
+    return s->failed;
 }
 
 static int member_order(const void *a, const void *b)
@@ -112,26 +155,49 @@ static tutti_result build(tutti_comm *comm, struct split *s, int color, tutti_co
     return tt_comm_build(&config, &x, key, comm->has_route ? &comm->route : NULL, comm_out);
 }
 
+/* All members have the new communicator, or none. */
+static tutti_result build_all(tutti_comm *comm, struct split *s, int color, tutti_comm **comm_out)
+{
+    tutti_comm *child = NULL;
+    tutti_result res = build(comm, s, color, &child);
+
+    if (s->failed == TUTTI_OK)
+        res = agree(s, res);
+    if (res == TUTTI_OK)
+        *comm_out = child;
+    else
+        tt_comm_destroy(child);
+    return res;
+}
+
 tutti_result tt_comm_split(tutti_comm *comm, int color, int key, tutti_comm **comm_out)
 {
+    const size_t n = (size_t)comm->n_ranks;
     const struct member mine = {color, key, comm->rank};
-    struct member *members = calloc((size_t)comm->n_ranks, sizeof(*members));
-    struct split s = {.parent = comm, .members = members};
+    struct split s = {.parent = comm,
+                      .members = calloc(n, sizeof(*s.members)),
+                      .ops = calloc(n, sizeof(*s.ops)),
+                      .words = calloc(n, sizeof(*s.words))};
     tutti_comm *child = NULL;
     tutti_result res;
 
-    if (!members)
-        return TT_FAIL(TUTTI_E_MEMORY, "no memory for %d members", comm->n_ranks);
-    res = tt_comm_all_gather(comm, &mine, members, sizeof(mine));
+    if (!s.members || !s.ops || !s.words) {
+        res = TT_FAIL(TUTTI_E_MEMORY, "no memory for %zu members", n);
+        goto out;
+    }
+    res = tt_comm_all_gather(comm, &mine, s.members, sizeof(mine));
     comm->n_splits++;
     if (res == TUTTI_OK && color >= 0) {
-        s.n = pick(members, comm->n_ranks, color);
-        while (members[s.rank].rank != comm->rank)
+        s.n = pick(s.members, comm->n_ranks, color);
+        while (s.members[s.rank].rank != comm->rank)
             s.rank++;
-        res = build(comm, &s, color, &child);
+        res = build_all(comm, &s, color, &child);
     }
-    free(members);
     if (res == TUTTI_OK)
         *comm_out = child;
+out:
+    free(s.words);
+    free(s.ops);
+    free(s.members);
     return res;
 }

@@ -11,6 +11,7 @@
 #include "support/proc.h"
 
 enum { MORE_FDS = 10, AS_STEPS = 24, AS_STEP = 256 << 10, BYTES = 1000000 };
+enum { PATIENCE_MS = 20000 }; /* where a late rank would be a failure */
 
 static void limit(int what, rlim_t value)
 {
@@ -21,13 +22,19 @@ static void limit(int what, rlim_t value)
     T_SYS(setrlimit(what, &r));
 }
 
-static tutti_result create(struct t_rank *t, uint64_t key, tutti_comm **comm_out)
+static tutti_result create_patient(struct t_rank *t, uint64_t key, uint64_t timeout_ms,
+                                   tutti_comm **comm_out)
 {
     tutti_comm_config config = TUTTI_COMM_CONFIG_INIT;
 
-    config.timeout_ms = 3000 * t_scale();
+    config.timeout_ms = timeout_ms * t_scale();
     *comm_out = NULL;
     return t_comm_create(t, key, &config, comm_out);
+}
+
+static tutti_result create(struct t_rank *t, uint64_t key, tutti_comm **comm_out)
+{
+    return create_patient(t, key, 3000, comm_out);
 }
 
 static void check_error(struct t_rank *t, tutti_result result, int limited)
@@ -215,7 +222,7 @@ static void few_descriptors_for_parts(struct t_rank *t)
     tutti_comm *comm;
 
     T_CHECK(p != MAP_FAILED, "mmap: %s", strerror(errno));
-    T_OK(create(t, 1, &comm));
+    T_OK(create_patient(t, 1, PATIENCE_MS, &comm));
     T_OK(tutti_window_register(comm, p, first, &whole));
     T_SYS(getrlimit(RLIMIT_NOFILE, &old));
     for (unsigned more = 0; more <= MORE_FDS; more++) {
@@ -255,6 +262,81 @@ static void little_address_space_for_windows(struct t_rank *t)
     use_and_destroy(t, comm);
 }
 
+/* All ranks have the part or none has, and those that are not to blame say who is. The whole is as good as
+ * before: it is divided again at once. */
+static void split_within(struct t_rank *t, tutti_comm *whole, int what, rlim_t value, unsigned who,
+                         struct tally *tally)
+{
+    const struct t_holdings before = t_holdings_now();
+    tutti_comm *part = NULL;
+    tutti_result result;
+    struct rlimit old;
+
+    T_SYS(getrlimit(what, &old));
+    t_meet(t);
+    if (who >> t->rank & 1)
+        limit(what, value);
+    result = tutti_comm_split(whole, 0, 0, &part);
+    T_SYS(setrlimit(what, &old));
+    check_error(t, result, 1);
+    T_CHECK((result == TUTTI_OK) == (part != NULL), "%s with part %p", tutti_result_name(result),
+            (void *)part);
+    check_alike(t, result);
+    count(tally, 0, result);
+    if (result == TUTTI_OK) {
+        use_and_destroy(t, part);
+    } else {
+        T_CHECK(result != TUTTI_E_PEER, "rank %d: %s", t->rank, tutti_last_error());
+        if (!(who >> t->rank & 1))
+            T_CHECK(strstr(tutti_last_error(), "rank 0") || strstr(tutti_last_error(), "rank 1"),
+                    "rank %d: nobody is named: %s", t->rank, tutti_last_error());
+        T_OK(tutti_barrier(whole, NULL));
+    }
+    t_meet(t);
+    t_check_holdings(&before, 8, "after a split under a limit");
+    t_meet(t);
+}
+
+static void end_of_splits(struct t_rank *t, tutti_comm *whole, const struct tally *tally)
+{
+    tutti_comm *part;
+
+    T_CHECK(tally->n_good[0] > 0 && tally->n_failed[0] > 0, "%u succeeded, %u failed",
+            tally->n_good[0], tally->n_failed[0]);
+    T_OK(tutti_comm_split(whole, 0, 0, &part));
+    use_and_destroy(t, part);
+    use_and_destroy(t, whole);
+}
+
+static void few_descriptors_for_splits(struct t_rank *t)
+{
+    struct tally tally = {{0}, {0}};
+    tutti_comm *whole;
+
+    T_OK(create_patient(t, 1, PATIENCE_MS, &whole));
+    split_within(t, whole, RLIMIT_NOFILE, 1000, 0, &tally);
+    for (unsigned who = 1; who < 4; who++)
+        for (unsigned more = 0; more <= MORE_FDS; more++)
+            split_within(t, whole, RLIMIT_NOFILE, lowest_free_fd() + more, who, &tally);
+    end_of_splits(t, whole, &tally);
+}
+
+static void little_address_space_for_splits(struct t_rank *t)
+{
+    struct tally tally = {{0}, {0}};
+    tutti_comm *whole;
+
+    T_OK(create_patient(t, 1, PATIENCE_MS, &whole));
+    split_within(t, whole, RLIMIT_AS, RLIM_INFINITY, 0, &tally);
+    for (unsigned who = 1; who < 4; who++)
+        for (rlim_t i = 0; i < AS_STEPS; i++) {
+            const rlim_t now = (rlim_t)t_memory_kib("/proc/self/status", "VmSize:") << 10;
+
+            split_within(t, whole, RLIMIT_AS, now + (i << 20), who, &tally);
+        }
+    end_of_splits(t, whole, &tally);
+}
+
 /* Without /proc nothing can be reopened: the error says so, on the rank itself. */
 static void no_proc(struct t_rank *t)
 {
@@ -272,10 +354,10 @@ static void no_proc(struct t_rank *t)
     use_and_destroy(t, comm);
 }
 
-static void play(void (*body)(struct t_rank *t))
+static void play(int n_ranks, void (*body)(struct t_rank *t))
 {
     const struct t_job job = {
-        .n_ranks = 2, .no_comm = 1, .body = body, .boot = T_BOOT_EXCHANGE, .limit_s = 120};
+        .n_ranks = n_ranks, .no_comm = 1, .body = body, .boot = T_BOOT_EXCHANGE, .limit_s = 120};
     static char text[8192];
 
     if (t_run_quietly(&job, text, sizeof(text)))
@@ -287,7 +369,7 @@ static void play(void (*body)(struct t_rank *t))
 static void creation_with_few_descriptors(void **state)
 {
     (void)state;
-    play(few_descriptors);
+    play(2, few_descriptors);
 }
 
 static void creation_with_little_address_space(void **state)
@@ -296,19 +378,19 @@ static void creation_with_little_address_space(void **state)
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
     t_skip("sanitizers need the address space");
 #endif
-    play(little_address_space);
+    play(2, little_address_space);
 }
 
 static void windows_with_few_descriptors(void **state)
 {
     (void)state;
-    play(few_descriptors_for_windows);
+    play(2, few_descriptors_for_windows);
 }
 
 static void windows_of_parts_with_few_descriptors(void **state)
 {
     (void)state;
-    play(few_descriptors_for_parts);
+    play(2, few_descriptors_for_parts);
 }
 
 static void windows_with_little_address_space(void **state)
@@ -317,13 +399,28 @@ static void windows_with_little_address_space(void **state)
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
     t_skip("sanitizers need the address space");
 #endif
-    play(little_address_space_for_windows);
+    play(2, little_address_space_for_windows);
+}
+
+static void splits_with_few_descriptors(void **state)
+{
+    (void)state;
+    play(3, few_descriptors_for_splits);
+}
+
+static void splits_with_little_address_space(void **state)
+{
+    (void)state;
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+    t_skip("sanitizers need the address space");
+#endif
+    play(3, little_address_space_for_splits);
 }
 
 static void creation_without_proc(void **state)
 {
     (void)state;
-    play(no_proc);
+    play(2, no_proc);
 }
 
 int main(void)
@@ -334,6 +431,8 @@ int main(void)
         cmocka_unit_test(windows_with_few_descriptors),
         cmocka_unit_test(windows_of_parts_with_few_descriptors),
         cmocka_unit_test(windows_with_little_address_space),
+        cmocka_unit_test(splits_with_few_descriptors),
+        cmocka_unit_test(splits_with_little_address_space),
         cmocka_unit_test(creation_without_proc),
     };
 
