@@ -280,7 +280,8 @@ TUTTI_API tutti_result tutti_comm_create_from_env(const tutti_comm_config *overr
 /**
  * Divide a communicator: ranks that give the same `color` form a new one, ranked by `key`, then by
  * their rank in `comm`. A negative color takes part but gets none: *comm_out is NULL.
- * Collective over `comm`, which stays as it is; timeout, scratch and name are inherited.
+ * Collective over `comm`, which stays as it is; timeout, scratch, name and forced algorithm are inherited,
+ * and the table is made anew, from the tune_file that the new rank 0 was told of for `comm`.
  * Errors      As tutti_comm_create(), on all ranks of the color or on none; the text names the rank. `comm`
  *             is good, but for TUTTI_E_PEER, _TIMEOUT, _MISMATCH and _ABORTED (tutti_comm_status).
  */

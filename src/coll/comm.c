@@ -360,7 +360,9 @@ tutti_result tt_comm_build(const tutti_comm_config *config, const struct tt_exch
     snprintf(comm->name, sizeof(comm->name), "%s", config->name[0] ? config->name : "world");
     snprintf(comm->algorithm, sizeof(comm->algorithm), "%s", config->algorithm);
     ec.name = comm->name;
-    res = find_hosts(comm, x);
+    comm->tune_file = strdup(config->tune_file);
+    res = comm->tune_file ? find_hosts(comm, x)
+                          : TT_FAIL(TUTTI_E_MEMORY, "no memory for a communicator");
     if (res == TUTTI_OK)
         res = create_engines(comm, &ec, config);
     if (res != TUTTI_OK) {
@@ -491,6 +493,7 @@ void tt_comm_destroy(tutti_comm *comm)
     tt_channels_free(comm);
     explicit_bzero(comm->key, sizeof(comm->key));
     free(comm->host_of);
+    free(comm->tune_file);
     free(comm);
 }
 

@@ -28,6 +28,7 @@ struct tutti_comm {
     uint64_t scratch_bytes;
     char name[32];
     char algorithm[16];
+    char *tune_file;   /* as this rank was told at creation: for splits */
     char details[448]; /* the engine's, and which table */
     unsigned char key[32];
     uint32_t n_splits;

@@ -148,7 +148,7 @@ static tutti_result build(tutti_comm *comm, struct split *s, int color, tutti_co
                                       .scratch_bytes = comm->scratch_bytes,
                                       .name = name,
                                       .algorithm = comm->algorithm,
-                                      .tune_file = ""};
+                                      .tune_file = comm->tune_file};
 
     snprintf(name, sizeof(name), "%.20s.%u.%d", comm->name, comm->n_splits % 1000, color % 10000);
     derive_key(comm, color, key);

@@ -1,4 +1,6 @@
 /* Communicators divided by color and key, and divided again, in use beside their parents. */
+#include <unistd.h>
+
 #include "support/proc.h"
 #include "support/job.h"
 
@@ -97,6 +99,47 @@ T_RANKS(a_split_inherits_timeout_and_name, 2)
     tutti_comm_destroy(parent);
 }
 
+static void tuned(struct t_rank *t)
+{
+    const char *path = t->arg;
+    tutti_comm_config config = TUTTI_COMM_CONFIG_INIT;
+    tutti_comm *parent, *half, *again;
+
+    config.tune_file = t->rank == 0 || t->rank == 3 ? path : NULL;
+    T_OK(t_comm_create(t, 1, &config, &parent));
+    T_CHECK(strstr(info_of(parent).details, path) == NULL, "rows for 4 ranks");
+    for (int sign = -1; sign <= 1; sign += 2) { /* ranks 1 and 3, then 0 and 2 are the new rank 0 */
+        T_OK(tutti_comm_split(parent, t->rank / 2, sign * t->rank, &half));
+        T_CHECK((strstr(info_of(half).details, path) != NULL) == ((t->rank < 2) == (sign > 0)),
+                "rank %d, order %d: %s", t->rank, sign, info_of(half).details);
+        T_OK(tutti_comm_split(half, 0, -info_of(half).rank, &again)); /* a split of a split */
+        T_CHECK((strstr(info_of(again).details, path) != NULL) == ((t->rank < 2) == (sign < 0)),
+                "rank %d, order %d, again: %s", t->rank, sign, info_of(again).details);
+        T_CHECK(sum_of_ranks(again, t->rank) == (t->rank < 2 ? 1 : 5), "wrong sum");
+        tutti_comm_destroy(again);
+        tutti_comm_destroy(half);
+    }
+    tutti_comm_destroy(parent);
+}
+
+/* The new rank 0 reads what it was told of for the parent, for the new number of ranks. */
+static void a_split_is_tuned_like_any_other(void **state)
+{
+    char path[] = "/tmp/tutti-test-XXXXXX";
+    const struct t_job job = {.n_ranks = 4, .no_comm = 1, .body = tuned, .arg = path};
+    const int fd = mkstemp(path);
+    char text[4096];
+    int failed;
+
+    (void)state;
+    T_SYS(fd);
+    T_SYS(dprintf(fd, "tutti-tune 1\nall_reduce 2 inf two_shot\n"));
+    close(fd);
+    failed = t_run_quietly(&job, text, sizeof(text));
+    unlink(path);
+    T_CHECK(!failed, "%s", text);
+}
+
 T_RANKS(many_splits_leave_nothing, 3)
 {
     struct t_holdings before;
@@ -121,6 +164,7 @@ int main(void)
         cmocka_unit_test(a_negative_color_gets_none),
         cmocka_unit_test(splits_of_splits),
         cmocka_unit_test(a_split_inherits_timeout_and_name),
+        cmocka_unit_test(a_split_is_tuned_like_any_other),
         cmocka_unit_test(many_splits_leave_nothing),
     };
 
