@@ -187,6 +187,12 @@ static void halves(struct t_rank *t)
     t_device_close(&device);
 }
 
+static void split_within_fds(struct t_rank *t)
+{
+    t_split_within_fds(t, 1);
+    grouped(t);
+}
+
 static void run(void (*body)(struct t_rank *), const char *seed)
 {
     static const int ranks[] = {2, 3, 4, 0};
@@ -228,6 +234,15 @@ static void split_communicators(void **state)
     run(halves, NULL);
 }
 
+static void a_split_that_fails_on_one_rank_fails_on_all(void **state)
+{
+    struct t_job job = t_cuda_job(3, split_within_fds);
+
+    (void)state;
+    job.config.scratch_bytes = SCRATCH;
+    t_run(&job);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -235,6 +250,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(messages_along_a_chain),
         cmocka_unit_test(groups_of_collectives),
         cmocka_unit_test(split_communicators),
+        cmocka_unit_test(a_split_that_fails_on_one_rank_fails_on_all),
     };
 
     t_arguments(argc, argv);

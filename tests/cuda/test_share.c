@@ -3,7 +3,6 @@
 /* ctest: processors=3 */
 #include <dlfcn.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -530,20 +529,15 @@ static void no_descriptors_body(struct t_rank *t)
 {
     struct part *p = begin(t);
     const size_t piece = 2 * MIB;
-    struct rlimit old, tight;
     tutti_window *w = NULL;
     unsigned char *pieces;
 
     pieces = pieces_new(p, 3, piece, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
     try_window(p, pieces, 3 * piece); /* what the first one keeps for good */
-    T_SYS(getrlimit(RLIMIT_NOFILE, &old));
-    tight = old;
-    tight.rlim_cur = (rlim_t)dup(0) + 1; /* the lowest free one, and no more */
-    close((int)tight.rlim_cur - 1);
     if (t->rank == 1)
-        T_SYS(setrlimit(RLIMIT_NOFILE, &tight));
+        t_limit_fds(1);
     T_IS(TUTTI_E_SYSTEM, tt_cuda_window_register(&p->e, pieces, 3 * piece, &w));
-    T_SYS(setrlimit(RLIMIT_NOFILE, &old));
+    t_limit_fds(-1);
     T_CONTAINS(tt_error_text(), "rank 1 has no file descriptor left");
     T_CHECK(!w && !p->e.windows, "a window is left");
     try_window(p, pieces, 3 * piece);

@@ -72,6 +72,12 @@ static void split(struct t_rank *t)
         check_child(t, comm, 2, "hosts");
 }
 
+static void split_within_fds(struct t_rank *t)
+{
+    t_split_within_fds(t, 2);
+    T_OK(tutti_barrier(t->comm, NULL));
+}
+
 static void windows(struct t_rank *t)
 {
     tutti_window *window = NULL;
@@ -159,6 +165,12 @@ static void parts_within_a_host_are_plain_ones(void **state)
     t_hosts(NULL);
 }
 
+static void a_split_that_fails_on_one_rank_fails_on_all(void **state)
+{
+    (void)state;
+    run(split_within_fds);
+}
+
 static void windows_are_for_all_hosts_or_none(void **state)
 {
     (void)state;
@@ -182,6 +194,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_communicator_describes_itself),
         cmocka_unit_test(parts_within_a_host_are_plain_ones),
+        cmocka_unit_test(a_split_that_fails_on_one_rank_fails_on_all),
         cmocka_unit_test(windows_are_for_all_hosts_or_none),
         cmocka_unit_test(groups_run_within_and_across_at_once),
         cmocka_unit_test(nobody_overruns_a_late_receiver),

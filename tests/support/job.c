@@ -10,6 +10,7 @@
 
 #include "support/board.h"
 #include "support/hosts.h"
+#include "support/proc.h"
 
 struct team {
     const struct t_job *job;
@@ -288,4 +289,31 @@ void t_ranks(int n_ranks, void (*body)(struct t_rank *t))
     const struct t_job job = {.n_ranks = n_ranks, .body = body};
 
     t_run(&job);
+}
+
+void t_split_within_fds(struct t_rank *t, int victim)
+{
+    enum { MOST = 12 };
+    int good[T_MAX_RANKS], n_failed = 0;
+
+    for (int more = 0; more <= MOST; more++) {
+        tutti_comm *part = NULL;
+        tutti_result result;
+
+        if (t->rank == victim)
+            t_limit_fds(more < MOST ? more : -1);
+        result = tutti_comm_split(t->comm, 0, 0, &part);
+        if (t->rank == victim)
+            t_limit_fds(-1);
+        T_CHECK(result != TUTTI_E_TIMEOUT && result != TUTTI_E_PEER, "%d more: %s: %s", more,
+                tutti_result_name(result), tutti_last_error());
+        good[t->rank] = result == TUTTI_OK;
+        T_CHECK(t_exchange(t, &good[t->rank], good, sizeof(good[0])) == 0, "the exchange failed");
+        for (int r = 0; r < t->n_ranks; r++)
+            T_CHECK(good[r] == good[t->rank], "%d more: rank %d has %s", more, r,
+                    good[r] ? "a part" : "none");
+        n_failed += result != TUTTI_OK;
+        tutti_comm_destroy(part);
+    }
+    T_CHECK(good[0] && n_failed > 0, "%d of %d splits failed", n_failed, MOST + 1);
 }

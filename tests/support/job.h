@@ -85,6 +85,10 @@ int t_exchange(void *context, const void *send, void *recv, size_t bytes);
 /* The area that all ranks and the parent share: t_rank's `shared`. */
 unsigned char *t_board_shared(struct t_board *board);
 
+/* Divide t->comm, while rank `victim` can open 0, 1, ... descriptors more and at last as many as it likes: all
+ * ranks get a part or none, and t->comm is as good as before. */
+void t_split_within_fds(struct t_rank *t, int victim);
+
 /* Threads that a rank starts report as that rank once they have called this. */
 void t_adopt(struct t_rank *t);
 

@@ -40,6 +40,25 @@ size_t t_count_fds(void)
     return count_entries("/proc/self/fd");
 }
 
+/* The limit is a bound of the numbers: at the lowest free one nothing more can be opened. */
+void t_limit_fds(int more)
+{
+    static struct rlimit before;
+    struct rlimit limit;
+
+    if (before.rlim_max == 0)
+        T_SYS(getrlimit(RLIMIT_NOFILE, &before));
+    limit = before;
+    if (more >= 0) {
+        const int lowest = dup(0);
+
+        T_SYS(lowest);
+        close(lowest);
+        limit.rlim_cur = (rlim_t)(lowest + more);
+    }
+    T_SYS(setrlimit(RLIMIT_NOFILE, &limit));
+}
+
 size_t t_count_maps(void)
 {
     return count_lines("/proc/self/maps");
@@ -158,7 +177,7 @@ char t_process_state(int pid)
     snprintf(path, sizeof(path), "/proc/%d/stat", pid);
     file = fopen(path, "re");
     if (file == NULL)
-        return 'X';
+        return errno == EMFILE ? '?' : 'X';
     if (fscanf(file, "%*d (%*[^)]) %c", &state) != 1)
         state = 'X';
     fclose(file);

@@ -6,6 +6,10 @@
 
 size_t t_count_fds(void);
 size_t t_count_maps(void);
+
+/* From here on this process can open that many descriptors more; -1: as many as before the first limit. */
+void t_limit_fds(int more);
+
 size_t t_count_children(void);
 size_t t_count_threads(int pid); /* of that process, 0: of this one */
 size_t t_count_dev_shm(void);    /* files in /dev/shm */
@@ -21,7 +25,8 @@ size_t t_memory_kib(const char *file, const char *name);
 /* How much of a core this process takes while its caller sleeps: percent, over a second. */
 double t_idle_percent(void);
 
-/* What the system says of a process: 'R', 'S', 'T' (stopped), 'Z' (ended, nobody has waited for it) ...; 'X': there is none. */
+/* What the system says of a process: 'R', 'S', 'T' (stopped), 'Z' (ended, nobody has waited for it) ...; 'X': there is
+ * none; '?': there is no descriptor to look with. */
 char t_process_state(int pid);
 
 /* Free memory of the machine in MiB. */
