@@ -3,7 +3,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static const char about[] =
     "Ranks are processes, one a core. Every collective is timed from the last rank's arrival to "
@@ -161,21 +160,6 @@ static int check_options(const struct place *place, const struct bench_job *job,
     return 0;
 }
 
-/* Six buffers a rank must fit in memory; with GPUs it is theirs, and the ranks look. */
-static int check_memory(const struct bench_plan *plan, int n_ranks)
-{
-    const double need = 6.0 * (double)bench_buffer_bytes(plan) * n_ranks;
-    const double have = (double)sysconf(_SC_AVPHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
-    char text[32];
-
-    if (need < have * 0.9 || options.n_gpus)
-        return 0;
-    return cli_error("%d ranks with buffers of %s need %.1f GiB, and %.1f GiB are free; use a "
-                     "smaller -e or -n",
-                     n_ranks, cli_bytes_text(options.max_bytes, text, sizeof(text)),
-                     need / 1073741824.0, have / 1073741824.0);
-}
-
 static void print_row(const struct bench_report *report, int index)
 {
     if (index == 0)
@@ -238,7 +222,7 @@ int command_bench_run(int argc, char **argv)
     if (options.joined)
         return bench_joined(&report);
     board.job = job;
-    status = check_memory(&plan, job ? job->n_here : options.n_ranks);
+    status = bench_check_memory(&options, &plan, job ? job->n_here : options.n_ranks);
     if (status)
         return status;
     status = run_all(&report, argc, argv);

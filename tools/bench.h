@@ -7,6 +7,7 @@
  *   bench_shape.c    a cell's counts, and what must be where afterwards
  *   bench_data.c     input values, and the check of every element
  *   bench_shared.c   memory shared by all ranks: barrier, decisions, results
+ *   bench_memory.c   whether the buffers fit in memory
  *   bench_rank.c     what a rank does: communicator, buffers, variants
  *   bench_measure.c  the measurement
  *   bench_call.c     from a cell to a call of the library
@@ -173,6 +174,10 @@ int bench_rank_main(const struct bench_options *options, const struct bench_plan
                     const struct place *place, struct bench_board *board, int rank);
 double bench_weight(const struct bench_cell *cell);
 size_t bench_buffer_bytes(const struct bench_plan *plan);
+/* 0 if the buffers of n_ranks ranks fit into this machine's memory, or an exit status after a message.
+ * With GPUs it is theirs, and the ranks look. */
+int bench_check_memory(const struct bench_options *options, const struct bench_plan *plan,
+                       int n_ranks);
 
 /* Measure one cell into row `index`; 0, or -1 when the run was aborted. */
 int bench_measure(struct bench_rank *rank, int index);

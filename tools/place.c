@@ -111,78 +111,6 @@ static void read_cores(struct place *place, const cpu_set_t *allowed)
 }
 #endif
 
-static int read_numbers(const char *folder, const char *name, double *first, double *second)
-{
-    char path[640];
-    FILE *file;
-    int n;
-
-    snprintf(path, sizeof(path), "%s/%s", folder, name);
-    file = fopen(path, "re");
-    n = file ? fscanf(file, "%lf %lf", first, second) : 0; /* "max" is no number */
-    if (file)
-        fclose(file);
-    return n;
-}
-
-/* CPUs that one control group grants, by the files of either version; 0: no limit. */
-static double quota_of(const char *folder)
-{
-    double quota = 0;
-    double period = 0;
-    double unused;
-
-    if (read_numbers(folder, "cpu.max", &quota, &period) != 2 &&
-        (read_numbers(folder, "cpu.cfs_quota_us", &quota, &unused) < 1 ||
-         read_numbers(folder, "cpu.cfs_period_us", &period, &unused) < 1))
-        return 0;
-    return quota > 0 && period > 0 ? quota / period : 0;
-}
-
-/* The least from the group `path` below `root` up to the root itself. */
-static double least_quota(const char *root, const char *path, double least)
-{
-    char folder[600];
-
-    snprintf(folder, sizeof(folder), "%s%s", root, strcmp(path, "/") == 0 ? "" : path);
-    for (;;) {
-        const double quota = quota_of(folder);
-
-        if (quota > 0 && (least <= 0 || quota < least))
-            least = quota;
-        if (strlen(folder) <= strlen(root))
-            return least;
-        *strrchr(folder, '/') = '\0';
-    }
-}
-
-/* Lines of /proc/self/cgroup are "4:cpu,cpuacct:/path", or "0::/path" of version 2. */
-static double read_quota(void)
-{
-    FILE *file = fopen("/proc/self/cgroup", "re");
-    double least = 0;
-    char line[512];
-    char *rest;
-
-    while (file && fgets(line, sizeof(line), file)) {
-        char *list = strchr(line, ':');
-        char *path = list ? strchr(list + 1, ':') : NULL;
-
-        if (!path || path[1] != '/')
-            continue;
-        *path++ = '\0';
-        path[strcspn(path, "\n")] = '\0';
-        if (list[1] == '\0')
-            least = least_quota("/sys/fs/cgroup", path, least);
-        for (char *word = strtok_r(list + 1, ",", &rest); word; word = strtok_r(NULL, ",", &rest))
-            if (strcmp(word, "cpu") == 0)
-                least = least_quota("/sys/fs/cgroup/cpu", path, least);
-    }
-    if (file)
-        fclose(file);
-    return least;
-}
-
 void place_read(struct place *place)
 {
     cpu_set_t allowed;
@@ -210,7 +138,7 @@ void place_read(struct place *place)
                 new_package = 0;
         place->n_packages += new_package;
     }
-    place->quota = read_quota();
+    place->quota = place_quota();
 }
 
 void place_free(struct place *place)

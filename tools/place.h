@@ -33,6 +33,13 @@ void place_free(struct place *place);
 /* Ranks that fit: one a core, less if the control group grants less. At least 1. */
 int place_fit(const struct place *place);
 
+/* CPUs that the control groups around this process grant; 0: no limit. */
+double place_quota(void);
+
+/* Bytes that can still be taken: what the system has available and the control groups leave. INFINITY
+ * where neither is known. A look, not a promise. */
+double place_memory(void);
+
 /* 1 if n ranks of n_threads threads must share cores. */
 int place_is_crowded(const struct place *place, int n_ranks, int n_threads);
 

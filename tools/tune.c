@@ -116,19 +116,43 @@ static void ignore_row(const struct bench_report *report, int index)
 
 /* ---- one collective on n ranks ---- */
 
+static struct bench_options bench_of(enum bench_id id, int n_ranks, double seconds)
+{
+    return (struct bench_options){.collectives = {bench_traits[id].name},
+                                  .n_ranks = n_ranks,
+                                  .min_bytes = 64,
+                                  .max_bytes = options.max_bytes,
+                                  .factor = options.quick ? 16 : 4,
+                                  .dtypes = bench_traits[id].reduces ? "bf16" : "f32",
+                                  .ops = "sum",
+                                  .only_ordinary = 1,
+                                  .algorithm = "all",
+                                  .n_threads = 1,
+                                  .seconds = seconds};
+}
+
+/* Before the first measurement, not when it is the turn of that many ranks. */
+static int check_memory(void)
+{
+    int status = 0;
+
+    for (int n = 0; n < job.n_ranks; n++) {
+        for (int i = 0; i < job.n_ids && status == 0; i++) {
+            const struct bench_options o = bench_of(job.ids[i], job.ranks[n], 0);
+            struct bench_plan plan;
+
+            status = bench_plan_make(&o, &plan);
+            if (status == 0)
+                status = bench_check_memory(&o, &plan, o.n_ranks);
+            free(plan.cells);
+        }
+    }
+    return status;
+}
+
 static int measure(enum bench_id id, int n_ranks, double seconds)
 {
-    struct bench_options o = {.collectives = {bench_traits[id].name},
-                              .n_ranks = n_ranks,
-                              .min_bytes = 64,
-                              .max_bytes = options.max_bytes,
-                              .factor = options.quick ? 16 : 4,
-                              .dtypes = bench_traits[id].reduces ? "bf16" : "f32",
-                              .ops = "sum",
-                              .only_ordinary = 1,
-                              .algorithm = "all",
-                              .n_threads = 1,
-                              .seconds = seconds};
+    const struct bench_options o = bench_of(id, n_ranks, seconds);
     struct bench_plan plan;
     struct place place;
     struct bench_board board;
@@ -278,6 +302,8 @@ static int tune_cpu(void)
 
     if (status == 0)
         status = find_ranks();
+    if (status == 0)
+        status = check_memory();
     if (status)
         return status;
     snprintf(job.partial, sizeof(job.partial), "%s.partial", job.path);
