@@ -224,7 +224,7 @@ void bench_print_row(const struct bench_report *report, int index)
     if (report->options->against)
         print_ratios(report, row);
     printf(" | %6llu%s\n", (unsigned long long)wrong, wrong ? "  <- WRONG" : "");
-    fflush(stdout);
+    cli_flush();
 }
 
 void bench_print_progress(const struct bench_report *report, int n_done, double elapsed)
@@ -278,5 +278,5 @@ void bench_print_end(const struct bench_report *report, struct bench_totals *tot
     printf("#\n# %llu elements compared with what they must be\n%llu results, %llu wrong\n",
            (unsigned long long)totals->n_checked, (unsigned long long)totals->n_results,
            (unsigned long long)totals->n_wrong);
-    fflush(stdout);
+    cli_flush();
 }

@@ -49,6 +49,13 @@ void cli_help(const struct cli_command *command);
 int cli_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void cli_set_command(const char *name); /* what errors begin with */
 
+/* Standard output, written out; what fails is kept for cli_end_output(). */
+void cli_flush(void);
+
+/* The last thing of a process: the status, or 1 after a message if output was lost. A pipe that nobody
+ * reads any more is no loss. */
+int cli_end_output(int status);
+
 /* Of names[0 .. n), the one that is spelled most like `word`, or NULL if none is near. */
 const char *cli_nearest(const char *word, const char *const names[], size_t n);
 

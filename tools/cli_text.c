@@ -11,17 +11,36 @@
 #include <unistd.h>
 
 static const char *command_name;
+static int
+    output_errno; /* of the first flush that failed: the next one has nothing left to fail with */
 
 void cli_set_command(const char *name)
 {
     command_name = name;
 }
 
+void cli_flush(void)
+{
+    if (fflush(stdout) != 0 && output_errno == 0)
+        output_errno = errno;
+}
+
+int cli_end_output(int status)
+{
+    cli_flush();
+    if (!ferror(stdout) && output_errno == 0)
+        return status;
+    if (output_errno == EPIPE) /* nobody reads on, as in `| head` */
+        return status;
+    cli_error("standard output: %s", strerror(output_errno ? output_errno : EIO));
+    return status ? status : 1;
+}
+
 int cli_error(const char *format, ...)
 {
     va_list args;
 
-    fflush(stdout);
+    cli_flush();
     fprintf(stderr, "tutti%s%s: ", command_name ? " " : "", command_name ? command_name : "");
     va_start(args, format);
     vfprintf(stderr, format, args);

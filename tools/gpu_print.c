@@ -130,5 +130,5 @@ void gpu_print_row(const struct bench_report *report, int index)
         print_ratios(report, row);
     printf(" | %6llu%s\n", (unsigned long long)wrong, wrong ? "  <- WRONG" : "");
     print_notes(report, row);
-    fflush(stdout);
+    cli_flush();
 }

@@ -1,9 +1,11 @@
 /* The program `tutti`: picks the subcommand. */
 #include "commands.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <tutti/tutti.h>
+#include <unistd.h>
 
 struct command {
     const struct cli_command *text;
@@ -68,7 +70,19 @@ static int unknown(const char *name)
     return cli_error("no command %s; `tutti help` lists them", name);
 }
 
-int main(int argc, char **argv)
+/* Else the first files that the program opens were its output, and would be written to. */
+static void open_missing_standard_files(void)
+{
+    int fd;
+
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        close(fd);
+}
+
+static int run_command(int argc, char **argv)
 {
     const struct command *command;
     const char *name = argc > 1 ? argv[1] : NULL;
@@ -92,4 +106,10 @@ int main(int argc, char **argv)
     if (!command)
         return unknown(name);
     return command->run(argc - 1, argv + 1);
+}
+
+int main(int argc, char **argv)
+{
+    open_missing_standard_files();
+    return cli_end_output(run_command(argc, argv));
 }

@@ -138,7 +138,7 @@ void lines_read(struct lines *lines, const struct pollfd *polls)
     for (int i = 0; i < 2 * lines->n_ranks; i++)
         if (lines->streams[i].fd >= 0 && polls[i].revents)
             read_one(lines, i);
-    fflush(stdout);
+    cli_flush();
     fflush(stderr);
 }
 
@@ -155,7 +155,7 @@ void lines_finish(struct lines *lines)
             close(stream->fd);
         free(stream->text);
     }
-    fflush(stdout);
+    cli_flush();
     fflush(stderr);
     free(lines->streams);
     free(lines);

@@ -49,6 +49,54 @@ static void a_group_with_less_memory_counts(void **state)
     T_CONTAINS(text, "2 ranks with buffers of 16 MiB need 0.2 GiB, and 0.1 GiB are available");
 }
 
+/* --- output --- */
+
+/* A program that wrote to whatever file has the number of a closed one would break its own. */
+static void closed_outputs_are_left_alone(void **state)
+{
+    (void)state;
+    says("hello -n 2 >&-", 0, "");
+    T_CHECK(!*text, "%s", text);
+    says("bench all_gather -n 2 -e 64 --time 0.1 >&-", 0, "");
+    T_CHECK(!*text, "%s", text);
+}
+
+static void lost_output_is_a_failure(void **state)
+{
+    static const char *const lines[] = {"bench barrier -n 2 --time 0.1 --csv >/dev/full",
+                                        "bench barrier -n 2 --time 0.1 >/dev/full",
+                                        "info --json >/dev/full",
+                                        "env --lines >/dev/full",
+                                        "help bench >/dev/full",
+                                        "run -n 2 echo x >/dev/full"};
+
+    (void)state;
+    for (size_t i = 0; i < T_LEN(lines); i++) {
+        says(lines[i], 1, ": standard output: No space left on device\n");
+        T_CHECK(!strchr(text, '\n')[1], "tutti %s: more than one line: %s", lines[i], text);
+    }
+}
+
+static void a_reader_that_has_left_is_none(void **state)
+{
+    char program[4096], line[5000];
+    const char *const words[] = {"sh", "-c", line, NULL};
+    pid_t pid;
+    int out;
+
+    (void)state;
+    if (t_program("tutti", program, sizeof(program)) != 0)
+        t_skip("there is no program %s in this build", program);
+    snprintf(
+        line, sizeof(line),
+        "trap '' PIPE; exec 3>&1; { sleep 0.2; '%s' run -n 2 echo x 2>&3; echo status $? >&3; }"
+        " | true",
+        program);
+    pid = t_start(words, &out);
+    t_finish(pid, out, text, sizeof(text));
+    assert_string_equal(text, "status 0\n");
+}
+
 /* The tests run where files that should not be there are seen. */
 static int set_up(void **state)
 {
@@ -67,6 +115,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_does_not_fit_is_refused),
         cmocka_unit_test(a_group_with_less_memory_counts),
+        cmocka_unit_test(closed_outputs_are_left_alone),
+        cmocka_unit_test(lost_output_is_a_failure),
+        cmocka_unit_test(a_reader_that_has_left_is_none),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
