@@ -1,6 +1,7 @@
 #include "commands.h"
 #include "gpu_bench.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,6 +36,8 @@ static const char about[] =
     "and\n"
     "scatter, 1 for broadcast, reduce and sendrecv: what each rank's link has to carry.\n"
     "Exit status: 0, 1 if an element was wrong or a rank failed, 2 for a mistake in the options.\n";
+
+#define NOT_GIVEN INT_MIN
 
 static struct bench_options options;
 
@@ -75,7 +78,8 @@ static const struct cli_option option_table[] = {
     {0, "against", CLI_TEXT, &options.against, "mpi|nccl|gloo",
      "measure that too, interleaved (nccl: with --gpus;\ngloo: among ranks that a launcher "
      "started)"},
-    {0, "json", CLI_TEXT, &options.json, "FILE", "all figures; - for standard output"},
+    {0, "json", CLI_TEXT, &options.json, "FILE",
+     "all figures; - for standard output, without the table"},
     {0, "plot", CLI_TEXT, &options.plot, "FILE",
      "microseconds over bytes, .svg (or .png: gnuplot)"},
     {0, "csv", CLI_FLAG, &options.csv, NULL, "print lines for a spreadsheet instead of the table"},
@@ -86,13 +90,6 @@ static const struct cli_option option_table[] = {
 const struct cli_command command_bench = {"bench", "[COLLECTIVE ...] [options]",
                                           "time every collective and check every element", about,
                                           option_table};
-
-static int ends_with(const char *text, const char *end)
-{
-    const size_t n = strlen(text);
-
-    return n >= strlen(end) && strcmp(text + n - strlen(end), end) == 0;
-}
 
 /* What holds of ranks that a launcher has started. */
 static int check_job(const struct bench_job *job)
@@ -107,8 +104,74 @@ static int check_job(const struct bench_job *job)
     return 0;
 }
 
+/* Numbers that are not given become 0, which stands for the default from here on. */
+static int check_given(void)
+{
+    if (options.n_ranks != NOT_GIVEN && options.n_ranks < 1)
+        return cli_error("-n %d: 1 to 1024 ranks", options.n_ranks);
+    if (options.factor != NOT_GIVEN && options.factor < 2)
+        return cli_error("-f %d: sizes must grow, so at least 2", options.factor);
+    if (options.n_gpus != NOT_GIVEN && options.n_gpus < 1)
+        return cli_error("--gpus %d: 1 to 64", options.n_gpus);
+    options.n_ranks = options.n_ranks == NOT_GIVEN ? 0 : options.n_ranks;
+    options.factor = options.factor == NOT_GIVEN ? 0 : options.factor;
+    options.n_gpus = options.n_gpus == NOT_GIVEN ? 0 : options.n_gpus;
+    return 0;
+}
+
+static int check_sizes(int has_min, int has_max)
+{
+    char min[32], max[32];
+
+    cli_bytes_text(options.min_bytes, min, sizeof(min));
+    cli_bytes_text(options.max_bytes, max, sizeof(max));
+    if (options.min_bytes < 1 || options.max_bytes < 1)
+        return cli_error("-b %s -e %s: sizes begin at 1 byte", min, max);
+    if (options.min_bytes <= options.max_bytes)
+        return 0;
+    if (has_min && !has_max)
+        return cli_error("-b %s: the largest size is %s unless -e says more: give it, too", min,
+                         max);
+    if (has_max && !has_min)
+        return cli_error("-e %s: the smallest size is %s unless -b says less: give it, too", max,
+                         min);
+    return cli_error("-b %s -e %s: the smallest size is above the largest", min, max);
+}
+
+static int check_against(const struct bench_job *job)
+{
+    const char *known = options.n_gpus ? "nccl" : "mpi";
+
+    if (!options.against || strcmp(options.against, known) == 0)
+        return 0;
+    if (options.n_gpus || strcmp(options.against, "gloo") != 0)
+        return cli_error("--against %s: only %s known %s --gpus", options.against,
+                         options.n_gpus ? "nccl is" : "mpi and gloo are",
+                         options.n_gpus ? "with" : "without");
+    if (!job) /* it has none of its own */
+        return cli_error(
+            "--against gloo: among ranks that a launcher has started, as by `tutti run "
+            "-n %d -- tutti bench ... --against gloo`",
+            options.n_ranks);
+    return 0;
+}
+
+static void set_defaults(const struct place *place)
+{
+    if (options.min_bytes == SIZE_MAX)
+        options.min_bytes = 64;
+    if (options.max_bytes == SIZE_MAX)
+        options.max_bytes = 16 << 20;
+    if (options.n_ranks == 0)
+        options.n_ranks = place_fit(place) < 2 ? 2 : place_fit(place);
+    if (options.factor == 0)
+        options.factor = strcmp(options.collectives[0], "all") == 0 ? 16 : 4;
+}
+
 static int check_options(const struct place *place, const struct bench_job *job, char **words)
 {
+    const int has_min = options.min_bytes != SIZE_MAX;
+    const int has_max = options.max_bytes != SIZE_MAX;
     int n = 0;
 
     for (; words[n]; n++) {
@@ -124,21 +187,11 @@ static int check_options(const struct place *place, const struct bench_job *job,
         return 2;
     if (!options.n_gpus && (options.graph || options.device_counts))
         return cli_error("--graph and --device-counts are for GPUs: say how many with --gpus");
-    if (options.min_bytes == SIZE_MAX)
-        options.min_bytes = 64;
-    if (options.max_bytes == SIZE_MAX)
-        options.max_bytes = 16 << 20;
-    if (options.n_ranks == 0)
-        options.n_ranks = place_fit(place) < 2 ? 2 : place_fit(place);
-    if (options.factor == 0)
-        options.factor = strcmp(options.collectives[0], "all") == 0 ? 16 : 4;
-    if (options.n_ranks < 1 || options.n_ranks > 1024)
+    set_defaults(place);
+    if (options.n_ranks > 1024)
         return cli_error("-n %d: 1 to 1024 ranks", options.n_ranks);
-    if (options.factor < 2)
-        return cli_error("-f %d: sizes must grow, so at least 2", options.factor);
-    if (options.min_bytes < 1 || options.min_bytes > options.max_bytes)
-        return cli_error("-b %zu -e %zu: the smallest size is above the largest, or 0",
-                         options.min_bytes, options.max_bytes);
+    if (check_sizes(has_min, has_max) != 0 || check_against(job) != 0)
+        return 2;
     if (options.algorithm && strcmp(options.algorithm, "all") == 0 &&
         (n != 1 || strcmp(options.collectives[0], "all") == 0))
         return cli_error("--algorithm all compares the algorithms of one collective: name it");
@@ -150,14 +203,9 @@ static int check_options(const struct place *place, const struct bench_job *job,
         return cli_error("--root %d: ranks are 0 to %d", options.root, options.n_ranks - 1);
     if (options.only_ordinary && options.only_registered)
         return cli_error("--ordinary and --registered exclude each other; both is the default");
-    if (options.against && strcmp(options.against, options.n_gpus ? "nccl" : "mpi") != 0 &&
-        !(job && !options.n_gpus &&
-          strcmp(options.against, "gloo") == 0)) /* no launcher of its own */
-        return cli_error("--against %s: only %s is known %s --gpus", options.against,
-                         options.n_gpus ? "nccl" : "mpi", options.n_gpus ? "with" : "without");
-    if (options.plot && !ends_with(options.plot, ".svg") && !ends_with(options.plot, ".png"))
-        return cli_error("--plot %s: name a file that ends in .svg or .png", options.plot);
-    return 0;
+    if (options.csv && options.json && strcmp(options.json, "-") == 0)
+        return cli_error("--csv and --json - exclude each other: both are for standard output");
+    return options.joined || (job && job->rank != 0) ? 0 : bench_check_files(&options);
 }
 
 static void print_row(const struct bench_report *report, int index)
@@ -198,13 +246,15 @@ int command_bench_run(int argc, char **argv)
     struct bench_job *job = NULL;
     int status;
 
-    options.min_bytes = SIZE_MAX; /* not given */
-    options.max_bytes = SIZE_MAX;
+    options.n_ranks = options.factor = options.n_gpus = NOT_GIVEN;
+    options.min_bytes = options.max_bytes = SIZE_MAX; /* not given */
     options.n_replays = 20;
     options.row = 8;
     options.ops = "sum";
     options.n_threads = 1;
     status = cli_parse(&command_bench, argc, argv, 0, words);
+    if (status == CLI_GO && check_given() != 0)
+        status = 2;
     if (status != CLI_GO)
         return status;
     gpu_take_variables(&options);

@@ -15,6 +15,7 @@
  *   bench_mpi_run.c  the same ranks under mpirun, with the peer's module loaded
  *   bench_job.c      ranks that a launcher has started, on whatever hosts
  *   gpu_*.c          on GPUs: see gpu_bench.h
+ *   bench_files.c    whether the files of the results can be written
  *   bench_print.c, bench_json.c, bench_plot.c    results
  */
 #ifndef TUTTI_TOOLS_BENCH_H
@@ -232,6 +233,8 @@ void bench_print_row(const struct bench_report *report, int index);
 void bench_print_progress(const struct bench_report *report, int n_done, double elapsed);
 void bench_clear_progress(void);
 void bench_print_end(const struct bench_report *report, struct bench_totals *totals_out);
+/* Before the measurement: can they be written? 0, or an exit status after a message. */
+int bench_check_files(const struct bench_options *options);
 int bench_write_json(const struct bench_report *report, const char *path);
 int bench_write_plot(const struct bench_report *report, const char *path);
 int bench_n_cores(const struct bench_report *report);

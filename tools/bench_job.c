@@ -76,6 +76,18 @@ static int look_around(struct bench_job *job)
     return 0;
 }
 
+/* By the variables that tutti_comm_create_from_env() takes a rank from. */
+static int has_launcher(void)
+{
+    static const char *const names[] = {"TUTTI_RANK", "RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK",
+                                        "SLURM_PROCID"};
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        if (getenv(names[i]))
+            return 1;
+    return 0;
+}
+
 int bench_job_join(struct bench_job **job_out)
 {
     struct bench_job *job = cli_alloc(sizeof(*job));
@@ -86,8 +98,9 @@ int bench_job_join(struct bench_job **job_out)
     *job_out = NULL;
     if (result != TUTTI_OK) {
         free(job);
-        return cli_error("no communicator with the ranks that a launcher seems to have started: "
-                         "%s: %s",
+        return cli_error("no communicator%s: %s: %s",
+                         has_launcher() ? " with the ranks that a launcher seems to have started"
+                                        : "",
                          tutti_result_name(result), tutti_last_error());
     }
     if (tutti_comm_query(job->comm, &info) == TUTTI_OK) {

@@ -144,8 +144,8 @@ int bench_write_json(const struct bench_report *report, const char *path)
         fprintf(out, "}}%s\n", i + 1 < report->plan->n_cells ? "," : "");
     }
     fputs("]\n}\n", out);
+    if (out == stdout) /* whose end is looked after */
+        return 0;
     failed = ferror(out);
-    if (out != stdout && fclose(out) != 0)
-        failed = 1;
-    return failed ? cli_error("--json %s: %s", path, strerror(errno)) : 0;
+    return fclose(out) != 0 || failed ? cli_error("--json %s: %s", path, strerror(errno)) : 0;
 }

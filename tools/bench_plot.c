@@ -244,6 +244,7 @@ static int write_svg(const struct bench_report *report, const char *path)
     const int rows = (n + columns - 1) / columns;
     const double width = plot_width(report, columns);
     FILE *out = fopen(path, "we");
+    int failed;
 
     if (!out)
         return cli_error("--plot %s: %s", path, strerror(errno));
@@ -265,7 +266,8 @@ static int write_svg(const struct bench_report *report, const char *path)
             put_series(out, report, &panels[p], &axes, v);
     }
     fputs("</svg>\n", out);
-    return fclose(out) == 0 ? 0 : cli_error("--plot %s: %s", path, strerror(errno));
+    failed = ferror(out);
+    return fclose(out) == 0 && !failed ? 0 : cli_error("--plot %s: %s", path, strerror(errno));
 }
 
 int bench_write_plot(const struct bench_report *report, const char *path)

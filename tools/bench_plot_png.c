@@ -8,6 +8,37 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+static int no_gnuplot(const char *path)
+{
+    return cli_error("--plot %s: PNG needs gnuplot (apt-get install gnuplot-nox); a name that ends "
+                     "in .svg needs nothing",
+                     path);
+}
+
+/* As execlp() looks for it. */
+static int has_gnuplot(void)
+{
+    const char *folders = getenv("PATH");
+    char path[4200];
+
+    for (const char *at = folders ? folders : "/bin:/usr/bin"; *at;) {
+        const size_t n = strcspn(at, ":");
+
+        snprintf(path, sizeof(path), "%.*s/gnuplot", (int)n, at);
+        if (access(path, X_OK) == 0)
+            return 1;
+        at += n + (at[n] == ':');
+    }
+    return 0;
+}
+
+int plot_check_png(const char *path)
+{
+    if (strchr(path, '\''))
+        return cli_error("--plot %s: no quotes in the name, please", path);
+    return has_gnuplot() ? 0 : no_gnuplot(path);
+}
+
 /* A gnuplot whose standard input is *out; 0 on success. */
 static pid_t start_gnuplot(FILE **out)
 {
@@ -69,8 +100,6 @@ int plot_write_png(const struct bench_report *report, const char *path)
     pid_t pid;
     int status = 0;
 
-    if (strchr(path, '\''))
-        return cli_error("--plot %s: no quotes in the name, please", path);
     signal(SIGPIPE, SIG_IGN);
     pid = start_gnuplot(&out);
     if (pid < 0)
@@ -86,8 +115,6 @@ int plot_write_png(const struct bench_report *report, const char *path)
     fclose(out);
     waitpid(pid, &status, 0);
     if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
-        return cli_error("--plot %s: PNG needs gnuplot (apt-get install gnuplot-nox); a name that "
-                         "ends in .svg needs nothing",
-                         path);
+        return no_gnuplot(path);
     return status == 0 ? 0 : cli_error("--plot %s: gnuplot failed", path);
 }

@@ -6,6 +6,12 @@
 
 static int progress_shown;
 
+/* JSON on standard output has it for itself. */
+static int is_quiet(const struct bench_options *o)
+{
+    return o->json && strcmp(o->json, "-") == 0;
+}
+
 const char *bench_cpu_name(char *text, size_t size)
 {
     FILE *file = fopen("/proc/cpuinfo", "re");
@@ -76,6 +82,8 @@ void bench_print_head(const struct bench_report *report)
     const struct bench_options *o = report->options;
     const uint32_t version = tutti_version();
 
+    if (is_quiet(o))
+        return;
     if (o->csv) {
         printf("collective,bytes,count,type,op,variant,samples,min_us,p50_us,p99_us,algbw_GBps,"
                "busbw_GBps,checked,wrong\n");
@@ -192,6 +200,8 @@ void bench_print_row(const struct bench_report *report, int index)
     const uint64_t wrong = wrong_in(report, row);
 
     bench_clear_progress();
+    if (is_quiet(report->options))
+        return;
     if (report->options->csv) {
         print_csv(report, index);
         return;
@@ -273,7 +283,7 @@ void bench_print_end(const struct bench_report *report, struct bench_totals *tot
                         report->board->shared->variant_names[v], r->note);
         }
     }
-    if (report->options->csv)
+    if (report->options->csv || is_quiet(report->options))
         return;
     printf("#\n# %llu elements compared with what they must be\n%llu results, %llu wrong\n",
            (unsigned long long)totals->n_checked, (unsigned long long)totals->n_results,

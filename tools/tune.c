@@ -5,9 +5,12 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-static struct tune_options options;
+#define MIN_BYTES 64
+
+static struct tune_options options = {.max_bytes = SIZE_MAX}; /* not given */
 
 static const struct cli_option option_table[] = {
     {'n', "ranks", CLI_TEXT, &options.ranks, "LIST", "as 2,4,8; default: powers of two that fit"},
@@ -120,7 +123,7 @@ static struct bench_options bench_of(enum bench_id id, int n_ranks, double secon
 {
     return (struct bench_options){.collectives = {bench_traits[id].name},
                                   .n_ranks = n_ranks,
-                                  .min_bytes = 64,
+                                  .min_bytes = MIN_BYTES,
                                   .max_bytes = options.max_bytes,
                                   .factor = options.quick ? 16 : 4,
                                   .dtypes = bench_traits[id].reduces ? "bf16" : "f32",
@@ -206,6 +209,18 @@ static int measure_all(void)
 
 /* ---- options ---- */
 
+/* A regular file, or none so far: a rename puts the new one in its place. */
+static int check_path(void)
+{
+    struct stat state;
+
+    if (strcmp(job.path, "-") == 0)
+        return cli_error("-o -: the table is printed anyway; name a file, or leave -o out");
+    if (stat(job.path, &state) == 0 && !S_ISREG(state.st_mode))
+        return cli_error("%s is no regular file; say where with -o FILE", job.path);
+    return tune_make_folders(job.path);
+}
+
 static int find_path(void)
 {
     const char *config = getenv("XDG_CONFIG_HOME");
@@ -219,7 +234,7 @@ static int find_path(void)
         snprintf(job.path, sizeof(job.path), "%s/.config/tutti/tune.txt", home);
     else
         return cli_error("HOME is not set: say where with -o FILE");
-    return tune_make_folders(job.path);
+    return check_path();
 }
 
 static int find_ranks(void)
@@ -330,7 +345,9 @@ static int check_options(void)
         options.seconds = n_numbers * (options.quick ? 60 : 300);
     if (options.seconds <= 0)
         options.seconds = options.quick ? 20 : 120;
-    if (options.max_bytes == 0)
+    if (options.max_bytes < MIN_BYTES)
+        return cli_error("-e %zu: at least %d, the smallest size", options.max_bytes, MIN_BYTES);
+    if (options.max_bytes == SIZE_MAX)
         options.max_bytes = (size_t)(options.quick ? 4 : 16) << (options.gpus ? 22 : 20);
     return find_path();
 }

@@ -97,6 +97,86 @@ static void a_reader_that_has_left_is_none(void **state)
     assert_string_equal(text, "status 0\n");
 }
 
+static void json_has_the_output_for_itself(void **state)
+{
+    (void)state;
+    says("bench barrier -n 2 --time 0.1 --json - 2>&1 | python3 -c 'import json, sys; "
+         "print(json.load(sys.stdin)[\"rows\"][0][\"collective\"])'",
+         0, "barrier\n");
+    says("bench barrier -n 2 --csv --json -", 2, "--csv and --json - exclude each other");
+}
+
+/* --- before the measurement --- */
+
+static void files_are_tried_first(void **state)
+{
+    char program[4096], line[5000];
+    FILE *file = fopen("old.json", "we");
+
+    (void)state;
+    T_CHECK(file && fputs("old", file) > 0 && fclose(file) == 0, "old.json: %s", strerror(errno));
+    says("bench barrier -n 2 --json /nonexistent/r.json", 2,
+         "--json /nonexistent/r.json: No such file or directory");
+    says("bench barrier -n 2 --json .", 2, "--json .: Is a directory");
+    says("bench barrier -n 2 --json new.json --plot /nonexistent/r.svg", 2,
+         "--plot /nonexistent/r.svg: No such file or directory");
+    T_CHECK(access("new.json", F_OK) != 0, "an empty file was left");
+    says("bench barrier -n 2 --json old.json --plot r.pdf", 2, "ends in .svg or .png");
+    file = fopen("old.json", "re");
+    T_CHECK(file && fread(line, 1, sizeof(line), file) == 3, "old.json is not what it was");
+    fclose(file);
+    unlink("old.json");
+    T_CHECK(t_program("tutti", program, sizeof(program)) == 0, "no tutti");
+    snprintf(line, sizeof(line),
+             "run -n 1 --env PATH=/nonexistent -- '%s' bench barrier -n 2 --plot r.png", program);
+    says(line, 2, "PNG needs gnuplot");
+}
+
+static void a_table_goes_to_a_regular_file(void **state)
+{
+    (void)state;
+    T_SYS(mknod("socket", S_IFSOCK | 0600, 0));
+    says("tune --quick -n 2 -c all_gather -e 1K --time 0.1 -o socket", 2,
+         "socket is no regular file; say where with -o FILE");
+    unlink("socket");
+    says("tune --quick -n 2 -c all_gather -e 1K --time 0.1 -o -", 2,
+         "-o -: the table is printed anyway; name a file");
+}
+
+static void zero_is_no_default(void **state)
+{
+    (void)state;
+    says("bench -n 0", 2, "-n 0: 1 to 1024 ranks");
+    says("bench -f 0", 2, "-f 0: sizes must grow");
+    says("bench --gpus 0", 2, "--gpus 0: 1 to 64");
+    says("bench -e 0", 2, "sizes begin at 1 byte");
+    says("tune -e 0", 2, "-e 0: at least 64");
+}
+
+static void mistakes_tell_what_to_give(void **state)
+{
+    (void)state;
+    says("bench -b 5G", 2, "-b 5 GiB: the largest size is 16 MiB unless -e says more");
+    says("bench -e 32", 2, "-e 32 B: the smallest size is 64 B unless -b says less");
+    says("bench -b 4K -e 1K", 2, "-b 4 KiB -e 1 KiB: the smallest size is above the largest");
+    says("bench -n 3 --against gloo", 2, "as by `tutti run -n 3 -- tutti bench");
+    says("bench --against shmem", 2, "only mpi and gloo are known without --gpus");
+}
+
+/* A launcher is spoken of where there is one. */
+static void a_wrong_algorithm_is_named(void **state)
+{
+    char program[4096], line[5000];
+
+    (void)state;
+    setenv("TUTTI_ALGO", "ring", 1);
+    says("bench all_reduce -n 2", 2, "tutti bench: no communicator: TUTTI_E_ARG: no algorithm");
+    T_CHECK(t_program("tutti", program, sizeof(program)) == 0, "no tutti");
+    snprintf(line, sizeof(line), "run -n 2 -- '%s' bench all_reduce", program);
+    says(line, 2, "with the ranks that a launcher seems to have started: TUTTI_E_ARG");
+    unsetenv("TUTTI_ALGO");
+}
+
 /* The tests run where files that should not be there are seen. */
 static int set_up(void **state)
 {
@@ -118,6 +198,12 @@ int main(void)
         cmocka_unit_test(closed_outputs_are_left_alone),
         cmocka_unit_test(lost_output_is_a_failure),
         cmocka_unit_test(a_reader_that_has_left_is_none),
+        cmocka_unit_test(json_has_the_output_for_itself),
+        cmocka_unit_test(files_are_tried_first),
+        cmocka_unit_test(a_table_goes_to_a_regular_file),
+        cmocka_unit_test(zero_is_no_default),
+        cmocka_unit_test(mistakes_tell_what_to_give),
+        cmocka_unit_test(a_wrong_algorithm_is_named),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
