@@ -38,7 +38,7 @@ static void a_group_with_less_memory_counts(void **state)
     (void)state;
     if (t_program("tutti", program, sizeof(program)) != 0)
         t_skip("there is no program %s in this build", program);
-    if (t_cgroup_create(64 << 20, group) != 0)
+    if (t_cgroup_create(128 << 20, group) != 0)
         t_skip("cgroups with a limit of memory are not permitted here");
     snprintf(line, sizeof(line), "echo $$ > %s/cgroup.procs && exec '%s' bench all_gather -n 2",
              group, program);
