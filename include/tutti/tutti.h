@@ -65,8 +65,21 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Structs that may grow begin with their size; each has an _INIT macro that sets it, and zeroes all
+ * else. (Spelled so that neither C nor C++ compilers warn of fields that are left out.) */
 #ifdef __cplusplus
+template <class T> inline T tutti_init_()
+{
+    T t = T();
+    t.size = sizeof(T);
+    return t;
+}
+#define TUTTI_INIT_(type) tutti_init_<type>()
 extern "C" {
+#else
+/* clang-format off */
+#define TUTTI_INIT_(type) {.size = sizeof(type)}
+/* clang-format on */
 #endif
 
 #define TUTTI_VERSION_MAJOR 0
@@ -78,16 +91,6 @@ extern "C" {
 #else
 #define TUTTI_API
 #endif
-
-/* Structs that may grow begin with their size; each has an _INIT macro that sets it, and zeroes all
- * else. (Spelled so that neither C nor C++ compilers warn of fields that are left out.) */
-/* clang-format off */
-#ifdef __cplusplus
-#define TUTTI_INIT_(type) {sizeof(type)}
-#else
-#define TUTTI_INIT_(type) {.size = sizeof(type)}
-#endif
-/* clang-format on */
 
 /* ------------------------------------------------------------------ results and errors ------- */
 
