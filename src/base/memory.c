@@ -2,6 +2,8 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "base/cgroup_path.h"
 #include "base/error.h"
@@ -99,4 +101,17 @@ tutti_result tt_memory_check(size_t bytes)
                    "%zu MiB of shared memory are wanted, but %llu MiB are left (of the "
                    "system, or of this process's cgroup)",
                    bytes >> 20, left >> 20);
+}
+
+tutti_result tt_memory_resize(int fd, size_t bytes)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && bytes > limit.rlim_cur)
+        return TT_FAIL(TUTTI_E_MEMORY,
+                       "%zu KiB of shared memory are wanted, but this process may have files of "
+                       "%llu KiB at most: raise `ulimit -f`, which counts for shared memory too",
+                       bytes >> 10, (unsigned long long)limit.rlim_cur >> 10);
+    return ftruncate(fd, (off_t)bytes) == 0 ? TUTTI_OK
+                                            : TT_FAIL_SYS("shared memory of %zu bytes", bytes);
 }

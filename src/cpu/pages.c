@@ -38,13 +38,14 @@ static struct tt_pages *list;
 static tutti_result file_new(size_t bytes, int *fd_out)
 {
     const int fd = memfd_create("tutti-window", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    tutti_result res;
 
     if (fd < 0)
         return TT_FAIL_SYS("memfd_create");
-    if (ftruncate(fd, (off_t)bytes) != 0 ||
-        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0) {
-        const tutti_result res = TT_FAIL_SYS("memfd of %zu bytes", bytes);
-
+    res = tt_memory_resize(fd, bytes);
+    if (res == TUTTI_OK && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0)
+        res = TT_FAIL_SYS("cannot seal %zu bytes of shared memory", bytes);
+    if (res != TUTTI_OK) {
         close(fd);
         return res;
     }

@@ -65,7 +65,7 @@ static tutti_result make(const struct tt_engine_config *config, int *fd_out)
 {
     struct tt_segment s;
     char label[64];
-    tutti_result res = TUTTI_OK;
+    tutti_result res;
     int fd;
 
     lay_out(&s, config->n_ranks, config->scratch_bytes, config->name);
@@ -73,8 +73,7 @@ static tutti_result make(const struct tt_engine_config *config, int *fd_out)
     fd = memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
         return TT_FAIL_SYS("memfd_create");
-    if (ftruncate(fd, (off_t)s.total_bytes) != 0)
-        res = TT_FAIL_SYS("shared segment of %llu bytes", (unsigned long long)s.total_bytes);
+    res = tt_memory_resize(fd, s.total_bytes);
     if (res == TUTTI_OK)
         res = fill(fd, 0, s.area_offset);
     if (res == TUTTI_OK && pwrite(fd, &s, sizeof(s), 0) != (ssize_t)sizeof(s))

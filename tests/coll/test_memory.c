@@ -103,6 +103,42 @@ static void no_address_space_is_e_memory_on_all_ranks(void **state)
     t_run(&job);
 }
 
+/* Rank 0 makes the segment; a file that is too large would end it by a signal. */
+static void small_files(struct t_rank *t)
+{
+    const struct t_holdings before = t_holdings_now();
+    struct rlimit old, tight;
+    tutti_comm *comm;
+    void *p;
+
+    getrlimit(RLIMIT_FSIZE, &old);
+    tight = old;
+    tight.rlim_cur = 1000 << 10;
+    setrlimit(RLIMIT_FSIZE, &tight);
+    T_IS(TUTTI_E_MEMORY, t_comm_create(t, 2, NULL, &comm));
+    if (t->rank == 0)
+        T_CHECK(strstr(tutti_last_error(), "1000 KiB at most: raise `ulimit -f`"), "%s",
+                tutti_last_error());
+    t_check_holdings(&before, 3, "after a failed creation");
+    setrlimit(RLIMIT_FSIZE, &old);
+    T_OK(t_comm_create(t, 3, NULL, &comm));
+    setrlimit(RLIMIT_FSIZE, &tight);
+    T_IS(TUTTI_E_MEMORY, tutti_mem_alloc(comm, 2 << 20, &p));
+    T_CHECK(strstr(tutti_last_error(), "ulimit -f"), "%s", tutti_last_error());
+    T_OK(tutti_mem_alloc(comm, 1000 << 10, &p)); /* all that is allowed */
+    T_OK(tutti_mem_free(comm, p));
+    tutti_comm_destroy(comm);
+    setrlimit(RLIMIT_FSIZE, &old);
+}
+
+static void a_limit_of_files_is_e_memory(void **state)
+{
+    const struct t_job job = {.n_ranks = 2, .no_comm = 1, .body = small_files};
+
+    (void)state;
+    t_run(&job);
+}
+
 static void few_descriptors(struct t_rank *t)
 {
     const struct t_holdings before = t_holdings_now();
@@ -180,6 +216,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_rank_needs_less_than_16_mib),
         cmocka_unit_test(no_address_space_is_e_memory_on_all_ranks),
+        cmocka_unit_test(a_limit_of_files_is_e_memory),
         cmocka_unit_test(no_descriptors_is_an_error),
         cmocka_unit_test(more_than_a_cgroup_allows_is_e_memory),
         cmocka_unit_test(neither_needs_nor_uses_dev_shm),
