@@ -325,8 +325,9 @@ typedef struct tutti_comm_state {
     uint32_t size;       /* sizeof(tutti_comm_state), set by the caller */
     tutti_result result; /* TUTTI_OK while the communicator is good, else why it failed */
     int32_t peer;        /* who is missing or at fault, the first of them; -1: nobody is known */
-    /* Number of the collective that failed, or that runs now, from 1. On GPUs, of one in a graph: the number that
-     * it had when it was captured. Sends and receives have the number of the collective before them. */
+    /* Number of the collective that failed, or that runs now, from 1; if none failed, as after an abort, of the
+     * last that this rank began. On GPUs, of one in a graph: the number that it had when it was captured.
+     * Sends and receives have the number of the collective before them. */
     uint64_t sequence;
     char text[256]; /* the whole story in a line */
 } tutti_comm_state;

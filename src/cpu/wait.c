@@ -69,63 +69,78 @@ static int label(const struct tt_engine *e, int rank)
     return e->labels ? e->labels[rank] : rank;
 }
 
+/* Where this rank is, beside the call that failed. An abort belongs to no call. What is told to other hosts ends
+ * before these words (tt_hier_reason). */
+static void where_text(const struct tt_engine *e, uint64_t failure, char *text, size_t bytes)
+{
+    const struct tt_stats_area *st = &e->mine->stats;
+    const unsigned long long last = tt_load_relaxed(&st->sequence), failed = failure >> 24;
+    const enum tt_failure why = (enum tt_failure)(failure & 0xff);
+    const int64_t outside = (int64_t)tt_load_relaxed(&e->segment->failure_detail);
+    const int me = label(e, e->rank);
+    char what[48];
+
+    tt_what_text(tt_load_relaxed(&st->last_what), what, sizeof(what));
+    if (tt_load_relaxed(&st->n_calls) == 0)
+        snprintf(text, bytes, "this rank %d had made no call", me);
+    else if (why == TT_ABORT || (why == TT_OUTSIDE && outside == TUTTI_E_ABORTED))
+        snprintf(text, bytes, "this rank %d was in or after %s, call %llu", me, what, last);
+    else if (last < failed)
+        snprintf(text, bytes, "this rank %d had not come to call %llu: its last was %s, call %llu",
+                 me, failed, what, last);
+    else
+        snprintf(text, bytes, "this rank %d was in %s, call %llu", me, what, last);
+}
+
 static tutti_result failure_text(const struct tt_engine *e, char *text, size_t bytes, int *rank_out)
 {
     const struct tt_segment *s = e->segment;
     const uint64_t word = tt_load_acquire(&s->failure);
     const int index = (int)(word >> 8 & 0xffff), rank = index < e->n_ranks ? label(e, index) : -1;
-    const int me = label(e, e->rank);
-    const unsigned long long epoch = word >> 24;
-    const struct tt_stats_area *st = &e->mine->stats;
-    char mine[48], other[48], late[TT_RANKS_TEXT];
+    char other[48], late[TT_RANKS_TEXT], where[128];
 
     *rank_out = rank;
-    tt_what_text(tt_load_relaxed(&st->last_what), mine, sizeof(mine));
+    where_text(e, word, where, sizeof(where));
     switch ((enum tt_failure)(word & 0xff)) {
     case TT_FAILURE_NONE: *rank_out = -1; return TUTTI_OK;
     case TT_DIED:
-        snprintf(
-            text, bytes,
-            "communicator %s: rank %d (pid %d) died%s%.120s; this rank %d was in %s, call %llu",
-            e->name, rank, (int)e->peers[index].pid, s->failure_text[0] ? ", as did " : "",
-            s->failure_text, me, mine, epoch);
+        snprintf(text, bytes, "communicator %s: rank %d (pid %d) died%s%.100s; %s", e->name, rank,
+                 (int)e->peers[index].pid, s->failure_text[0] ? ", as did " : "", s->failure_text,
+                 where);
         return TUTTI_E_PEER;
     case TT_LEFT:
         snprintf(text, bytes,
-                 "communicator %s: rank %d has destroyed its communicator; this rank %d was in %s, "
-                 "call %llu, which needs it",
-                 e->name, rank, me, mine, epoch);
+                 "communicator %s: rank %d has destroyed its communicator, which a call needs; %s",
+                 e->name, rank, where);
         return TUTTI_E_PEER;
     case TT_LATE:
         tt_ranks_text(&rank, 1, late);
         if (s->failure_text[0]) /* or whoever took the record died over it */
             snprintf(late, sizeof(late), "%s", s->failure_text);
         snprintf(text, bytes,
-                 "communicator %s: %s did not arrive within %llu ms; rank %d waited in %s, call "
-                 "%llu. %s stopped, busy or in another call",
-                 e->name, late, (unsigned long long)(e->timeout_ns / 1000000), me, mine, epoch,
-                 late[4] == 's' ? "They are" : "It is");
+                 "communicator %s: %s did not arrive within %llu ms: %s stopped, busy or in "
+                 "another call; %s",
+                 e->name, late, (unsigned long long)(e->timeout_ns / 1000000),
+                 late[4] == 's' ? "they are" : "it is", where);
         return TUTTI_E_TIMEOUT;
     case TT_MISMATCH:
         tt_what_text(tt_load_relaxed(&s->failure_detail), other, sizeof(other));
         snprintf(text, bytes,
                  "communicator %s: call %llu does not match: rank %d made %s (count or hash %llu), "
-                 "another rank something else; this rank %d made %s, %llu bytes",
-                 e->name, epoch, rank, other,
-                 (unsigned long long)tt_load_relaxed(&s->failure_count), me, mine,
-                 (unsigned long long)tt_load_relaxed(&st->last_bytes));
+                 "another rank something else; %s, %llu bytes",
+                 e->name, (unsigned long long)(word >> 24), rank, other,
+                 (unsigned long long)tt_load_relaxed(&s->failure_count), where,
+                 (unsigned long long)tt_load_relaxed(&e->mine->stats.last_bytes));
         return TUTTI_E_MISMATCH;
     case TT_ABORT:
-        snprintf(text, bytes,
-                 "communicator %s: aborted by rank %d; this rank %d was in %s, call %llu", e->name,
-                 rank, me, mine, (unsigned long long)tt_load_relaxed(&st->sequence));
+        snprintf(text, bytes, "communicator %s: aborted by rank %d; %s", e->name, rank, where);
         return TUTTI_E_ABORTED;
     case TT_OUTSIDE: {
         const int64_t result = (int64_t)tt_load_relaxed(&s->failure_detail);
 
         *rank_out = (int)(int64_t)tt_load_relaxed(&s->failure_count);
-        snprintf(text, bytes, "communicator %s: %.160s; this rank %d was in %s", e->name,
-                 s->failure_text, me, mine);
+        snprintf(text, bytes, "communicator %s: %.*s; %s", e->name,
+                 (int)(bytes - strlen(e->name) - strlen(where) - 20), s->failure_text, where);
         return result < 0 ? (tutti_result)result : TUTTI_E_PEER;
     }
     }
@@ -189,7 +204,7 @@ void tt_engine_state(const struct tt_engine *e, tutti_comm_state *state)
     state->sequence = tt_load_relaxed(&e->mine->stats.sequence);
     state->text[0] = 0;
     state->result = failure_text(e, state->text, sizeof(state->text), &state->peer);
-    if (state->result != TUTTI_OK)
+    if (state->result != TUTTI_OK && state->result != TUTTI_E_ABORTED)
         state->sequence = tt_load_relaxed(&e->segment->failure) >> 24;
 }
 

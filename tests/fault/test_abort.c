@@ -112,8 +112,29 @@ T_RANKS(before_any_call_it_fails_the_next, 2)
     if (t->rank == 0)
         tutti_comm_abort(t->comm);
     T_IS(TUTTI_E_ABORTED, tutti_barrier(t->comm, NULL));
+    if (t->rank == 0) /* the other may be in the barrier already */
+        T_CONTAINS(tutti_last_error(), "rank 0 had made no call");
     tutti_comm_abort(t->comm); /* again: nothing */
     tutti_comm_abort(NULL);
+}
+
+/* Rank 1 is outside any call when it is aborted: what it made before has not failed. */
+T_RANKS(an_abort_blames_no_call, 2)
+{
+    tutti_comm_state state = TUTTI_COMM_STATE_INIT;
+    tutti_result result;
+
+    T_OK(tutti_barrier(t->comm, NULL));
+    T_OK(tutti_barrier(t->comm, NULL));
+    t_meet(t);
+    if (t->rank == 0)
+        tutti_comm_abort(t->comm);
+    t_meet(t);
+    result = tutti_barrier(t->comm, NULL);
+    T_CONTAINS(tutti_last_error(), "was in or after barrier, call 2");
+    T_IS(TUTTI_E_ABORTED, result);
+    T_OK(tutti_comm_status(t->comm, &state));
+    T_CHECK(state.sequence == 2, "sequence %llu", (unsigned long long)state.sequence);
 }
 
 /* ---- nothing is stored into the buffers of a call that has come back ---- */
@@ -229,6 +250,7 @@ int main(void)
         cmocka_unit_test(ends_a_send),
         cmocka_unit_test(ends_a_group),
         cmocka_unit_test(before_any_call_it_fails_the_next),
+        cmocka_unit_test(an_abort_blames_no_call),
         cmocka_unit_test(nothing_is_stored_afterwards),
         cmocka_unit_test(a_store_afterwards_is_noticed),
     };
