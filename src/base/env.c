@@ -138,9 +138,13 @@ tutti_result tt_env_number(enum tt_env variable, uint64_t *value_out)
         return TT_FAIL(TUTTI_E_ARG, "%s=%s is not a size: use 4096, 64K, 4M or 1G", row->name,
                        text);
     case TIME:
-        if (tt_env_parse_time(text, value_out) == 0)
-            return TUTTI_OK;
-        return TT_FAIL(TUTTI_E_ARG, "%s=%s is not a time: use 250ms, 30s or 2m", row->name, text);
+        if (tt_env_parse_time(text, value_out) != 0)
+            return TT_FAIL(TUTTI_E_ARG, "%s=%s is not a time: use 250ms, 30s or 2m", row->name,
+                           text);
+        if (*value_out == 0)
+            return TT_FAIL(TUTTI_E_ARG, "%s=%s is no time at all: leave it out for %s", row->name,
+                           text, row->default_value);
+        return TUTTI_OK;
     default: return TT_FAIL(TUTTI_E_INTERNAL, "%s is not a number by its table", row->name);
     }
 }

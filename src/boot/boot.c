@@ -44,13 +44,14 @@ void tt_boot_rank_list(const struct tt_boot *boot, int (*is_absent)(const struct
 double tt_boot_waited_s(const struct tt_boot *boot)
 {
     const uint64_t now = tt_now_ns();
-    uint64_t hundredths;
+    const uint64_t end = now < boot->deadline_ns ? now : boot->deadline_ns;
 
     /* Not how late the scheduler let us notice: the time that the user gave, which began a little
-     * before start_ns. */
-    hundredths = (now < boot->deadline_ns ? now : boot->deadline_ns) - boot->start_ns + 5000000;
-    hundredths /= 10000000;
-    return (double)hundredths / 100;
+     * before start_ns. So it is rounded; if to nothing, then up. */
+    const uint64_t hundredths = (end - boot->start_ns + 5000000) / 10000000;
+
+    return hundredths ? (double)hundredths / 100
+                      : (double)((end - boot->start_ns) / 1000000 + 1) / 1000;
 }
 
 static tutti_result check_args(const struct tt_boot_args *args, struct tt_boot *boot)

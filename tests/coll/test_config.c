@@ -139,7 +139,8 @@ static int clean_environment(void **state)
 
 static void malformed_variables_are_named(void **state)
 {
-    static const char *const rows[][2] = {{"TUTTI_TIMEOUT", "soon"}, {"TUTTI_SCRATCH", "4 apples"},
+    static const char *const rows[][2] = {{"TUTTI_TIMEOUT", "soon"}, {"TUTTI_TIMEOUT", "0"},
+                                          {"TUTTI_TIMEOUT", "0s"},   {"TUTTI_SCRATCH", "4 apples"},
                                           {"TUTTI_CPU_ISA", "mmx"},  {"TUTTI_CPU_XMEM", "perhaps"},
                                           {"TUTTI_CPU_WAIT", "nap"}, {"TUTTI_ALGO", "no_such_way"}};
     const tutti_comm_config init = TUTTI_COMM_CONFIG_INIT;
