@@ -28,6 +28,16 @@ const struct cli_command command_env = {
     "  TUTTI_TIMEOUT=5s tutti env --set\n",
     options};
 
+/* Below the table, for those in it. */
+static void print_problems(void)
+{
+    tutti_env_entry entry = {.size = sizeof(entry)};
+
+    for (size_t i = 0; tutti_env_describe(i, &entry) == TUTTI_OK; i++)
+        if (entry.problem)
+            printf("-> %s\n", entry.problem);
+}
+
 int command_env_run(int argc, char **argv)
 {
     static const char *const headings[] = {"variable", "value", "from", "type", "meaning"};
@@ -48,17 +58,20 @@ int command_env_run(int argc, char **argv)
             continue;
         n++;
         if (as_lines) {
-            printf("%s=%s\n", entry.name, is_secret ? "" : entry.value);
+            if (strcmp(entry.type, "unknown") != 0)
+                printf("%s=%s\n", entry.name, is_secret ? "" : entry.value);
             continue;
         }
         table_cell(table, "%s", entry.name);
         table_cell(table, "%s", is_secret ? "(hidden)" : entry.value[0] ? entry.value : "-");
-        table_cell(table, "%s", entry.source);
+        table_cell(table, "%s", entry.problem ? "WRONG" : entry.source);
         table_cell(table, "%s", entry.type);
         table_cell(table, "%s", entry.help);
     }
-    if (status == CLI_GO && !as_lines && n)
+    if (status == CLI_GO && !as_lines && n) {
         table_print(table, stdout);
+        print_problems();
+    }
     if (status == CLI_GO && !as_lines && !n)
         printf("no TUTTI_* variable is set\n");
     table_free(table);

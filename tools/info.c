@@ -126,6 +126,8 @@ static void print_environment(void)
             continue;
         printf("  %s=%s\n", entry.name,
                strcmp(entry.name, "TUTTI_SECRET") == 0 ? "(hidden)" : entry.value);
+        if (entry.problem)
+            printf("     -> %s\n", entry.problem);
         n++;
     }
     if (n == 0)

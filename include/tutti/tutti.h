@@ -704,15 +704,17 @@ TUTTI_API tutti_result tutti_live_visit(int pid, tutti_live_fn visit, void *cont
 typedef struct tutti_env_entry {
     uint32_t size;
     const char *name;
-    const char *type;          /* "text", "number", "bytes", "time", "choice" */
+    const char *type;          /* "text", "number", "bytes", "time", "choice"; "unknown" */
     const char *default_value; /* as text */
     const char *value;         /* in force for this process now */
     const char *source;        /* "default" or "environment" */
     const char *help;
+    const char *problem; /* NULL, or what is wrong: a value that cannot be read, an unknown name */
 } tutti_env_entry;
 #define TUTTI_ENV_ENTRY_INIT TUTTI_INIT_(tutti_env_entry)
 
-/** The index'th variable, from 0. TUTTI_E_ARG past the last. The strings live until the next call in
+/** The index'th variable, from 0; behind those that tutti has, each TUTTI_* of the environment that it has not
+ *  (its value is not shown). TUTTI_E_ARG past the last. The strings live until the next call in
  *  this thread. */
 TUTTI_API tutti_result tutti_env_describe(size_t index, tutti_env_entry *entry);
 

@@ -27,8 +27,10 @@ static const struct row table[TT_ENV_COUNT] = {
 
 static const char *const type_names[] = {"text", "number", "bytes", "time", "choice"};
 
-#define PREFIX         "TUTTI_"
-#define NAME_MAX_BYTES 48 /* longest name that the search for the nearest one looks at */
+#define PREFIX            "TUTTI_"
+#define NAME_MAX_BYTES    48 /* longest name that the search for the nearest one looks at */
+#define UNKNOWN_MAX_BYTES 96
+#define PROBLEM_MAX_BYTES 320
 
 const char *tt_env_foreign(const char *name)
 {
@@ -235,65 +237,97 @@ static int is_known(const char *name)
     return 0;
 }
 
-static void warn_unknown(const char *name)
+/* The k'th variable of the environment that looks like one of ours and is none; 0 past the last. */
+static int find_unknown(size_t k, char name[UNKNOWN_MAX_BYTES])
+{
+    for (char **p = environ; p && *p; p++) {
+        size_t n = strcspn(*p, "=");
+
+        if (strncmp(*p, PREFIX, strlen(PREFIX)) != 0)
+            continue;
+        if (n >= UNKNOWN_MAX_BYTES)
+            n = UNKNOWN_MAX_BYTES - 1;
+        memcpy(name, *p, n);
+        name[n] = 0;
+        if (!is_known(name) && k-- == 0)
+            return 1;
+    }
+    return 0;
+}
+
+static void unknown_text(const char *name, char *text, size_t bytes)
 {
     const char *nearest = tt_env_nearest(name);
 
     if (nearest)
-        TT_LOG(TUTTI_LOG_WARN, -1, 0, "%s is not a variable of tutti; did you mean %s?", name,
-               nearest);
+        snprintf(text, bytes, "%s is not a variable of tutti; did you mean %s?", name, nearest);
     else
-        TT_LOG(TUTTI_LOG_WARN, -1, 0, "%s is not a variable of tutti; see `tutti env`", name);
+        snprintf(text, bytes, "%s is not a variable of tutti; see `tutti env`", name);
 }
 
 void tt_env_check_unknown(void)
 {
     static atomic_flag done = ATOMIC_FLAG_INIT;
+    char name[UNKNOWN_MAX_BYTES], text[PROBLEM_MAX_BYTES];
 
-    if (!environ || atomic_flag_test_and_set(&done))
+    if (atomic_flag_test_and_set(&done))
         return;
-    for (char **p = environ; *p; p++) {
-        char name[96];
-        size_t n = strcspn(*p, "=");
-
-        if (strncmp(*p, PREFIX, strlen(PREFIX)) != 0)
-            continue;
-        if (n >= sizeof(name))
-            n = sizeof(name) - 1;
-        memcpy(name, *p, n);
-        name[n] = 0;
-        if (!is_known(name))
-            warn_unknown(name);
+    for (size_t k = 0; find_unknown(k, name); k++) {
+        unknown_text(name, text, sizeof(text));
+        TT_LOG(TUTTI_LOG_WARN, -1, 0, "%s", text);
     }
+}
+
+/* Why the value cannot be read, if it cannot: "" or the text of the failure. */
+static void problem_text(enum tt_env variable, char *text, size_t bytes)
+{
+    const enum type type = table[variable].type;
+    uint64_t number;
+    int index;
+    tutti_result res = TUTTI_OK;
+
+    if (tt_env_is_set(variable) && type == CHOICE)
+        res = tt_env_choice(variable, &index);
+    else if (tt_env_is_set(variable) && type != TEXT)
+        res = tt_env_number(variable, &number);
+    snprintf(text, bytes, "%s", res == TUTTI_OK ? "" : tt_error_text());
 }
 
 tutti_result tt_env_describe(size_t index, tutti_env_entry *entry)
 {
-    static _Thread_local char value[512];
+    static _Thread_local char value[512], problem[PROBLEM_MAX_BYTES], unknown[UNKNOWN_MAX_BYTES];
 
     if (!entry || entry->size < sizeof(entry->size))
         return TT_FAIL(TUTTI_E_ARG, "the entry is NULL or its size is not set: use "
                                     "TUTTI_ENV_ENTRY_INIT");
-    if (index >= TT_ENV_COUNT)
+
+    tutti_env_entry full = {.size = entry->size, .value = value, .source = "environment"};
+
+    if (index < TT_ENV_COUNT) {
+        const enum tt_env variable = (enum tt_env)index;
+        const struct row *row = &table[index];
+        const int is_set = tt_env_is_set(variable);
+
+        snprintf(value, sizeof(value), "%s",
+                 variable == TT_ENV_TUTTI_SECRET && is_set ? "(not shown)" : tt_env_text(variable));
+        problem_text(variable, problem, sizeof(problem));
+        full.name = row->name;
+        full.type = type_names[row->type];
+        full.default_value = row->default_value;
+        full.source = is_set ? full.source : "default";
+        full.help = row->help;
+    } else if (find_unknown(index - TT_ENV_COUNT, unknown)) {
+        snprintf(value, sizeof(value), "(not shown)"); /* it may be a secret, misspelled */
+        unknown_text(unknown, problem, sizeof(problem));
+        full.name = unknown;
+        full.type = "unknown";
+        full.default_value = "";
+        full.help = "not a variable of tutti";
+    } else {
         return TT_FAIL(TUTTI_E_ARG, "there is no variable %zu: tutti has %d", index,
                        (int)TT_ENV_COUNT);
-
-    const struct row *row = &table[index];
-    int is_set = tt_env_is_set((enum tt_env)index);
-    int is_secret = index == TT_ENV_TUTTI_SECRET;
-
-    snprintf(value, sizeof(value), "%s",
-             is_secret && is_set ? "(not shown)" : tt_env_text((enum tt_env)index));
-
-    tutti_env_entry full = {
-        .size = entry->size,
-        .name = row->name,
-        .type = type_names[row->type],
-        .default_value = row->default_value,
-        .value = value,
-        .source = is_set ? "environment" : "default",
-        .help = row->help,
-    };
+    }
+    full.problem = problem[0] ? problem : NULL;
     memcpy(entry, &full, entry->size < sizeof(full) ? entry->size : sizeof(full));
     return TUTTI_OK;
 }

@@ -157,6 +157,25 @@ static void env_says_which_are_set(void **state)
     T_CHECK(!strstr(text, "hush"), "%s", text);
 }
 
+/* What the commands are for: a wrong variable is seen, by its name or by its value. */
+static void wrong_variables_are_shown(void **state)
+{
+    (void)state;
+    setenv("TUTTI_TIMOUT", "hush", 1);
+    says("env --set", 0,
+         "\n-> TUTTI_TIMOUT is not a variable of tutti; did you mean TUTTI_TIMEOUT?");
+    T_CHECK(!strstr(text, "hush"), "%s", text);
+    says("info", 0, "     -> TUTTI_TIMOUT is not a variable of tutti; did you mean");
+    says("env --lines", 0, "\nTUTTI_TIMEOUT=30s\n");
+    T_CHECK(!strstr(text, "TIMOUT"), "%s", text);
+    unsetenv("TUTTI_TIMOUT");
+    setenv("TUTTI_TIMEOUT", "abc", 1);
+    setenv("TUTTI_CPU_WAIT", "nap", 1);
+    says("env", 0, "\n-> TUTTI_TIMEOUT=abc is not a time: use 250ms, 30s or 2m\n");
+    T_CHECK(count("WRONG") == 2 && count("\n-> TUTTI_") == 2, "%s", text);
+    says("info", 0, "  TUTTI_TIMEOUT=abc\n     -> TUTTI_TIMEOUT=abc is not a time");
+}
+
 static void mistakes_are_named(void **state)
 {
     char version[32];
@@ -185,6 +204,7 @@ int main(void)
         cmocka_unit_test_setup(info_tells_the_quota, clear),
         cmocka_unit_test_setup(env_lists_all_variables, clear),
         cmocka_unit_test_setup(env_says_which_are_set, clear),
+        cmocka_unit_test_setup(wrong_variables_are_shown, clear),
         cmocka_unit_test_setup(mistakes_are_named, clear),
     };
 
