@@ -4,6 +4,7 @@
 #include "ranks.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +21,9 @@ struct hall { /* memory that all ranks see; how they get the id here. Any other 
     _Atomic int n_failed;
 };
 
-static int n_ranks;
+static int n_ranks; /* of all; NOT_GIVEN until it is known */
+
+enum { NOT_GIVEN = INT_MIN };
 
 static const struct cli_option options[] = {
     {'n', "ranks", CLI_NUMBER, &n_ranks, "N", "ranks; default: one a core, at least 2"},
@@ -67,6 +70,7 @@ static void meet(struct hall *hall, int rank)
 
 static int add_numbers(struct hall *hall, tutti_comm *comm, int rank)
 {
+    static const char *const terms[] = {"", "", " + 1", " + 1 + 2", " + 1 + ..."};
     static float x[N_FLOATS];
     const float sum = (float)(n_ranks * (n_ranks - 1)) / 2;
     uint64_t begin;
@@ -86,13 +90,8 @@ static int add_numbers(struct hall *hall, tutti_comm *comm, int rank)
                          n_wrong, N_FLOATS, (double)sum);
     }
     if (rank == 0)
-        printf(
-            "3. Every rank gave %d numbers, its rank; tutti_all_reduce left 0 + 1%s = %g on all.\n",
-            N_FLOATS,
-            n_ranks > 3    ? " + ..."
-            : n_ranks == 3 ? " + 2"
-                           : "",
-            (double)sum);
+        printf("3. Every rank gave %d numbers, its rank; tutti_all_reduce left 0%s = %g on all.\n",
+               N_FLOATS, terms[n_ranks < 4 ? n_ranks : 4], (double)sum);
     for (int k = 0; k < 200; k++) {
         begin = ranks_now_ns();
         if (say(hall, rank, "tutti_all_reduce",
@@ -113,8 +112,9 @@ static int work(struct hall *hall, tutti_comm *comm, int rank)
     int status;
 
     if (rank == 0 && tutti_comm_query(comm, &info) == TUTTI_OK)
-        printf("2. %d ranks, each a process, are a communicator now. Engine %s: %s.\n", n_ranks,
-               info.engine, info.details ? info.details : "");
+        printf("2. %d rank%s a process, %s a communicator now. Engine %s: %s.\n", n_ranks,
+               n_ranks > 1 ? "s, each" : ",", n_ranks > 1 ? "are" : "is", info.engine,
+               info.details ? info.details : "");
     fflush(stdout);
     status = add_numbers(hall, comm, rank);
     tutti_barrier(comm, NULL); /* so that nobody leaves while others still work */
@@ -161,14 +161,20 @@ static int join(int *joined_out)
     tutti_comm_info info = {.size = sizeof(info)};
     struct hall hall = {0};
     tutti_comm *comm = NULL;
+    tutti_result result;
     int status;
 
     *joined_out = 0;
-    if (say(&hall, 0, "tutti_comm_create", tutti_comm_create_from_env(&config, &comm)) ||
-        say(&hall, 0, "tutti_comm_query", tutti_comm_query(comm, &info)))
+    /* Which rank this is the library finds out, and says where it matters. */
+    result = tutti_comm_create_from_env(&config, &comm);
+    if (result == TUTTI_OK)
+        result = tutti_comm_query(comm, &info);
+    if (result != TUTTI_OK) {
+        cli_error("tutti_comm_create: %s: %s", tutti_result_name(result), tutti_last_error());
         return 1;
+    }
     *joined_out = info.n_ranks > 1;
-    if (info.n_ranks > 1 && n_ranks != 0 && n_ranks != info.n_ranks) {
+    if (info.n_ranks > 1 && n_ranks != NOT_GIVEN && n_ranks != info.n_ranks) {
         status = cli_error("-n %d: a launcher has started %d ranks", n_ranks, info.n_ranks);
     } else if (info.n_ranks > 1) {
         n_ranks = info.n_ranks;
@@ -193,8 +199,10 @@ int command_hello_run(int argc, char **argv)
     struct hall *hall;
     char text[96];
     int failed = -1;
-    int joined = 0, status = cli_parse(&command_hello, argc, argv, 0, words);
+    int joined = 0, status;
 
+    n_ranks = NOT_GIVEN;
+    status = cli_parse(&command_hello, argc, argv, 0, words);
     if (status == CLI_GO && words[0])
         status = cli_error("%s: nothing is expected here; `tutti help hello`", words[0]);
     free(words);
@@ -204,7 +212,7 @@ int command_hello_run(int argc, char **argv)
     if (joined || status != 0)
         return status;
     place_read(&place);
-    if (n_ranks == 0)
+    if (n_ranks == NOT_GIVEN)
         n_ranks = place_fit(&place) < 2 ? 2 : place_fit(&place) > 16 ? 16 : place_fit(&place);
     place_free(&place);
     if (n_ranks < 1 || n_ranks > MOST_RANKS)

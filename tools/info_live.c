@@ -210,6 +210,8 @@ int info_live(const struct info_options *options)
     struct snapshot *now;
     int found;
 
+    if (options->watch && options->interval < 0.01)
+        return cli_error("--interval %g: 10ms at least", options->interval);
     for (;;) {
         now = look(options->pid);
         if (!now)

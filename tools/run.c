@@ -231,9 +231,15 @@ static int prepare(struct run *run)
     else if (options.bind && strcmp(options.bind, "core") != 0)
         return cli_error("--bind %s: core, numa or none", options.bind);
     for (size_t i = 0; i < options.env.n; i++)
-        if (!strchr(options.env.items[i], '='))
+        if (strcspn(options.env.items[i], "=") == 0 || !strchr(options.env.items[i], '='))
             return cli_error("--env %s: expected NAME=VALUE", options.env.items[i]);
     place_read(&run->place);
+    if (!options.hosts && (options.rsh || options.port))
+        return cli_error("--%s: only with --hosts", options.rsh ? "rsh" : "port");
+    if (options.n == RUN_NOT_GIVEN && !options.hosts)
+        options.n = place_fit(&run->place);
+    if (options.n != RUN_NOT_GIVEN && (options.n < 1 || options.n > RUN_MOST_RANKS))
+        return cli_error("-n %d: 1 to %d ranks", options.n, RUN_MOST_RANKS);
     if (options.hosts) {
         const int status = run_hosts_parse(run);
 
@@ -241,10 +247,6 @@ static int prepare(struct run *run)
             return status;
         options.n = run->n_hosts; /* what is started here: a part on each */
     }
-    if (options.n == 0)
-        options.n = place_fit(&run->place);
-    if (options.n < 1 || options.n > RUN_MOST_RANKS)
-        return cli_error("-n %d: 1 to %d ranks", options.n, RUN_MOST_RANKS);
     if (!options.hosts)
         run->n_total = options.n;
     if (options.part ? run_part_prepare(run) : run_make_secret(run))
@@ -265,6 +267,7 @@ int command_run_run(int argc, char **argv)
     int status;
 
     options.grace = 3;
+    options.n = RUN_NOT_GIVEN;
     run.options = &options;
     run.status = -1;
     run.control = -1;

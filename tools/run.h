@@ -7,15 +7,18 @@
 #include "place.h"
 #include "ranks.h"
 
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 
 #define RUN_MOST_RANKS 4096 /* on a host */
 
+#define RUN_NOT_GIVEN INT_MIN
+
 struct lines;
 
 struct run_options {
-    int n;
+    int n; /* or RUN_NOT_GIVEN */
     const char *bind;
     double timeout;
     double grace;
@@ -23,7 +26,7 @@ struct run_options {
     struct cli_list env;
     const char *hosts; /* "alpha:4,beta:4"; NULL: this one */
     const char *rsh;
-    int port;
+    int port;         /* 0: a random one */
     const char *part; /* "4/8": this is the part of a job whose first rank is 4 of 8 */
 };
 

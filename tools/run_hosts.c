@@ -34,8 +34,8 @@ static int parse_host(struct run *run, char *word)
     struct run_host *host = &run->hosts[run->n_hosts];
     char *colon = find_count(word);
 
-    *host =
-        (struct run_host){.name = word, .n = run->options->n ? run->options->n : 1, .control = -1};
+    *host = (struct run_host){
+        .name = word, .n = run->options->n != RUN_NOT_GIVEN ? run->options->n : 1, .control = -1};
     if (colon) {
         *colon = 0;
         if (cli_parse_int(colon + 1, &host->n) != 0 || host->n < 1 || host->n > RUN_MOST_RANKS)
@@ -67,9 +67,12 @@ static int choose_address(struct run *run)
 
 int run_hosts_parse(struct run *run)
 {
+    const int port = run->options->port;
     char *list = strdup(run->options->hosts), *next = list;
     size_t n = 1;
 
+    if (port < 0 || port > 65535)
+        return cli_error("--port %d: 1 to 65535", port);
     if (!list)
         return cli_error("no memory");
     for (const char *c = list; *c; c++)

@@ -40,6 +40,8 @@ static void hello_adds_the_numbers_of_all_ranks(void **state)
     says("hello -n 4", 0, "2. 4 ranks, each a process, are a communicator now. Engine cpu: ");
     T_CONTAINS(text, "tutti_all_reduce left 0 + 1 + ... = 6 on all.\n");
     T_CONTAINS(text, "5. All is well.");
+    says("hello -n 1", 0, "2. 1 rank, a process, is a communicator now. Engine cpu: ");
+    T_CONTAINS(text, "tutti_all_reduce left 0 = 0 on all.\n");
 }
 
 static void hello_is_a_rank_of_what_a_launcher_started(void **state)
@@ -187,6 +189,16 @@ static void mistakes_are_named(void **state)
     says("bench --max-bytes huge", 2, "--max-bytes huge: expected a size");
     says("hello there", 2, "there: nothing is expected here");
     says("hello -n 1000", 2, "1 to 256 ranks");
+    says("hello -n 0", 2, "-n 0: 1 to 256 ranks");
+    says("run -n 0 -- true", 2, "-n 0: 1 to 4096 ranks");
+    says("run -n -1 -- true", 2, "-n -1: 1 to 4096 ranks");
+    says("run -n 0 --hosts localhost -- true", 2, "-n 0: 1 to 4096 ranks");
+    says("run --port 7000 -- true", 2, "--port: only with --hosts");
+    says("run --rsh ssh -n 1 -- true", 2, "--rsh: only with --hosts");
+    says("run --hosts localhost:2 --port 99999 -- true", 2, "--port 99999: 1 to 65535");
+    says("run --hosts localhost:2 --port -1 -- true", 2, "--port -1: 1 to 65535");
+    says("run -n 1 --env =x -- true", 2, "--env =x: expected NAME=VALUE");
+    says("info --watch --interval 0", 2, "--interval 0: 10ms at least");
     says("help tune", 0, "tutti tune --quick -n 2\n");
     snprintf(version, sizeof(version), "tutti %u.%u.%u\n", tutti_version() >> 16,
              tutti_version() >> 8 & 255, tutti_version() & 255);
