@@ -24,8 +24,8 @@
  * Conventions. Functions return tutti_result: 0 is success, 1 in progress, negative a failure whose
  * text is in tutti_last_error(). Outputs come last, end in `_out`, and are set on success only.
  * Counts are in elements, `bytes` in bytes, times in the unit that the name ends with. No function
- * calls exit or abort, installs a signal handler or starts a thread (but one for each communicator of
- * GPUs on several hosts, and those of the channels of <tutti/device.h>; UCX, which carries data between
+ * calls exit or abort, installs a signal handler or starts a thread (but one to four for each communicator
+ * of GPUs on several hosts, and those of the channels of <tutti/device.h>; UCX, which carries data between
  * hosts, and the GPU driver may have some of their own).
  *
  * Unless its comment says otherwise, every collective obeys these rules:
