@@ -330,6 +330,8 @@ static int is_missing(const struct tt_boot_peer *peer)
 
 static tutti_result fail_missing(struct tt_boot *boot, const char *who)
 {
+    const double waited_s = tt_boot_waited_s(boot);
+    const char *doubt = tt_boot_listen_doubt(&boot->id);
     char list[TT_BOOT_LIST_BYTES];
     char turned_away[96] = "";
 
@@ -340,8 +342,8 @@ static tutti_result fail_missing(struct tt_boot *boot, const char *who)
                  boot->n_bad_secret, boot->n_stranger);
     return TT_FAIL(TUTTI_E_TIMEOUT,
                    "%s of %d did not join %s within %.3g s%s: did they start, and can they reach "
-                   "this address?%s",
-                   list, boot->n_ranks, boot->where, tt_boot_waited_s(boot), who, turned_away);
+                   "this address?%s%s",
+                   list, boot->n_ranks, boot->where, waited_s, who, doubt, turned_away);
 }
 
 static tutti_result read_peer(struct join *join, int rank)

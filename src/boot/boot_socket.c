@@ -185,6 +185,27 @@ tutti_result tt_boot_listen(const struct tt_boot_id *id, uint64_t deadline_ns,
     return TT_FAIL_SYS("rank 0 cannot listen on %s", where);
 }
 
+const char *tt_boot_listen_doubt(const struct tt_boot_id *id)
+{
+    struct tt_boot_endpoint found[8];
+    int n, fd;
+
+    if (id->is_listening || id->addresses[0].kind == TT_BOOT_UNIX)
+        return "";
+    n = tt_boot_address_resolve(&id->addresses[0], 0, found, (int)TT_LEN(found));
+    if (n == 0)
+        return " (this name is not known here)";
+    for (int i = 0; i < n; i++) {
+        const int error = listen_at(&found[i], 0, &fd);
+
+        if (error == 0)
+            close(fd);
+        if (error != EADDRNOTAVAIL)
+            return "";
+    }
+    return " (it is no address of this host)";
+}
+
 void tt_boot_listener_close(int fd)
 {
     if (fd < 0)

@@ -17,6 +17,10 @@ tutti_result tt_boot_listen_ephemeral(const struct tt_boot_address *address, int
 tutti_result tt_boot_listen(const struct tt_boot_id *id, uint64_t deadline_ns,
                             const atomic_int *abort, int *fd_out);
 
+/* For a text about ranks that did not come: " (...)" if the id's address is none of this host as far as it knows,
+ * else "". Where addresses are translated that may be right. Looks up names. */
+const char *tt_boot_listen_doubt(const struct tt_boot_id *id);
+
 /* Stop listening even if a forked child still holds the descriptor, and close. -1 is fine. */
 void tt_boot_listener_close(int fd);
 

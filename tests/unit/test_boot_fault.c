@@ -1,6 +1,7 @@
 /* The rendezvous when it cannot come to be: everybody is told, soon, and in words that help. */
 /* ctest: quick processors=2 */
 #include "boot_ranks.h"
+#include "boot/boot_socket.h"
 #include "boot/boot_wire.h"
 
 static int n_ranks;
@@ -512,6 +513,27 @@ static void test_address_in_use(void **state)
     job_free(job);
 }
 
+/* An address that is not of this host may be right where addresses are translated; if nobody comes it is named. */
+static void test_address_of_another_host(void **state)
+{
+    struct job *job;
+    char address[64];
+    uint16_t port;
+    int fd;
+
+    (void)state;
+    assert_int_equal(tt_boot_listen_ephemeral(NULL, &fd, &port), TUTTI_OK);
+    tt_boot_listener_close(fd);
+    snprintf(address, sizeof(address), "203.0.113.77:%u", port); /* is for examples: nobody's */
+    n_ranks = 2;
+    timeout_ms = 200;
+    job = job_new(address);
+    job_add(job, 0, be_rank_of);
+    job_wait(job);
+    expect(job, 0, TUTTI_E_TIMEOUT, "can they reach this address? (it is no address of this host)");
+    job_free(job);
+}
+
 /* The socket is another user's: nobody is shown a proof there. */
 static tutti_result be_nobody_listening(struct job *job, int rank)
 {
@@ -582,6 +604,7 @@ int main(void)
         cmocka_unit_test(test_records_differ_in_length),
         cmocka_unit_test(test_abort),
         cmocka_unit_test(test_address_in_use),
+        cmocka_unit_test(test_address_of_another_host),
         cmocka_unit_test(test_other_user),
         cmocka_unit_test(test_arguments),
     };
