@@ -242,7 +242,8 @@ typedef struct tutti_comm_config {
     void *exchange_context;     /* first argument of `exchange` */
     uint64_t timeout_ms;        /* longest wait for a peer, at creation and in calls: 30000. For one
                                    that waits itself, half as much more, at most 3000 */
-    uint64_t scratch_bytes;     /* memory for staging, per rank; 4 MiB on CPU, 62 MiB on GPUs */
+    uint64_t scratch_bytes;     /* memory for staging, per rank; 4 MiB on CPU, 62 MiB on GPUs. On
+                                   GPUs and on several hosts rank 0's counts */
     const char *name;           /* for logs, errors and `tutti info --live`; up to 31 bytes */
     const char *algorithm;      /* force one by name (TUTTI_ALGO), else chosen by table */
     const char *tune_file; /* table written by `tutti tune` (TUTTI_TUNE_FILE); rank 0's counts */

@@ -134,6 +134,7 @@ static tutti_result alone_all_gather(void *context, const void *send, void *recv
 
 struct network_card {
     int32_t has_network, has_route;
+    uint64_t scratch_bytes;
     struct tt_boot_address route;
 };
 
@@ -147,11 +148,13 @@ static void take_route(tutti_comm *comm, const struct network_card *cards)
         }
 }
 
-/* All ranks must have a network: asked only where one is needed, for its library is loaded then. */
+/* All ranks must have a network: asked only where one is needed, for its library is loaded then. Ranks of several
+ * hosts cut alike and write to each other's rings by one layout, so rank 0's scratch is everybody's. */
 static tutti_result check_network(tutti_comm *comm, const struct tt_exchange *x, const char *hosts)
 {
     const char *missing = tt_net_missing();
-    const struct network_card mine = {missing[0] == 0, comm->has_route, comm->route};
+    const struct network_card mine = {missing[0] == 0, comm->has_route, comm->scratch_bytes,
+                                      comm->route};
     struct network_card *all = calloc((size_t)comm->n_ranks, sizeof(*all));
     tutti_result res = all ? x->all_gather(x->context, &mine, all, sizeof(mine))
                            : TT_FAIL(TUTTI_E_MEMORY, "no memory for %d ranks", comm->n_ranks);
@@ -162,8 +165,10 @@ static tutti_result check_network(tutti_comm *comm, const struct tt_exchange *x,
                 TT_FAIL(TUTTI_E_UNSUPPORTED,
                         "the ranks run on %d hosts (%s), but rank %d has no network: %s",
                         comm->n_hosts, hosts, r, mine.has_network ? "see its own error" : missing);
-    if (res == TUTTI_OK)
+    if (res == TUTTI_OK) {
         take_route(comm, all);
+        comm->scratch_bytes = all[0].scratch_bytes;
+    }
     free(all);
     return res;
 }
@@ -315,14 +320,14 @@ static tutti_result create_engines(tutti_comm *comm, struct tt_engine_config *ec
 {
     const int on_cpu = config->device == TUTTI_DEVICE_CPU;
 
-    ec->scratch_bytes = on_cpu ? config->scratch_bytes : CONTROL_SCRATCH;
+    ec->scratch_bytes = on_cpu ? comm->scratch_bytes : CONTROL_SCRATCH;
     ec->host_of = comm->host_of;
     ec->n_nearby = comm->n_nearby;
     ec->route = comm->has_route ? &comm->route : NULL;
     comm->control_ops = comm->n_hosts > 1 ? &tt_hier_engine : &tt_cpu_engine;
     TT_TRY(comm->control_ops->create(ec, &comm->control));
     if (!on_cpu) {
-        TT_TRY(create_gpu_engine(comm, ec, config->scratch_bytes));
+        TT_TRY(create_gpu_engine(comm, ec, comm->scratch_bytes));
     } else {
         comm->ops = comm->control_ops;
         comm->engine = comm->control;

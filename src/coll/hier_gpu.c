@@ -100,26 +100,23 @@ static tutti_result create_data(struct tt_gpu_lane *lane, const struct tt_engine
     return tt_hier_engine.run(lane->data, &barrier);
 }
 
-struct wish {
-    uint64_t scratch_bytes, n_proxies;
-};
-
-/* Rank 0's wishes are everybody's. A message's window in a slot's share must hold a packet. */
+/* Rank 0's wishes are everybody's; its scratch_bytes are already. A message's window in a slot's share must hold a
+ * packet. */
 static tutti_result agree_on_sizes(struct tt_engine *e, const struct tt_engine_config *config)
 {
     const uint64_t least = (uint64_t)e->n_ranks * TT_CUDA_STAGE_LEAST / TT_CUDA_STAGE_SLOTS;
-    struct wish mine = {config->scratch_bytes, 0}, all[TT_HIER_GPU_MAX_RANKS];
-    const tutti_result res = tt_env_number(TT_ENV_TUTTI_NET_PROXIES, &mine.n_proxies);
+    uint64_t mine = 0, all[TT_HIER_GPU_MAX_RANKS];
+    const tutti_result res = tt_env_number(TT_ENV_TUTTI_NET_PROXIES, &mine);
 
     TT_TRY(agree(e, res, "read TUTTI_NET_PROXIES"));
-    if (mine.n_proxies == 0)
-        mine.n_proxies = tt_proxy_share(config->n_nearby, TT_GPU_LANES);
+    if (mine == 0)
+        mine = tt_proxy_share(config->n_nearby, TT_GPU_LANES);
     TT_TRY(e->exchange.all_gather(e->exchange.context, &mine, all, sizeof(mine)));
     e->slot_bytes = SMALLEST_SLOT;
     while (e->slot_bytes < LARGEST_SLOT &&
-           (e->slot_bytes < least || 2 * e->slot_bytes <= all[0].scratch_bytes / SLOT_SHARE))
+           (e->slot_bytes < least || 2 * e->slot_bytes <= config->scratch_bytes / SLOT_SHARE))
         e->slot_bytes *= 2;
-    e->n_lanes = all[0].n_proxies < TT_GPU_LANES ? (int)all[0].n_proxies : TT_GPU_LANES;
+    e->n_lanes = all[0] < TT_GPU_LANES ? (int)all[0] : TT_GPU_LANES;
     return TUTTI_OK;
 }
 

@@ -34,7 +34,8 @@ static void query(struct t_rank *t)
     T_CHECK(stats.rank == 3 - t->rank && stats.n_calls == 0, "rank %d", stats.rank);
 }
 
-static void check_child(struct t_rank *t, tutti_comm *comm, int n_hosts, const char *engine)
+static void check_child(struct t_rank *t, tutti_comm *comm, int n_hosts, const char *engine,
+                        size_t most)
 {
     tutti_comm_info info = TUTTI_COMM_INFO_INIT;
     struct t_rng rng = {77};
@@ -45,7 +46,7 @@ static void check_child(struct t_rank *t, tutti_comm *comm, int n_hosts, const c
             info.n_hosts, info.engine);
     t_stage_open(&s, t, comm, ROOM, 0);
     for (int i = 0; i < 20; i++) {
-        struct t_case c = t_case_random(t_random(&rng), info.n_ranks, 1000);
+        struct t_case c = t_case_random(t_random(&rng), info.n_ranks, most);
 
         c.inputs = T_SMALL; /* the order of sums is another test's */
         c.dtype = i % 2 ? TUTTI_DTYPE_I32 : TUTTI_DTYPE_F64;
@@ -63,13 +64,29 @@ static void split(struct t_rank *t)
     tutti_comm *comm;
 
     T_OK(tutti_comm_split(t->comm, t_host_of(t->rank), t->rank, &comm));
-    check_child(t, comm, 1, "cpu");
+    check_child(t, comm, 1, "cpu", 1000);
     T_OK(tutti_comm_split(t->comm, t->rank / 2, -t->rank, &comm)); /* across, in reverse */
-    check_child(t, comm, 2, "hosts");
+    check_child(t, comm, 2, "hosts", 1000);
     T_OK(tutti_comm_split(t->comm, t->rank == 3 ? -1 : 0, 0, &comm));
     T_CHECK((comm == NULL) == (t->rank == 3), "a communicator for a negative color");
     if (comm)
-        check_child(t, comm, 2, "hosts");
+        check_child(t, comm, 2, "hosts", 1000);
+}
+
+/* Wishes for scratch that differ, once with rank 0's as the smallest and once as the largest. */
+static void unequal(struct t_rank *t)
+{
+    static const uint64_t wishes[] = {65536, 1 << 20, 100000, 4 << 20};
+    tutti_comm_config config = TUTTI_COMM_CONFIG_INIT;
+    tutti_comm *comm, *part;
+
+    for (int i = 0; i < 2; i++) {
+        config.scratch_bytes = wishes[i ? 3 - t->rank : t->rank];
+        T_OK(t_comm_create(t, 2 + (uint64_t)i, &config, &comm));
+        T_OK(tutti_comm_split(comm, t->rank % 2, 0, &part));
+        check_child(t, comm, 2, "hosts", ROOM);
+        check_child(t, part, 2, "hosts", ROOM);
+    }
 }
 
 static void split_within_fds(struct t_rank *t)
@@ -171,6 +188,12 @@ static void a_split_that_fails_on_one_rank_fails_on_all(void **state)
     run(split_within_fds);
 }
 
+static void scratch_is_rank_zeros_on_all_hosts(void **state)
+{
+    (void)state;
+    run(unequal);
+}
+
 static void windows_are_for_all_hosts_or_none(void **state)
 {
     (void)state;
@@ -195,6 +218,7 @@ int main(void)
         cmocka_unit_test(a_communicator_describes_itself),
         cmocka_unit_test(parts_within_a_host_are_plain_ones),
         cmocka_unit_test(a_split_that_fails_on_one_rank_fails_on_all),
+        cmocka_unit_test(scratch_is_rank_zeros_on_all_hosts),
         cmocka_unit_test(windows_are_for_all_hosts_or_none),
         cmocka_unit_test(groups_run_within_and_across_at_once),
         cmocka_unit_test(nobody_overruns_a_late_receiver),
