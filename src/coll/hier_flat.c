@@ -28,15 +28,15 @@ static tutti_result reduce_slices(struct tt_engine *e, const struct tt_call *cal
                                   size_t most, unsigned char *recv)
 {
     const size_t size = tt_dtype_bytes(call->dtype), *blocks = call->counts;
-    const struct tt_hier_moves moves = {tt_hier_row(e, TT_ROW_OUT),
-                                        tt_hier_row(e, TT_ROW_OUT_AT),
-                                        tt_hier_row(e, TT_ROW_IN),
-                                        tt_hier_row(e, TT_ROW_IN_AT),
-                                        call->send,
-                                        e->scratch,
-                                        1};
     size_t *out = tt_hier_row(e, TT_ROW_OUT), *out_at = tt_hier_row(e, TT_ROW_OUT_AT);
     size_t *in = tt_hier_row(e, TT_ROW_IN), *in_at = tt_hier_row(e, TT_ROW_IN_AT);
+    const struct tt_hier_moves moves = {.out_bytes = out,
+                                        .out_at = out_at,
+                                        .in_bytes = in,
+                                        .in_at = in_at,
+                                        .out = call->send,
+                                        .in = e->scratch,
+                                        .skip_empty = 1};
     size_t displ = 0, mine = blocks[e->rank] > at ? blocks[e->rank] - at : 0;
 
     mine = mine < most ? mine : most;

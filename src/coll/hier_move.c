@@ -159,8 +159,13 @@ tutti_result tt_hier_all_gather(struct tt_engine *e, const struct tt_call *call)
 static tutti_result move_within(struct tt_engine *e, const struct tt_hier_moves *moves)
 {
     size_t *rows[4];
-    struct tt_call local = {
-        .coll = TT_COLL_ALL_TO_ALL, .dtype = TUTTI_DTYPE_U8, .send = moves->out, .recv = moves->in};
+    struct tt_call local = {.coll = TT_COLL_ALL_TO_ALL,
+                            .algo = TT_ALGO_ONE_SHOT,
+                            .window_algo = TT_ALGO_ONE_SHOT,
+                            .dtype = TUTTI_DTYPE_U8,
+                            .send = moves->out,
+                            .recv = moves->in,
+                            .thread = TT_CALL_UNCOUNTED};
 
     for (int i = 0; i < 4; i++)
         rows[i] = tt_hier_row(e, TT_ROW_LOCAL + i);
@@ -176,49 +181,32 @@ static tutti_result move_within(struct tt_engine *e, const struct tt_hier_moves 
     local.send_displs = rows[1];
     local.recv_counts = rows[2];
     local.recv_displs = rows[3];
+    /* Pieces through scratch: a rank's own leave before those for it come to their place. */
+    if (moves->staged)
+        return e->ops->run(e->local_engine, &local);
     return tt_hier_local(e, &local);
 }
 
-/* Straight from rank to rank, all at once; the ranks of the own host beside that. */
+/* Straight from rank to rank, all at once; the ranks of the own host beside that. In place, what comes from a rank
+ * follows what goes there. */
 tutti_result tt_hier_move_blocks(struct tt_engine *e, const struct tt_hier_moves *moves)
 {
     for (int i = 1; i < e->n_ranks; i++) {
-        const int to = (e->rank + i) % e->n_ranks, from = (e->rank + e->n_ranks - i) % e->n_ranks;
+        const int to = (e->rank + i) % e->n_ranks;
+        const int from = moves->in_place ? to : (e->rank + e->n_ranks - i) % e->n_ranks;
+        const struct tt_message *out = NULL;
 
         if (e->host_of[to] != e->host && (moves->out_bytes[to] || !moves->skip_empty))
-            tt_hier_send(e, to, moves->out_bytes[to] ? moves->out + moves->out_at[to] : NULL,
-                         moves->out_bytes[to]);
+            out = tt_hier_send(e, to, moves->out_bytes[to] ? moves->out + moves->out_at[to] : NULL,
+                               moves->out_bytes[to]);
         if (e->host_of[from] != e->host && (moves->in_bytes[from] || !moves->skip_empty))
             tt_hier_recv(e, from, moves->in_bytes[from] ? moves->in + moves->in_at[from] : NULL,
-                         moves->in_bytes[from]);
+                         moves->in_bytes[from])
+                ->after = moves->in_place ? out : NULL;
     }
     tt_hier_start(e);
     TT_TRY(move_within(e, moves));
     return tt_hier_finish(e);
-}
-
-/* In place: slices of the outgoing blocks are copied before the incoming ones overwrite them. */
-static tutti_result exchange_in_place(struct tt_engine *e, const struct tt_call *call)
-{
-    const size_t block = call->count * tt_dtype_bytes(call->dtype);
-    const size_t most = e->scratch_bytes / (size_t)e->n_ranks & ~(size_t)63;
-    size_t *bytes = tt_hier_row(e, TT_ROW_OUT), *out_at = tt_hier_row(e, TT_ROW_OUT_AT);
-    size_t *in_at = tt_hier_row(e, TT_ROW_IN_AT);
-    unsigned char *buf = call->recv;
-    const struct tt_hier_moves moves = {bytes, out_at, bytes, in_at, e->scratch, buf, 1};
-
-    for (size_t at = 0; at < block; at += most) {
-        const size_t n = block - at < most ? block - at : most;
-
-        for (int r = 0; r < e->n_ranks; r++) {
-            bytes[r] = n;
-            out_at[r] = (size_t)r * n;
-            in_at[r] = (size_t)r * block + at;
-            memcpy(e->scratch + out_at[r], buf + in_at[r], n);
-        }
-        TT_TRY(tt_hier_move_blocks(e, &moves));
-    }
-    return TUTTI_OK;
 }
 
 tutti_result tt_hier_all_to_all(struct tt_engine *e, const struct tt_call *call)
@@ -226,11 +214,17 @@ tutti_result tt_hier_all_to_all(struct tt_engine *e, const struct tt_call *call)
     const size_t size = tt_dtype_bytes(call->dtype);
     size_t *out = tt_hier_row(e, TT_ROW_OUT), *out_at = tt_hier_row(e, TT_ROW_OUT_AT);
     size_t *in = tt_hier_row(e, TT_ROW_IN), *in_at = tt_hier_row(e, TT_ROW_IN_AT);
-    const struct tt_hier_moves moves = {out, out_at, in, in_at, call->send, call->recv, 0};
+    const int in_place = !call->send_counts && call->send == call->recv;
+    struct tt_hier_moves moves = {.out_bytes = out,
+                                  .out_at = out_at,
+                                  .in_bytes = in,
+                                  .in_at = in_at,
+                                  .out = call->send,
+                                  .in = call->recv,
+                                  .in_place = in_place,
+                                  .staged = in_place};
 
-    TT_TRY(tt_hier_meet(e, call));
-    if (!call->send_counts && call->send == call->recv)
-        return exchange_in_place(e, call);
+    TT_TRY(tt_hier_meet_any(e, call, &moves.staged));
     for (size_t r = 0; r < (size_t)e->n_ranks; r++) {
         out[r] = (call->send_counts ? call->send_counts[r] : call->count) * size;
         out_at[r] = (call->send_counts ? call->send_displs[r] : r * call->count) * size;

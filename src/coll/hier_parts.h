@@ -95,6 +95,8 @@ tutti_result tt_hier_exchange(struct tt_engine *e); /* start and finish */
 tutti_result tt_hier_local(struct tt_engine *e, struct tt_call *call);
 /* All ranks of the host have made this call, and it is the same one. */
 tutti_result tt_hier_meet(struct tt_engine *e, const struct tt_call *call);
+/* The same; and *any becomes whether it was set on any of them. */
+tutti_result tt_hier_meet_any(struct tt_engine *e, const struct tt_call *call, int *any);
 
 /* dst = the reduction of the hosts' partial results, in the order of hosts, divided if that is what
  * the operation is. dst may be one of them. */
@@ -152,6 +154,8 @@ struct tt_hier_moves {
     const unsigned char *out;
     unsigned char *in;
     int skip_empty; /* both sides know which blocks are empty */
+    int in_place;   /* here: a peer's block comes to where the one for it is, which is as long */
+    int staged;     /* on any rank of this host */
 };
 tutti_result tt_hier_move_blocks(struct tt_engine *e, const struct tt_hier_moves *moves);
 

@@ -78,31 +78,39 @@ tutti_result tt_hier_local(struct tt_engine *e, struct tt_call *call)
     return e->ops->run(e->local_engine, call);
 }
 
-tutti_result tt_hier_meet(struct tt_engine *e, const struct tt_call *call)
+tutti_result tt_hier_meet_any(struct tt_engine *e, const struct tt_call *call, int *any)
 {
-    const uint64_t mine[2] = {(uint64_t)e->kind << 32 | e->check, call->count};
+    const uint64_t mine[3] = {(uint64_t)e->kind << 32 | e->check, call->count, *any != 0};
     uint64_t *all = (uint64_t *)(void *)e->scratch;
     struct tt_call gather = {.coll = TT_COLL_ALL_GATHER,
                              .dtype = TUTTI_DTYPE_U64,
                              .send = mine,
                              .recv = all,
-                             .count = 2};
+                             .count = TT_LEN(mine)};
     char theirs[48];
 
     if (e->n_local == 1)
         return TUTTI_OK;
     TT_TRY(tt_hier_local(e, &gather));
-    for (int i = 0; i < e->n_local; i++) {
-        const uint32_t kind = (uint32_t)(all[2 * i] >> 32);
+    for (int i = 0; i < e->n_local; i++, all += TT_LEN(mine)) {
+        const uint32_t kind = (uint32_t)(all[0] >> 32);
 
-        if (all[2 * i] == mine[0])
+        *any |= all[2] != 0;
+        if (all[0] == mine[0])
             continue;
         tt_cpu_call_text((kind & TT_WIRE_KIND_MASK) | (uint64_t)(kind >> TT_WIRE_KIND_BITS) << 25,
                          theirs, sizeof(theirs));
         return TT_FAIL(TUTTI_E_MISMATCH, "calls do not match: rank %d made %s (count %llu)",
-                       tt_hier_member(e, e->host, i), theirs, (unsigned long long)all[2 * i + 1]);
+                       tt_hier_member(e, e->host, i), theirs, (unsigned long long)all[1]);
     }
     return TUTTI_OK;
+}
+
+tutti_result tt_hier_meet(struct tt_engine *e, const struct tt_call *call)
+{
+    int any = 0;
+
+    return tt_hier_meet_any(e, call, &any);
 }
 
 /* ---- arithmetic ---- */

@@ -50,6 +50,30 @@ static void random_calls(struct t_rank *t)
     t_stage_close(&s);
 }
 
+/* Every set of ranks may work in place while the others do not. */
+static void some_in_place(struct t_rank *t)
+{
+    static const size_t counts[] = {0, 1, 1001, 70000};
+    int32_t *buf[2];
+
+    for (int side = 0; side < 2; side++)
+        T_CHECK((buf[side] = malloc((size_t)t->n_ranks * 70000 * sizeof(int32_t))), "no memory");
+    for (unsigned i = 0; i < T_LEN(counts) << t->n_ranks; i++) {
+        const size_t set = i / T_LEN(counts), n = counts[i % T_LEN(counts)];
+        int32_t *recv = buf[set >> t->rank & 1 ? 0 : 1];
+
+        for (size_t k = 0; k < n * (size_t)t->n_ranks; k++)
+            buf[0][k] = (int32_t)(k + (size_t)t->rank * 10000000);
+        T_OK(tutti_all_to_all(t->comm, buf[0], recv, n, TUTTI_DTYPE_I32, NULL));
+        for (size_t k = 0; k < n * (size_t)t->n_ranks; k++)
+            T_CHECK(recv[k] == (int32_t)(k % n + n * (size_t)t->rank + k / n * 10000000),
+                    "in place on the ranks %#zx, blocks of %zu: element %zu is %d", set, n, k,
+                    (int)recv[k]);
+    }
+    for (int side = 0; side < 2; side++)
+        free(buf[side]);
+}
+
 static void run(void (*body)(struct t_rank *))
 {
     for (size_t i = 0; i < T_LEN(layouts); i++) {
@@ -86,6 +110,16 @@ static void random_calls_with_little_scratch(void **state)
     t_hosts(NULL);
 }
 
+static void all_to_all_in_place_on_some_ranks(void **state)
+{
+    (void)state;
+    t_hosts("0101");
+    t_ranks(4, some_in_place);
+    t_hosts("0112");
+    t_ranks(4, some_in_place);
+    t_hosts(NULL);
+}
+
 /* More hosts than talk to each other at once. */
 static void ten_hosts(void **state)
 {
@@ -119,6 +153,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(every_collective_dtype_and_operation),
         cmocka_unit_test(random_calls_back_to_back),
         cmocka_unit_test(random_calls_with_little_scratch),
+        cmocka_unit_test(all_to_all_in_place_on_some_ranks),
         cmocka_unit_test(ten_hosts),
         cmocka_unit_test(a_signal_before_its_data_is_noticed),
     };
