@@ -42,16 +42,16 @@ static tutti_result understand(const struct tt_port *p, const uint64_t word[4], 
 {
     const tutti_channel_set *s = p->set;
     const uint32_t id = (uint32_t)word[3];
-    int good;
+    int good = id < (uint32_t)s->n_ranks * s->n_channels;
 
     o->op = (tutti_channel_op)(word[3] >> 32);
-    o->peer = (int)(id / s->n_channels);
+    o->peer = good ? (int)(id / s->n_channels) : -1;
     o->index = id % s->n_channels;
     o->to = word[0];
     o->from = word[1];
     o->bytes = word[2];
-    good = o->peer < s->n_ranks && s->by_port[o->peer] &&
-           tt_channel_proxy(s, o->peer, o->index) == (uint32_t)p->index;
+    good =
+        good && s->by_port[o->peer] && tt_channel_proxy(s, o->peer, o->index) == (uint32_t)p->index;
     switch (o->op) {
     case TUTTI_CHANNEL_PUT:
     case TUTTI_CHANNEL_PUT_WITH_SIGNAL:

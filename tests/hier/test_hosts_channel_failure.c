@@ -114,6 +114,37 @@ static void configs_body(struct t_rank *t)
                "on rank 1");
 }
 
+/* What a kernel that has gone wrong may leave in a queue. */
+static void broken_trigger_body(struct t_rank *t)
+{
+    static const uint32_t ids[] = {2, UINT32_C(1) << 31, UINT32_MAX};
+    struct ends e;
+    uint64_t n;
+
+    for (size_t i = 0; i < T_LEN(ids); i++) {
+        set_up(&e, t, 1 - t->rank);
+        t_meet(t);
+        if (t->rank == 0) {
+            e.ch.id = ids[i];
+            T_OK(tutti_dev_push(&e.ch, TUTTI_CHANNEL_SIGNAL, 0, 0, 0, &n));
+            while (tutti_channel_set_status(e.set) == TUTTI_OK)
+                t_sleep_us(1000);
+            T_IS(TUTTI_E_ARG, tutti_channel_set_status(e.set));
+            T_CONTAINS(tutti_last_error(), "a trigger that means nothing: operation 2 (signal)");
+        }
+        t_meet(t);
+        (void)tutti_channel_set_destroy(e.set);
+        T_OK(tutti_mem_free(t->comm, e.memory));
+    }
+    T_OK(tutti_barrier(t->comm, NULL));
+}
+
+static void a_trigger_for_no_rank_ends_the_set(void **state)
+{
+    (void)state;
+    run("01", 2, broken_trigger_body);
+}
+
 static void bad_arguments_change_nothing(void **state)
 {
     (void)state;
@@ -334,6 +365,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bad_arguments_change_nothing),
+        cmocka_unit_test(a_trigger_for_no_rank_ends_the_set),
         cmocka_unit_test(who_does_not_signal_is_named_at_the_deadline),
         cmocka_unit_test(who_dies_is_named_at_once),
         cmocka_unit_test(who_leaves_is_named),
