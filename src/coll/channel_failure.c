@@ -165,10 +165,12 @@ tutti_result tt_channel_refuse(const tutti_channel *c, tutti_channel_op op, uint
 
 /* ---- what kernels have reported ---- */
 
+/* Kernels can write what they like there. */
 static tutti_result take_report(tutti_channel_set *s, uint32_t word)
 {
     const tutti_channel_report r = *s->report;
-    tutti_result result = (tutti_result) - (int32_t)word;
+    tutti_result result =
+        word <= (uint32_t)-TUTTI_E_INTERNAL ? (tutti_result) - (int32_t)word : TUTTI_E_INTERNAL;
     char text[300], why[200] = "";
 
     if (result == TUTTI_E_TIMEOUT && r.peer >= 0 && r.peer < s->n_ranks &&

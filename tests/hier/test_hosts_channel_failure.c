@@ -139,6 +139,30 @@ static void broken_trigger_body(struct t_rank *t)
     T_OK(tutti_barrier(t->comm, NULL));
 }
 
+static void broken_report_body(struct t_rank *t)
+{
+    struct ends e;
+
+    set_up(&e, t, 1 - t->rank);
+    t_meet(t);
+    if (t->rank == 0) {
+        e.ch.report->peer = -1;
+        e.ch.report->op = UINT32_MAX;
+        e.ch.report->result = UINT32_MAX - 1;
+        T_IS(TUTTI_E_INTERNAL, tutti_channel_set_status(e.set));
+        T_CONTAINS(tutti_last_error(), "a kernel's unknown with rank -1");
+        T_IS(TUTTI_E_INTERNAL, tutti_channel_set_status(e.set));
+    }
+    t_meet(t);
+    (void)tutti_channel_set_destroy(e.set);
+}
+
+static void a_report_of_no_known_failure_ends_the_set(void **state)
+{
+    (void)state;
+    run("01", 2, broken_report_body);
+}
+
 static void a_trigger_for_no_rank_ends_the_set(void **state)
 {
     (void)state;
@@ -366,6 +390,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bad_arguments_change_nothing),
         cmocka_unit_test(a_trigger_for_no_rank_ends_the_set),
+        cmocka_unit_test(a_report_of_no_known_failure_ends_the_set),
         cmocka_unit_test(who_does_not_signal_is_named_at_the_deadline),
         cmocka_unit_test(who_dies_is_named_at_once),
         cmocka_unit_test(who_leaves_is_named),
