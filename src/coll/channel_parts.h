@@ -70,7 +70,7 @@ struct tt_port_entry {
 };
 
 struct tt_port_peer {
-    int is_used;
+    int is_unproven; /* something was put or signalled after the last entry, whose answer would prove it */
     uint64_t n_entries, n_left, n_done; /* queued, sent, answered */
     uint64_t n_must;                    /* signals may not overtake entries before this */
     struct tt_port_entry entries[TT_PORT_RECORDS]; /* entry i at i modulo their number */

@@ -97,20 +97,42 @@ static int look_around(struct tt_port *p)
     return p->index == 0 ? (int)tt_channel_look(s, -1) : TUTTI_OK;
 }
 
-/* The last word to everybody: when it is answered, all is delivered. */
+/* What a peer that has left has not answered for will not be delivered any more. */
+static tutti_result check_delivery(struct tt_port *p)
+{
+    char text[200];
+
+    for (int r = 0; r < p->set->n_ranks; r++) {
+        const struct tt_port_peer *peer = &p->peers[r];
+
+        if (peer->n_done == peer->n_entries || tt_net_check_peer(p->net, r) == TUTTI_OK)
+            continue;
+        snprintf(text, sizeof(text), "%s", tt_error_text());
+        TT_TRY(tt_port_take_answers(p, r)); /* from before it left */
+        if (peer->n_done != peer->n_entries)
+            return TT_FAIL(TUTTI_E_PEER,
+                           "not everything that was put could be delivered to rank %d before the "
+                           "set of channels was destroyed: %s",
+                           r, text);
+    }
+    return TUTTI_OK;
+}
+
+/* The last word to everybody who has not answered for all: when it is answered, all is delivered. */
 static int deliver(struct tt_port *p)
 {
     const tutti_channel_set *s = p->set;
 
+    TT_TRY(check_delivery(p));
     if (!p->has_said_last) {
         for (int q = 0; q < TT_PORT_QUEUES; q++)
             if (!tt_port_is_empty(p, &p->queues[q]))
                 return 0;
         for (int r = 0; r < s->n_ranks; r++)
-            if (p->peers[r].is_used && !tt_port_has_room(&p->peers[r]))
+            if (p->peers[r].is_unproven && !tt_port_has_room(&p->peers[r]))
                 return 0;
         for (int r = 0; r < s->n_ranks; r++)
-            if (p->peers[r].is_used)
+            if (p->peers[r].is_unproven)
                 (void)tt_port_new_entry(p, r, TT_RECORD_NOTHING);
         p->has_said_last = 1;
         return 1;
@@ -136,8 +158,8 @@ static int work(struct tt_port *p)
     moved |= tt_net_moves(p->net) != p->net_moves;
     p->net_moves = tt_net_moves(p->net);
     if (atomic_load_explicit(&p->is_closing, memory_order_relaxed) && !atomic_load(&p->is_closed))
-        moved |= deliver(p);
-    return moved;
+        TT_TRY(now = deliver(p));
+    return moved | now;
 }
 
 static int poll_port(void *context)

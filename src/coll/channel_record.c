@@ -75,7 +75,7 @@ struct tt_port_entry *tt_port_new_entry(struct tt_port *p, int peer, enum tt_rec
 
     memset(e, 0, sizeof(*e));
     e->record.kind = kind;
-    to->is_used = 1;
+    to->is_unproven = 0;
     if (kind != TT_RECORD_NOTHING)
         to->n_must = to->n_entries;
     return e;

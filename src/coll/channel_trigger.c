@@ -81,7 +81,7 @@ static tutti_result understand(const struct tt_port *p, const uint64_t word[4], 
 
 static int put(struct tt_port *p, struct tt_port_queue *q, const struct order *o)
 {
-    p->peers[o->peer].is_used = 1;
+    p->peers[o->peer].is_unproven = 1;
     if ((!p->copier || p->set->is_direct) && q->bytes_put < o->bytes) {
         TT_TRY(tt_net_put(p->net, o->peer, p->set->memory + o->from, o->bytes, p->memory_region,
                           o->to));
@@ -110,7 +110,7 @@ static int signal_peer(struct tt_port *p, const struct order *o)
                                  (uint64_t)o->index * TT_CHANNEL_LINE,
                              peer->n_signals[o->index] + 1));
         peer->n_signals[o->index]++;
-        peer->is_used = 1;
+        peer->is_unproven = 1;
         return 1;
     }
     if (!tt_port_has_room(peer))
@@ -127,7 +127,7 @@ static int put_packets(struct tt_port *p, const struct order *o)
     const uint64_t at = (uint64_t)o->index * p->set->packet_bytes * 2 + o->to * 2;
     const unsigned char *place = (const unsigned char *)tt_port_place(p, o->peer);
 
-    p->peers[o->peer].is_used = 1;
+    p->peers[o->peer].is_unproven = 1;
     TT_TRY(tt_net_put(p->net, o->peer, place + l->packets_out + at, o->bytes * 2, p->arena_region,
                       tt_port_theirs(p) + l->packets_in + at));
     tt_net_push(p->net, o->peer);

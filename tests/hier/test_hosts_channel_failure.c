@@ -303,6 +303,39 @@ static void who_leaves_is_named(void **state)
     run_job(NULL, job);
 }
 
+/* And while the other destroys the set: not only at the deadline. Most of the time it has left by then. */
+static void leave_early_body(struct t_rank *t)
+{
+    const int is_flushed = *(const int *)t->arg;
+    struct ends e;
+
+    set_up(&e, t, 1 - t->rank);
+    T_OK(tutti_channel_put_with_signal(&e.ch, 0, 0, 1000, 0, 1));
+    T_OK(tutti_channel_wait(&e.ch, 1));
+    if (is_flushed)
+        T_OK(tutti_channel_flush(&e.ch));
+    t_meet(t);
+    if (t->rank == 0) {
+        t_sleep_us(500000);
+        T_IS(TUTTI_E_PEER, tutti_channel_set_destroy(e.set));
+        T_CONTAINS(tutti_last_error(), "rank 1");
+        T_CHECK(!is_flushed || strstr(tutti_last_error(), "delivered") == NULL, "%s",
+                tutti_last_error());
+    }
+    tutti_comm_destroy(t->comm);
+}
+
+static void who_leaves_before_a_set_is_destroyed_is_named(void **state)
+{
+    int is_flushed = 0;
+    const struct t_job job = {
+        .n_ranks = 2, .body = leave_early_body, .arg = &is_flushed, .keep_comm = 1};
+
+    (void)state;
+    for (; is_flushed < 2; is_flushed++)
+        run_job("01", job);
+}
+
 static void *abort_later(void *context)
 {
     t_sleep_us(100000);
@@ -394,6 +427,7 @@ int main(void)
         cmocka_unit_test(who_does_not_signal_is_named_at_the_deadline),
         cmocka_unit_test(who_dies_is_named_at_once),
         cmocka_unit_test(who_leaves_is_named),
+        cmocka_unit_test(who_leaves_before_a_set_is_destroyed_is_named),
         cmocka_unit_test(an_abort_ends_waits_on_all_ranks),
         cmocka_unit_test(idle_proxies_take_under_2_percent),
         cmocka_unit_test(sets_leave_nothing),
