@@ -73,6 +73,8 @@ _Atomic uint64_t *tt_hier_refused(struct tt_engine *e); /* as tt_cpu_refused() *
 
 /* Without a call: has another rank failed, or died? Then so has this engine, here and for all. */
 tutti_result tt_hier_watch(struct tt_engine *e);
+/* The network has its turn; nobody is told of a failure, which the next call finds again. */
+tutti_result tt_hier_serve(struct tt_engine *e);
 tutti_result tt_hier_failed(const struct tt_engine *e); /* without looking. Any thread */
 tutti_result tt_hier_fail(struct tt_engine *e, tutti_result why, int peer, const char *text);
 /* What has failed in `from` ends the waits of `e` as well, whose own thread then tells others. Any thread. */

@@ -193,6 +193,13 @@ void tt_hier_fail_like(struct tt_engine *e, const struct tt_engine *from)
         (void)tt_cpu_fail(e->local_engine, state.result, state.peer, plain);
 }
 
+tutti_result tt_hier_serve(struct tt_engine *e)
+{
+    TT_TRY(tt_cpu_failed(e->local_engine));
+    TT_TRY(tt_wire_poll(e->wire));
+    return TUTTI_OK;
+}
+
 tutti_result tt_hier_watch(struct tt_engine *e)
 {
     tutti_result res = tt_cpu_failed(e->local_engine);

@@ -7,9 +7,11 @@
 #include <stdio.h>
 
 #include "base/atomic.h"
+#include "base/clock.h"
 #include "coll/hier_gpu_parts.h"
 
-#define NAP_NS UINT64_C(100000000) /* of lanes that are kicked when there is work */
+#define NAP_NS   UINT64_C(20000000) /* of lanes that are kicked when there is work */
+#define SERVE_NS UINT64_C(10000000) /* from one turn that an idle lane's network has to the next */
 
 /* ---- failing ---- */
 
@@ -93,12 +95,25 @@ tutti_result tt_gpu_lanes_run(struct tt_engine *e, int (*has_share)(const struct
 
 /* ---- the threads ---- */
 
+/* A peer that ends its communicator waits until its network's last words have been taken. */
+static void serve(struct tt_gpu_lane *lane)
+{
+    const uint64_t now = tt_now_ns();
+
+    if (lane->is_lost || now - lane->looked_ns < SERVE_NS)
+        return;
+    lane->looked_ns = now;
+    lane->is_lost = tt_hier_serve(lane->data) != TUTTI_OK;
+}
+
 static int poll_lane(void *context)
 {
     struct tt_gpu_lane *lane = context;
 
-    if (!atomic_load_explicit(&lane->has_work, memory_order_acquire))
+    if (!atomic_load_explicit(&lane->has_work, memory_order_acquire)) {
+        serve(lane);
         return 0;
+    }
     carry_out(lane);
     atomic_store_explicit(&lane->has_work, 0, memory_order_release);
     return 1;

@@ -58,6 +58,7 @@ struct tt_gpu_lane {
     struct tt_hier_stream *streams; /* [n_streams]: its messages */
     int *stage_index;               /* [n_streams]: their numbers at the stage */
     size_t n_streams;
+    int is_lost; /* its network has failed while it was idle */
 };
 
 /* More chunks than that are never under way. */

@@ -370,6 +370,34 @@ static void several_proxies_share_calls(void **state)
     run(idle, "01");
 }
 
+/* Who destroys its communicator does not wait for each of the networks of a rank that does nothing more with its
+ * GPU: soon, and not at the deadline, the split, for which the ranks talk without GPUs, hears that it has left. */
+static void leave_alone(struct t_rank *t)
+{
+    tutti_comm *part;
+
+    long_calls(t);
+    t_meet(t);
+    if (t->rank == 0)
+        T_IS(TUTTI_E_PEER, tutti_comm_split(t->comm, 0, 0, &part));
+    tutti_comm_destroy(t->comm);
+}
+
+static void idle_lanes_let_others_leave(void **state)
+{
+    struct t_job job = t_cuda_job(2, leave_alone);
+
+    (void)state;
+    job.keep_comm = 1;
+    job.config.scratch_bytes = SCRATCH;
+    job.config.timeout_ms = 15000;
+    setenv("TUTTI_NET_PROXIES", "4", 1);
+    t_hosts("01");
+    if (t_is_wanted(job.n_ranks))
+        t_run(&job);
+    t_hosts(NULL);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -383,6 +411,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(parts_take_the_engine_that_fits),
         cmocka_unit_test(idle_proxies_take_under_2_percent),
         cmocka_unit_test(several_proxies_share_calls),
+        cmocka_unit_test(idle_lanes_let_others_leave),
     };
 
     t_arguments(argc, argv);
