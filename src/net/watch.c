@@ -158,6 +158,8 @@ static void connect_to(struct tt_watch *w, int rank)
         return;
     }
     r->mine = tt_link_new(fd, 1, rank, w->lost_ns);
+    if (r->mine) /* many attempts, some of which fail only after seconds, are one silence */
+        r->mine->since_ns = r->trying_ns;
     if (r->mine && listen_to(w, r->mine, EPOLLIN | EPOLLOUT, EPOLL_CTL_ADD) != 0) {
         tt_link_free(r->mine);
         r->mine = NULL;
@@ -245,6 +247,7 @@ static void admit(struct tt_watch *w, struct tt_link *link)
     if (r->theirs)
         bury(w, r->theirs);
     r->theirs = link;
+    r->trying_ns = 0; /* a way was found */
     on_ready(w, link);
 }
 
@@ -341,6 +344,8 @@ static void look_at(struct tt_watch *w, struct tt_link *link, uint64_t now)
 
     if (link->n_out)
         step(w, link);
+    if (link->state == TT_LINK_CONNECTING && w->ranks[rank].theirs) /* which is heard */
+        return;
     if (silent <= w->lost_ns || w->ranks[rank].is_over)
         return;
     snprintf(text, sizeof(text), "its host has not answered for %.1f s (TUTTI_NET_LOST)",

@@ -44,15 +44,16 @@ static inline void on_notice(void *context, int from, const struct tt_notice *no
     told->n_about += notice->kind == TT_NOTICE_LOST;
 }
 
-static inline struct tt_watch *open_watch(int rank, const unsigned char *with, struct told *told,
-                                          struct tt_boot_endpoint *where_out)
+static inline struct tt_watch *open_watch_at(struct tt_boot_address address, uint64_t lost_ns,
+                                             int rank, const unsigned char *with, struct told *told,
+                                             struct tt_boot_endpoint *where_out)
 {
     const struct tt_watch_config config = {
         .rank = rank,
         .n_ranks = 4,
         .key = with,
-        .address = {.kind = TT_BOOT_IP4, .ip = {127, 0, 0, 1}},
-        .lost_ns = LOST,
+        .address = address,
+        .lost_ns = lost_ns,
         .refused = &told->n_refused,
         .events = {.context = told, .lost = on_lost, .gone = on_gone, .notice = on_notice}};
     struct tt_watch *watch = NULL;
@@ -60,6 +61,14 @@ static inline struct tt_watch *open_watch(int rank, const unsigned char *with, s
     T_OK(tt_watch_open(&config, &watch));
     tt_watch_where(watch, where_out);
     return watch;
+}
+
+static inline struct tt_watch *open_watch(int rank, const unsigned char *with, struct told *told,
+                                          struct tt_boot_endpoint *where_out)
+{
+    const struct tt_boot_address address = {.kind = TT_BOOT_IP4, .ip = {127, 0, 0, 1}};
+
+    return open_watch_at(address, LOST, rank, with, told, where_out);
 }
 
 static inline void poll_for(struct tt_watch *a, struct tt_watch *b, unsigned ms)
