@@ -250,6 +250,15 @@ static void from_sockaddr(const struct sockaddr *from, struct tt_boot_address *o
     }
 }
 
+/* An address that has a label is called by that, "eth0:1": it is one of eth0's all the same. */
+static int is_of(const struct ifaddrs *p, const char *iface)
+{
+    const size_t n = strcspn(p->ifa_name, ":");
+
+    return strcmp(p->ifa_name, iface) == 0 ||
+           (strlen(iface) == n && !strncmp(p->ifa_name, iface, n));
+}
+
 int tt_boot_address_list(const char *iface, struct tt_boot_address out[], int n_max)
 {
     struct ifaddrs *list = NULL;
@@ -261,7 +270,7 @@ int tt_boot_address_list(const char *iface, struct tt_boot_address out[], int n_
         for (const struct ifaddrs *p = list; p && n < n_max; p = p->ifa_next) {
             if (preference(p, *iface != 0) != wanted)
                 continue;
-            if (*iface && strcmp(p->ifa_name, iface) != 0)
+            if (*iface && !is_of(p, iface))
                 continue;
             from_sockaddr(p->ifa_addr, &out[n++]);
         }

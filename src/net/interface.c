@@ -109,6 +109,12 @@ static int same_ip(const struct tt_boot_address *a, const struct tt_boot_address
     return a->kind == b->kind && memcmp(a->ip, b->ip, a->kind == TT_BOOT_IP4 ? 4 : 16) == 0;
 }
 
+/* getifaddrs() names an address that has a label by that, "eth0:1", and no device is called so. */
+static void device_of(const struct ifaddrs *p, char name_out[IF_NAMESIZE])
+{
+    snprintf(name_out, IF_NAMESIZE, "%.*s", (int)strcspn(p->ifa_name, ":"), p->ifa_name);
+}
+
 /* The interface that has the address, and the bits of its network; "" for none. */
 static uint8_t interface_of(const struct tt_boot_address *address, char name_out[IF_NAMESIZE])
 {
@@ -121,7 +127,7 @@ static uint8_t interface_of(const struct tt_boot_address *address, char name_out
         return 0;
     for (const struct ifaddrs *p = list; p && !name_out[0]; p = p->ifa_next) {
         if (address_of(p, &a) == 0 && same_ip(&a, address)) {
-            snprintf(name_out, IF_NAMESIZE, "%s", p->ifa_name);
+            device_of(p, name_out);
             bits = bits_of(p, a.kind);
         }
     }
@@ -225,11 +231,17 @@ static int choose_address(const struct tt_boot_address *route, const struct tt_n
 
 /* ---- devices ---- */
 
+/* Without the labels of addresses, "eth0:1", which the kernel takes for their interface. */
+static int is_interface(const char *name)
+{
+    return !strchr(name, ':') && if_nametoindex(name);
+}
+
 static int device_exists(const char *name)
 {
     char path[128];
 
-    if (if_nametoindex(name))
+    if (is_interface(name))
         return 1;
     snprintf(path, sizeof(path), TT_SYSFS "/class/infiniband/%.*s", (int)strcspn(name, ":"), name);
     return !strchr(name, '/') && access(path, F_OK) == 0;
@@ -292,13 +304,34 @@ static tutti_result take_devices(const char *variable, const char *list,
             return TT_FAIL(TUTTI_E_ARG, "%s=%s: there is no device \"%s\" here; there are %s",
                            variable, list, name, there);
         }
-        if (!out->interface[0] && if_nametoindex(name) && strlen(name) < sizeof(out->interface))
+        if (!out->interface[0] && is_interface(name) && strlen(name) < sizeof(out->interface))
             memcpy(out->interface, name, strlen(name) + 1);
     }
     if (out->interface[0] && address_on(out->interface, like, &out->address) != 0)
         return TT_FAIL(TUTTI_E_ARG, "%s=%s: %s has no address or is down", variable, list,
                        out->interface);
     return TUTTI_OK;
+}
+
+/* UCX over TCP looks for an address that is called like its interface. */
+static tutti_result refuse_labels(const struct tt_net_place *place)
+{
+    struct ifaddrs *list = NULL;
+    struct tt_boot_address a;
+    int found = strchr(place->devices, ':') != NULL; /* an RDMA port, and addresses are no matter */
+
+    if (!found && getifaddrs(&list) != 0)
+        return TT_FAIL_SYS("cannot read the addresses of this host");
+    for (const struct ifaddrs *p = list; p && !found; p = p->ifa_next)
+        found = strcmp(p->ifa_name, place->interface) == 0 && address_of(p, &a) == 0 &&
+                a.kind == place->address.kind;
+    freeifaddrs(list);
+    if (found)
+        return TUTTI_OK;
+    return TT_FAIL(TUTTI_E_UNSUPPORTED,
+                   "the address %s of %s has a label (\"%s:...\"), and UCX takes only those that "
+                   "have none: add one, or name another interface in TUTTI_NET_DEVICES",
+                   place->text, place->interface, place->interface);
 }
 
 /* UCX takes which address of an interface it likes, so all of the family count. */
@@ -315,15 +348,16 @@ static tutti_result refuse_public(const struct tt_net_place *place)
     if (getifaddrs(&list) != 0)
         return TT_FAIL_SYS("cannot read the addresses of this host");
     for (const struct ifaddrs *p = list; p && !text[0]; p = p->ifa_next) {
-        char devices[TT_NET_DEVICES_BYTES + 2], wanted[IF_NAMESIZE + 2];
+        char devices[TT_NET_DEVICES_BYTES + 2], wanted[IF_NAMESIZE + 2], here[IF_NAMESIZE];
 
+        device_of(p, here);
         snprintf(devices, sizeof(devices), ",%s,", place->devices);
-        snprintf(wanted, sizeof(wanted), ",%s,", p->ifa_name);
+        snprintf(wanted, sizeof(wanted), ",%s,", here);
         if (address_of(p, &a) != 0 || a.kind != place->address.kind || !strstr(devices, wanted) ||
             !tt_net_is_public(a.kind, a.ip))
             continue;
         inet_ntop(a.kind == TT_BOOT_IP4 ? AF_INET : AF_INET6, a.ip, text, sizeof(text));
-        snprintf(name, sizeof(name), "%s", p->ifa_name);
+        memcpy(name, here, sizeof(name));
     }
     freeifaddrs(list);
     if (!text[0])
@@ -378,5 +412,6 @@ tutti_result tt_net_choose(const struct tt_boot_address *route, const struct tt_
         out->address.scope = if_nametoindex(out->interface);
     inet_ntop(out->address.kind == TT_BOOT_IP4 ? AF_INET : AF_INET6, out->address.ip, out->text,
               sizeof(out->text));
-    return refuse_public(out);
+    TT_TRY(refuse_public(out));
+    return refuse_labels(out);
 }

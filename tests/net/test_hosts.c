@@ -118,6 +118,51 @@ static void public_address(struct t_rank *t)
     t_net_end(&w);
 }
 
+/* An address with a label is one of its interface, by whose name UCX knows it. UCX takes another one there, and must
+ * have one. */
+static void labelled(struct t_rank *t)
+{
+    static const char *const names[] = {"", "host0"};
+    static const char *const without[] = {"10.76.0.1/24", "10.76.0.2/24"};
+    struct tt_net *net;
+
+    enter(t, none, none, 0);
+    t_netns_add("host0", four[t->rank], "host0:1");
+    t_meet(t);
+    for (size_t i = 0; i < T_LEN(names); i++) {
+        setenv("TUTTI_NET_DEVICES", names[i], 1);
+        T_IS(TUTTI_E_UNSUPPORTED, t_net_try(t, NULL, TIMEOUT, &net));
+        T_CONTAINS(tutti_last_error(), "of host0 has a label");
+    }
+    t_netns_add("host0", without[t->rank], NULL);
+    t_meet(t);
+    for (size_t i = 0; i < T_LEN(names); i++) {
+        setenv("TUTTI_NET_DEVICES", names[i], 1);
+        struct t_net_world w = t_net_begin(t, BYTES, TIMEOUT);
+
+        T_CONTAINS(tt_net_details(w.net), "devices host0, address 10.77.0.");
+        exchange(t, &w);
+        t_net_end(&w);
+    }
+    setenv("TUTTI_NET_DEVICES", "host0:1", 1);
+    T_IS(TUTTI_E_ARG, t_net_try(t, NULL, TIMEOUT, &net));
+    T_CONTAINS(tutti_last_error(), "there is no device \"host0:1\" here");
+}
+
+/* UCX could take it, whatever it is called. */
+static void public_with_label(struct t_rank *t)
+{
+    struct tt_net *net;
+
+    enter(t, four, none, 0);
+    t_netns_add("host0", t->rank ? "8.8.8.2/24" : "8.8.8.1/24", "host0:1");
+    t_meet(t);
+    T_IS(TUTTI_E_ARG, t_net_try(t, NULL, TIMEOUT, &net));
+    T_CONTAINS(tutti_last_error(), "public address 8.8.8.");
+    T_CONTAINS(tutti_last_error(), "(host0)");
+    T_CHECK(t_netns_count_listeners() == 0, "it listens all the same");
+}
+
 /* No address in common and no way: both are told. */
 static void no_way(struct t_rank *t)
 {
@@ -135,6 +180,8 @@ static void test_interfaces(void **state)
     run(only_ip6);
     run(named_device);
     run(public_address);
+    run(labelled);
+    run(public_with_label);
     run(no_way);
 }
 

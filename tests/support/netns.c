@@ -142,11 +142,17 @@ static void start_relay(const struct shared *shared)
     close(ends[0]);
 }
 
+void t_netns_add(const char *name, const char *ip4, const char *label)
+{
+    must(RUN("ip", "addr", "add", ip4, "dev", name, "label", label ? label : name),
+         "`ip addr add`");
+}
+
 static void plug(struct t_rank *t, const char *name, const char *ip4, const char *ip6)
 {
     (void)t;
     if (ip4)
-        must(RUN("ip", "addr", "add", ip4, "dev", name), "`ip addr add`");
+        t_netns_add(name, ip4, NULL);
     if (ip6)
         must(RUN("ip", "-6", "addr", "add", ip6, "dev", name, "nodad"), "`ip -6 addr add`");
     must(RUN("ip", "link", "set", name, "up"), "`ip link set up`");

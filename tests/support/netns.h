@@ -15,6 +15,9 @@ enum t_netns_more {
  * Skips the test, saying why, where this is not permitted. */
 void t_netns_enter(struct t_rank *t, const char *const ip4[2], const char *const ip6[2], int more);
 
+/* One more address of an interface; with a label ("host0:1"), if that is not NULL. */
+void t_netns_add(const char *name, const char *ip4, const char *label);
+
 /* For t_netns_enter() from now on: the cable is a link with these properties. Zeros: a plain cable. */
 void t_netns_link_is(unsigned delay_us, double loss, double mbit);
 
