@@ -19,6 +19,8 @@
 #define MOST_SLEEP  (100 * MS) /* so that silence is noticed in time */
 #define BLIND_NS    (MS / 20)  /* longest sleep that nothing can end */
 #define GRACE_NS    (300 * MS) /* for the watch to say why an endpoint broke */
+#define REACH_NS    (50 * MS)  /* for an abort to reach who is in a handshake */
+#define REACH_MS    10         /* the same where nothing moves: nobody there is in a call */
 
 /* ---- failure ---- */
 
@@ -88,16 +90,39 @@ void tt_net_tell_lost(struct tt_net *net, int rank)
         tt_watch_tell(net->watch, TT_NOTICE_LOST, rank);
 }
 
-void tt_net_abort(struct tt_net *net)
+/* 1: it was not known before. */
+static int pass_on_abort(struct tt_net *net)
 {
     const uint64_t one = 1;
 
     if (atomic_exchange(&net->is_aborted, 1))
-        return;
+        return 0;
     tt_watch_tell(net->watch, TT_NOTICE_ABORT, 0);
     if (write(net->abort_fd, &one, sizeof(one)) != sizeof(one)) {
         /* A full counter is as readable as one that has just been raised. */
     }
+    return 1;
+}
+
+void tt_net_reach(struct tt_net *net)
+{
+    struct pollfd watch = {.fd = tt_watch_fd(net->watch), .events = POLLIN};
+    const uint64_t end = tt_now_ns() + REACH_NS;
+
+    while (tt_watch_poll(net->watch) && tt_now_ns() < end && poll(&watch, 1, REACH_MS) > 0)
+        ;
+}
+
+/* Who is in a call may wait for a rank that this one has never met, or that is in none itself and passes nothing on. */
+void tt_net_abort(struct tt_net *net)
+{
+    if (!pass_on_abort(net))
+        return;
+    for (int r = 0; r < net->n_ranks; r++) {
+        if (r != net->rank)
+            tt_watch_start(net->watch, r);
+    }
+    tt_net_reach(net);
 }
 
 /* ---- what the watch and the provider say; from within their calls, so that they only leave marks ---- */
@@ -172,7 +197,7 @@ static void take_news(struct tt_net *net)
     const int lost = news->lost_rank, by = news->said_by;
 
     if (news->is_aborted)
-        tt_net_abort(net);
+        (void)pass_on_abort(net);
     if (lost < 0)
         return;
     if (by < 0)

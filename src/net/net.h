@@ -139,8 +139,8 @@ int tt_net_waits(const struct tt_net *net, int peer, uint64_t within_ns);
  * without a word looks dead itself. */
 void tt_net_tell_lost(struct tt_net *net, int rank);
 
-/* From any thread: every call on this net and on the nets of those it exchanged with, and so on, fails
- * with TUTTI_E_ABORTED soon. Returns at once. */
+/* From any thread: every call on this net, on all ranks, fails with TUTTI_E_ABORTED soon. Those that this one has not
+ * met are connected to, which takes 50 ms at most, and 10 where they are in no call. */
 void tt_net_abort(struct tt_net *net);
 
 #endif

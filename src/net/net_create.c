@@ -338,7 +338,9 @@ void tt_net_destroy(struct tt_net *net)
         return;
     if (tt_net_check(net) == TUTTI_OK)
         say_farewell(net);
-    if (net->failed != TUTTI_OK && !atomic_load(&net->is_aborted))
+    if (atomic_load(&net->is_aborted))
+        tt_net_reach(net);
+    else if (net->failed != TUTTI_OK)
         tt_watch_tell(net->watch, TT_NOTICE_LOST, net->rank);
     free_net(net);
 }

@@ -156,6 +156,8 @@ void tt_net_look(struct tt_net *net);
 /* What the watch and the provider call. */
 struct tt_watch_events tt_net_events(struct tt_net *net);
 void tt_net_broken(void *net, int rank, const char *why);
+/* After an abort: it comes to those who are in a handshake with this rank. */
+void tt_net_reach(struct tt_net *net);
 
 /* endpoint.c: the endpoint of a rank, made when it is first needed. */
 tutti_result tt_net_endpoint(struct tt_net *net, int rank, struct tt_net_endpoint **out);

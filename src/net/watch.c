@@ -100,6 +100,12 @@ static void remove_stranger(struct tt_watch *w, const struct tt_link *link)
 
 /* ---- what becomes of ranks ---- */
 
+/* Whoever aborts may poll, on any thread, so that others hear of it; nothing else is news then. */
+static int is_mute(const struct tt_watch *w)
+{
+    return w->said.kind == TT_NOTICE_ABORT;
+}
+
 /* One of its connections; what it is and has done stays. */
 static void drop_link(struct tt_watch *w, struct tt_link *link)
 {
@@ -129,7 +135,8 @@ static void lose_rank(struct tt_watch *w, int rank, const char *why)
     if (w->ranks[rank].is_over)
         return;
     end_rank(w, rank);
-    w->events.lost(w->events.context, rank, why);
+    if (!is_mute(w))
+        w->events.lost(w->events.context, rank, why);
 }
 
 static void rank_is_gone(struct tt_watch *w, int rank)
@@ -137,7 +144,8 @@ static void rank_is_gone(struct tt_watch *w, int rank)
     if (w->ranks[rank].is_over || w->ranks[rank].theirs) /* which will tell */
         return;
     end_rank(w, rank);
-    w->events.gone(w->events.context, rank);
+    if (!is_mute(w))
+        w->events.gone(w->events.context, rank);
 }
 
 /* A connection of ours that was not through the handshake: somebody else's backlog, or the end. */
@@ -303,7 +311,8 @@ static void on_notice(void *context, int from, const struct tt_notice *notice)
     struct tt_watch *w = context;
 
     w->ranks[from].has_left |= notice->kind == TT_NOTICE_LEFT;
-    w->events.notice(w->events.context, from, notice);
+    if (!is_mute(w))
+        w->events.notice(w->events.context, from, notice);
 }
 
 static void step(struct tt_watch *w, struct tt_link *link)
@@ -408,16 +417,25 @@ int tt_watch_poll(struct tt_watch *w)
     return busy;
 }
 
-int tt_watch_is_ready(const struct tt_watch *w, int rank)
+int tt_watch_is_ready(struct tt_watch *w, int rank)
 {
     const struct watched *r = &w->ranks[rank];
+    int is_ready;
 
-    return r->theirs || (r->mine && r->mine->state == TT_LINK_READY);
+    pthread_mutex_lock(&w->lock);
+    is_ready = r->theirs || (r->mine && r->mine->state == TT_LINK_READY);
+    pthread_mutex_unlock(&w->lock);
+    return is_ready;
 }
 
-int tt_watch_is_watched(const struct tt_watch *w, int rank)
+int tt_watch_is_watched(struct tt_watch *w, int rank)
 {
-    return w->ranks[rank].theirs != NULL;
+    int is_watched;
+
+    pthread_mutex_lock(&w->lock);
+    is_watched = w->ranks[rank].theirs != NULL;
+    pthread_mutex_unlock(&w->lock);
+    return is_watched;
 }
 
 int tt_watch_fd(const struct tt_watch *w)
@@ -438,7 +456,7 @@ void tt_watch_tell(struct tt_watch *w, enum tt_notice_kind kind, int about)
     const struct tt_notice notice = {.kind = kind, .about = (uint32_t)about};
 
     pthread_mutex_lock(&w->lock);
-    if (kind != TT_NOTICE_WAITS)
+    if (kind != TT_NOTICE_WAITS && !is_mute(w))
         w->said = notice;
     for (int rank = 0; rank < w->self.n_ranks; rank++) {
         tell(w->ranks[rank].mine, &notice);

@@ -45,12 +45,13 @@ void tt_watch_find(struct tt_watch *watch, int rank, const struct tt_boot_endpoi
 void tt_watch_start(struct tt_watch *watch, int rank);
 
 /* Whether both sides know who the other is, so that neither can go unnoticed. */
-int tt_watch_is_ready(const struct tt_watch *watch, int rank);
+int tt_watch_is_ready(struct tt_watch *watch, int rank);
 
 /* Whether it watches this one. */
-int tt_watch_is_watched(const struct tt_watch *watch, int rank);
+int tt_watch_is_watched(struct tt_watch *watch, int rank);
 
-/* Everything that has happened since; returns at once: 1 if a handshake is under way. */
+/* Everything that has happened since; returns at once: 1 if a handshake is under way. After TT_NOTICE_ABORT was told,
+ * by any thread, and without events. */
 int tt_watch_poll(struct tt_watch *watch);
 
 /* Readable when there may be something to poll. */

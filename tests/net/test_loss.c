@@ -320,10 +320,63 @@ static void abort_all(struct t_rank *t)
     t_net_end(&w);
 }
 
+/* Whether this rank, which waits for `peer`, hears of an abort. */
+static int hears_abort(struct tt_net *net, int peer)
+{
+    double seconds;
+
+    tt_net_watch(net, peer);
+    return until_failed(net, 1500, &seconds) == TUTTI_E_ABORTED;
+}
+
+/* None has met another. Rank 0 aborts, rank 1 waits for it, and rank 2 for rank 3, which is in no call. A machine that
+ * is busy may be late once, not always. */
+static void abort_unmet(struct t_rank *t)
+{
+    int n_heard = 0;
+
+    for (int i = 0; i < 3; i++) {
+        struct tt_net *net = t_net_new(t, NULL, TIMEOUT);
+
+        t_meet(t);
+        if (t->rank == 0) {
+            usleep(100000);
+            tt_net_abort(net);
+        } else if (t->rank < 3) {
+            n_heard += hears_abort(net, t->rank == 1 ? 0 : 3);
+        }
+        t_meet(t);
+        tt_net_destroy(net);
+    }
+    T_CHECK(n_heard > 0 || t->rank == 0 || t->rank == 3, "rank %d never heard of it", t->rank);
+}
+
+/* Rank 1 comes when rank 0 has aborted and tells nobody more. It hears of it when that one ends its net. */
+static void abort_before(struct t_rank *t)
+{
+    int n_heard = 0;
+
+    for (int i = 0; i < 3; i++) {
+        struct tt_net *net = t_net_new(t, NULL, TIMEOUT);
+
+        if (t->rank == 0)
+            tt_net_abort(net);
+        t_meet(t);
+        if (t->rank == 0)
+            usleep(200000);
+        else
+            n_heard += hears_abort(net, 0);
+        tt_net_destroy(net);
+    }
+    T_CHECK(n_heard > 0 || t->rank == 0, "rank %d never heard of it", t->rank);
+}
+
 static void test_abort(void **state)
 {
     (void)state;
     run(abort_all, 3, 0);
+    run(abort_unmet, 4, 0);
+    run(abort_before, 2, 0);
 }
 
 int main(int argc, char **argv)
