@@ -293,9 +293,12 @@ TUTTI_API tutti_result tutti_comm_split(tutti_comm *comm, int color, int key,
                                         tutti_comm **comm_out);
 
 /**
- * Free a communicator and all its windows; NULL is fine. Does not wait for the others: one of them
- * that is still in a call that needs this rank gets TUTTI_E_PEER (GPUs: at its deadline). No call may
- * be running on `comm`: work on a stream that waits for a peer is ended.
+ * Free a communicator and all its windows; NULL is fine. Does not wait for the others' calls: one of
+ * them that is still in a call that needs this rank gets TUTTI_E_PEER (GPUs: at its deadline). But what
+ * this rank's calls have sent to other hosts is delivered first, which the rank there has to be in a
+ * call for: who is in none is waited for, up to five seconds (for each of the communicator's networks:
+ * one, on GPUs several). Who comes later to take it gets TUTTI_E_PEER. No call may be running on
+ * `comm`: work on a stream that waits for a peer is ended.
  */
 TUTTI_API void tutti_comm_destroy(tutti_comm *comm);
 

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "net/net_parts.h"
 
+#define FLUSH_NS UINT64_C(5000000000) /* for the peers to answer that all has arrived */
 #define RETRY_NS 100000000 /* between two attempts to make a way; the provider complains of each */
 
 static struct tt_net_op *op_at(struct tt_net_endpoint *e, uint64_t number)
@@ -313,22 +314,37 @@ void tt_net_pump(struct tt_net_endpoint *e)
     pump(e, 0);
 }
 
-void tt_net_flush(struct tt_net_endpoint *e, uint64_t until_ns)
+int tt_net_is_flushed(struct tt_net_endpoint *e)
 {
-    int is_asked = 0;
+    if (!e->to || e->n_flushed == e->n_posted || e->life != TT_NET_HERE)
+        return 1;
+    if (e->n_sent != e->n_posted)
+        return 0;
+    if (e->n_asked != e->n_posted)
+        e->flush = TT_NET_UNFLUSHED;
+    e->n_asked = e->n_posted;
+    if (e->flush == TT_NET_UNFLUSHED)
+        post_flush(e);
+    if (e->flush == TT_NET_FLUSHED)
+        e->n_flushed = e->n_posted;
+    return e->n_flushed == e->n_posted;
+}
 
-    while (e->to && e->n_flushed != e->n_posted && e->life == TT_NET_HERE) {
-        if (e->n_sent == e->n_posted && !is_asked) {
-            e->flush = TT_NET_UNFLUSHED;
-            is_asked = 1;
-        }
-        if (is_asked && e->flush == TT_NET_UNFLUSHED)
-            post_flush(e);
-        if (is_asked && e->flush == TT_NET_FLUSHED)
-            e->n_flushed = e->n_posted;
-        else if (tt_net_progress(e->net) != TUTTI_OK || tt_now_ns() >= until_ns)
-            return;
-    }
+void tt_net_flush(struct tt_net *net)
+{
+    uint64_t n_posted = 0;
+    int is_open;
+
+    for (int i = 0; i < net->n_used; i++)
+        n_posted += net->used[i]->n_posted;
+    if (n_posted != net->n_flushing) /* else it is the same that was waited for before */
+        net->flush_end_ns = tt_now_ns() + FLUSH_NS;
+    net->n_flushing = n_posted;
+    do {
+        is_open = 0;
+        for (int i = 0; i < net->n_used; i++)
+            is_open |= !tt_net_is_flushed(net->used[i]);
+    } while (is_open && tt_net_progress(net) == TUTTI_OK && tt_now_ns() < net->flush_end_ns);
 }
 
 /* ---- what callers post ---- */

@@ -18,7 +18,6 @@
 #include "net/net_parts.h"
 
 #define MS           UINT64_C(1000000)
-#define FAREWELL_NS  (5000 * MS) /* for what was posted, when a net is destroyed */
 #define HANDSHAKE_NS (200 * MS)  /* for handshakes under way, then */
 #define NOTICE_NS    (2000 * MS) /* for the last notice: sent again and again, on a bad link */
 #define PAUSE_NS     100000      /* between two looks */
@@ -316,11 +315,9 @@ static void tell_leaving(struct tt_net *net)
  * more is let in than that takes: our memory may be in other hands already. */
 static void say_farewell(struct tt_net *net)
 {
-    uint64_t now = tt_now_ns();
-    const uint64_t end = now + (net->timeout_ns < FAREWELL_NS ? net->timeout_ns : FAREWELL_NS);
+    uint64_t now;
 
-    for (int i = 0; i < net->n_used; i++)
-        tt_net_flush(net->used[i], end);
+    tt_net_flush(net);
     now = tt_now_ns();
     for (tt_net_look(net); net->is_shaking_hands && tt_now_ns() - now < HANDSHAKE_NS;
          tt_net_look(net)) {

@@ -65,6 +65,7 @@ struct tt_net_endpoint {
     uint64_t n_left;    /* those that are known to have left this process */
     int is_pushed;      /* a push is under way */
     uint64_t n_flushed; /* those that tt_net_flush() knows to have arrived */
+    uint64_t n_asked;   /* those that the last flush of its asks for */
     struct tt_net_op ops[TT_NET_MAX_OPS];
     uint64_t *words; /* [TT_NET_MAX_OPS]: what signals store, in registered memory */
     struct tt_provider_memory *words_memory;
@@ -121,6 +122,8 @@ struct tt_net {
     struct tt_provider_limits limits;
     struct tt_watch *watch;
     uint64_t next_watch_ns;
+    uint64_t n_flushing,
+        flush_end_ns; /* operations that tt_net_flush() waited for last, and until when */
     unsigned n_progress;
     uint64_t n_moves;
     int is_shaking_hands;
@@ -153,18 +156,21 @@ void tt_net_fail(struct tt_net *net, int lost_rank, tutti_result code, const cha
 
 /* net.c: act upon what the watch has to say. Nothing of the provider moves. */
 void tt_net_look(struct tt_net *net);
+/* After an abort: it comes to those who are in a handshake with this rank. */
+void tt_net_reach(struct tt_net *net);
 /* What the watch and the provider call. */
 struct tt_watch_events tt_net_events(struct tt_net *net);
 void tt_net_broken(void *net, int rank, const char *why);
-/* After an abort: it comes to those who are in a handshake with this rank. */
-void tt_net_reach(struct tt_net *net);
 
 /* endpoint.c: the endpoint of a rank, made when it is first needed. */
 tutti_result tt_net_endpoint(struct tt_net *net, int rank, struct tt_net_endpoint **out);
 /* Post what may be posted, count what has been sent. */
 void tt_net_pump(struct tt_net_endpoint *endpoint);
-/* Wait until what was posted is in the peer's memory, or `until_ns`. */
-void tt_net_flush(struct tt_net_endpoint *endpoint, uint64_t until_ns);
+/* Ask the peer for its word that all of it has arrived, if need be. 1: it has, or there is nobody to ask. */
+int tt_net_is_flushed(struct tt_net_endpoint *endpoint);
+/* Wait until what was posted is in the peers' memory, for five seconds at most, however often it is called for the
+ * same. */
+void tt_net_flush(struct tt_net *net);
 /* Drop what has not been sent, and the way there. */
 void tt_net_unwire(struct tt_net_endpoint *endpoint);
 void tt_net_endpoint_free(struct tt_net_endpoint *endpoint);

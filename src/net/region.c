@@ -191,8 +191,8 @@ void tt_net_hide(struct tt_net_region *region)
     const uint64_t end = tt_now_ns() + HIDE_NS;
 
     /* All of it, while there is memory for what comes in meanwhile: tt_net_destroy() has nothing left. */
-    for (int i = 0; i < net->n_used && !region->is_lent; i++)
-        tt_net_flush(net->used[i], end);
+    if (!region->is_lent)
+        tt_net_flush(net);
     while (region->is_lent && is_used(net, region) && tt_net_progress(net) == TUTTI_OK &&
            tt_now_ns() < end)
         ;

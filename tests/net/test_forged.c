@@ -278,8 +278,8 @@ static void flushed(struct t_rank *t)
     t_meet(t); /* from here on rank 1 answers nothing */
     if (t->rank == 0) {
         T_OK(tt_net_signal(w.net, 1, w.region, 0, 2));
-        while (e->flush != TT_NET_FLUSHING)
-            tt_net_flush(e, 0);
+        while (!tt_net_is_flushed(e) && e->flush != TT_NET_FLUSHING)
+            T_OK(tt_net_progress(w.net));
         t_meet(t);
         while (n_refused(w.net) < 2 * SERIALS)
             T_OK(tt_net_progress(w.net));

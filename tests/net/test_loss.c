@@ -261,9 +261,45 @@ static void leave_slowly(struct t_rank *t)
     t_net_end(&w);
 }
 
+/* Who does not call is waited for once, not for every region and for the net again; and who comes late meanwhile has
+ * all that was sent to it. */
+static void leave_the_busy(struct t_rank *t)
+{
+    const struct tt_exchange x = t_net_exchange(t);
+    struct t_net_world w = t_net_begin(t, BYTES, TIMEOUT);
+    struct tt_net_region *more;
+    uint64_t start;
+
+    T_OK(tt_net_expose(w.net, &x, NULL, 0, &more));
+    meet_all(t, &w, 1);
+    start = tt_now_ns();
+    if (t->rank == 0) {
+        t_net_fill(w.mine, MIB, 3);
+        for (int r = 1; r < 3; r++) {
+            T_OK(tt_net_put(w.net, r, w.mine, MIB, w.region, 0));
+            T_OK(tt_net_signal(w.net, r, w.region, FLAG_AT, 1));
+        }
+        tt_net_hide(more);
+        t_net_end(&w);
+        T_CHECK(tt_now_ns() - start > 4900 * UINT64_C(1000000), "it did not wait");
+        T_CHECK(tt_now_ns() - start < 9000 * UINT64_C(1000000) * t_scale(), "it waited %.1f s",
+                (double)(tt_now_ns() - start) / 1e9);
+    } else if (t->rank == 2) {
+        usleep(500000);
+        t_net_wait(w.net, w.mine + FLAG_AT, 1, WAIT_S);
+        T_CHECK(t_net_find_wrong(w.mine, MIB, 3) == MIB, "the data of a rank that left is wrong");
+    }
+    t_meet(t);
+    if (t->rank > 0) {
+        tt_net_hide(more);
+        t_net_end(&w);
+    }
+}
+
 static void test_leaving(void **state)
 {
     (void)state;
+    run(leave_the_busy, 3, 0);
     run(leave, 3, 0);
     run(leave_together, 3, 0);
     run(leave_before_anybody_looks, 2, 0);
