@@ -293,12 +293,13 @@ TUTTI_API tutti_result tutti_comm_split(tutti_comm *comm, int color, int key,
                                         tutti_comm **comm_out);
 
 /**
- * Free a communicator and all its windows; NULL is fine. Does not wait for the others' calls: one of
- * them that is still in a call that needs this rank gets TUTTI_E_PEER (GPUs: at its deadline). But what
- * this rank's calls have sent to other hosts is delivered first, which the rank there has to be in a
- * call for: who is in none is waited for, up to five seconds (for each of the communicator's networks:
- * one, on GPUs several). Who comes later to take it gets TUTTI_E_PEER. No call may be running on
- * `comm`: work on a stream that waits for a peer is ended.
+ * Free a communicator and all its windows, as tutti_window_deregister() does; NULL is fine. Does not
+ * wait for the others' calls: one of them that is still in a call that needs this rank gets
+ * TUTTI_E_PEER (GPUs: at its deadline). But what this rank's calls have sent to other hosts is
+ * delivered first, which the rank there has to be in a call for: who is in none is waited for, up to
+ * five seconds (for each of the communicator's networks: one, on GPUs several). Who comes later to
+ * take it gets TUTTI_E_PEER. No call may be running on `comm`: work on a stream that waits for a peer
+ * is ended.
  */
 TUTTI_API void tutti_comm_destroy(tutti_comm *comm);
 
@@ -572,9 +573,10 @@ TUTTI_API tutti_result tutti_mem_free(tutti_comm *comm, void *ptr);
  *
  * Memory   Any private writable memory but a stack: tutti_mem_alloc(), malloc, a tensor. The pages
  *          that hold it are replaced, at their address and with their contents, by pages that the
- *          peers map. So no other thread may write to those pages (they may reach up to a page
- *          beyond both ends) during the call, and after a fork() parent and child share them. About
- *          0.5 ms per MiB, once. It must stay mapped until the window is deregistered.
+ *          peers map. So nothing else, another thread say, may write to those pages (they may reach
+ *          up to a page beyond both ends) during the call, and after a fork() parent and child share
+ *          them. About 0.5 ms per MiB, once. It must stay allocated until the window is deregistered
+ *          or its communicator destroyed; only then may it grow, move or be freed.
  * GPUs     cuMemCreate memory that can be exported as descriptors (tutti_mem_alloc(), expandable
  *          segments) or else cudaMalloc memory; it stays where it is. Ranks cannot ask each other on
  *          the way of a call, so here a buffer (and its being in place in an all_to_all) must be
@@ -590,6 +592,10 @@ TUTTI_API tutti_result tutti_window_register(tutti_comm *comm, void *ptr, size_t
                                              tutti_window **window_out);
 
 /** Undo a registration; collective, in the same order on all ranks. The memory keeps its contents.
+ *  Pages that no other window holds are private again, by a copy, as before the registration
+ *  (tutti_mem_alloc()'s are not): so here, and in tutti_comm_destroy() for windows that are left, nothing
+ *  else may write to them during the call either. A child that was forked meanwhile keeps the old ones.
+ *  Where there is no memory for the copy they stay shared, and a line of the log says so.
  *  A graph with calls that were captured in a window of GPU memory must not be replayed after it, even if the
  *  memory is registered again: capture it anew.
  *  TUTTI_E_ARG if `window` is not a window of `comm`. NULL on all ranks is fine. */

@@ -1,21 +1,19 @@
 /*
- * Page adoption: copy a range of private pages into a memfd and map that over them. Afterwards the
- * memory is where it was and holds what it held, and the memfd can be handed to other processes.
+ * The list of this process's pages that other processes can map, and who holds them. What was adopted
+ * for a buffer (adopt.c) is private memory again as soon as nobody holds it.
  */
 #include "cpu/pages.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/memory.h"
+#include "cpu/adopt.h"
 
 #define PAGE ((uintptr_t)4096)
 #define HUGE ((uintptr_t)2 << 20)
@@ -24,71 +22,62 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-struct tt_pages {
-    uintptr_t start, end;
+struct file {
     int fd;
-    int refs;  /* windows that hold it */
-    int owned; /* from tt_pages_alloc() */
-    struct tt_pages *next;
+    unsigned n_runs;  /* that lie in it */
+    uintptr_t origin; /* where its first byte is mapped */
+};
+
+/* Neighbouring pages of one file that the same windows hold: a window that begins or ends within a run cuts
+ * it in two. What comes from tt_pages_alloc() stays one. */
+struct run {
+    uintptr_t start, end;
+    struct file *file;
+    int refs;         /* windows that hold it */
+    int owned;        /* from tt_pages_alloc() */
+    struct run *next; /* above it */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct tt_pages *list;
+static struct run *list;
 
-static tutti_result file_new(size_t bytes, int *fd_out)
+/* A run of a file that is still to come. */
+static struct run *run_new(uintptr_t start, uintptr_t end, int owned)
 {
-    const int fd = memfd_create("tutti-window", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    tutti_result res;
+    struct file *file = malloc(sizeof(*file));
+    struct run *run = malloc(sizeof(*run));
 
-    if (fd < 0)
-        return TT_FAIL_SYS("memfd_create");
-    res = tt_memory_resize(fd, bytes);
-    if (res == TUTTI_OK && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0)
-        res = TT_FAIL_SYS("cannot seal %zu bytes of shared memory", bytes);
-    if (res != TUTTI_OK) {
-        close(fd);
-        return res;
+    if (!file || !run) {
+        free(file);
+        free(run);
+        return NULL;
     }
-    *fd_out = fd;
-    return TUTTI_OK;
+    *file = (struct file){-1, 1, start};
+    *run = (struct run){.start = start, .end = end, .owned = owned};
+    run->file = file;
+    return run;
 }
 
-/* All pages of the file now, so that lack of memory is an error here and not a signal later. */
-static tutti_result file_fill(int fd, size_t bytes)
+static void run_free(struct run *run)
 {
-    int err;
-
-    do
-        err = posix_fallocate(fd, 0, (off_t)bytes);
-    while (err == EINTR);
-    errno = err;
-    return err ? TT_FAIL_SYS("no memory for %zu shared bytes", bytes) : TUTTI_OK;
+    if (!run)
+        return;
+    if (--run->file->n_runs == 0) {
+        if (run->file->fd >= 0)
+            close(run->file->fd);
+        free(run->file);
+    }
+    free(run);
 }
 
-static struct tt_pages *pages_new(uintptr_t start, size_t bytes, int fd, int owned)
+static void list_add(struct run *run)
 {
-    struct tt_pages *p = calloc(1, sizeof(*p));
+    struct run **at = &list;
 
-    if (p)
-        *p = (struct tt_pages){start, start + bytes, fd, 0, owned, NULL};
-    return p;
-}
-
-static void pages_add(struct tt_pages *p)
-{
-    p->next = list;
-    list = p;
-}
-
-static void pages_drop(struct tt_pages *p)
-{
-    struct tt_pages **at = &list;
-
-    while (*at != p)
+    while (*at && (*at)->start < run->start)
         at = &(*at)->next;
-    *at = p->next;
-    close(p->fd);
-    free(p);
+    run->next = *at;
+    *at = run;
 }
 
 /* Map a file at an address that huge pages can use, and ask for them. */
@@ -117,34 +106,32 @@ static void *map_aligned(int fd, size_t bytes)
 tutti_result tt_pages_alloc(size_t bytes, void **ptr_out)
 {
     const size_t whole = (bytes + PAGE - 1) & ~(size_t)(PAGE - 1);
-    struct tt_pages *p = NULL;
+    struct run *run;
     void *at = MAP_FAILED;
-    int fd = -1;
     tutti_result res;
 
     if (bytes == 0 || whole < bytes || whole > SIZE_MAX / 2)
         return TT_FAIL(TUTTI_E_ARG, "mem_alloc of %zu bytes", bytes);
-    res = tt_memory_check(whole);
-    if (res == TUTTI_OK)
-        res = file_new(whole, &fd);
+    TT_TRY(tt_memory_check(whole));
+    run = run_new(0, whole, 1);
+    if (!run)
+        return TT_FAIL(TUTTI_E_MEMORY, "no memory for the list of shared pages");
+    res = tt_memfd_new(whole, &run->file->fd);
     if (res == TUTTI_OK) {
-        at = map_aligned(fd, whole);
-        res = at == MAP_FAILED ? TT_FAIL_SYS("cannot map %zu bytes", whole) : file_fill(fd, whole);
-    }
-    if (res == TUTTI_OK) {
-        p = pages_new((uintptr_t)at, whole, fd, 1);
-        if (!p)
-            res = TT_FAIL(TUTTI_E_MEMORY, "no memory for the list of shared pages");
+        at = map_aligned(run->file->fd, whole);
+        res = at == MAP_FAILED ? TT_FAIL_SYS("cannot map %zu bytes", whole)
+                               : tt_memfd_fill(run->file->fd, whole);
     }
     if (res != TUTTI_OK) {
         if (at != MAP_FAILED)
             munmap(at, whole);
-        if (fd >= 0)
-            close(fd);
+        run_free(run);
         return res;
     }
+    run->start = run->file->origin = (uintptr_t)at;
+    run->end = run->start + whole;
     pthread_mutex_lock(&lock);
-    pages_add(p);
+    list_add(run);
     pthread_mutex_unlock(&lock);
     *ptr_out = at;
     return TUTTI_OK;
@@ -152,152 +139,157 @@ tutti_result tt_pages_alloc(size_t bytes, void **ptr_out)
 
 tutti_result tt_pages_free(void *ptr)
 {
-    struct tt_pages *p;
+    struct run **at = &list, *run;
     tutti_result res = TUTTI_OK;
 
     pthread_mutex_lock(&lock);
-    for (p = list; p && !(p->owned && p->start == (uintptr_t)ptr); p = p->next)
-        ;
-    if (!p) {
+    while (*at && !((*at)->owned && (*at)->start == (uintptr_t)ptr))
+        at = &(*at)->next;
+    run = *at;
+    if (!run) {
         res = TT_FAIL(TUTTI_E_ARG, "mem_free: %p did not come from tutti_mem_alloc", ptr);
-    } else if (p->refs > 0) {
+    } else if (run->refs > 0) {
         res = TT_FAIL(TUTTI_E_ARG, "mem_free: %p is still registered; deregister its window first",
                       ptr);
     } else {
-        munmap(ptr, p->end - p->start);
-        pages_drop(p);
+        munmap(ptr, run->end - run->start);
+        *at = run->next;
+        run_free(run);
     }
     pthread_mutex_unlock(&lock);
     return res;
 }
 
-/* ---- adoption ---- */
-
-/* Is all of [start, end) private, writable memory that is not a stack? */
-static tutti_result check_adoptable(uintptr_t start, uintptr_t end)
-{
-    FILE *maps = fopen("/proc/self/maps", "re");
-    const uintptr_t here = (uintptr_t)__builtin_frame_address(0);
-    uintptr_t reached = start;
-    char line[512];
-    tutti_result res = TUTTI_OK;
-
-    if (!maps)
-        return TT_FAIL_SYS("/proc/self/maps");
-    if (here >= start && here < end)
-        res = TT_FAIL(TUTTI_E_ARG, "the buffer lies on the calling thread's stack");
-    while (res == TUTTI_OK && reached < end && fgets(line, sizeof(line), maps)) {
-        unsigned long from, to;
-        char perms[5];
-
-        if (sscanf(line, "%lx-%lx %4s", &from, &to, perms) != 3 || to <= reached)
-            continue;
-        if (from > reached)
-            break;
-        if (perms[0] != 'r' || perms[1] != 'w')
-            res = TT_FAIL(TUTTI_E_ARG, "memory at %#lx is not writable", (unsigned long)reached);
-        else if (perms[3] != 'p' && !strstr(line, "/memfd:tutti-window"))
-            res = TT_FAIL(TUTTI_E_ARG, "memory at %#lx is a shared mapping of something else",
-                          (unsigned long)reached);
-        else if (strstr(line, "[stack"))
-            res = TT_FAIL(TUTTI_E_ARG, "memory at %#lx is a stack", (unsigned long)reached);
-        reached = to;
-    }
-    fclose(maps);
-    if (res == TUTTI_OK && reached < end)
-        res = TT_FAIL(TUTTI_E_ARG, "memory at %#lx is not mapped", (unsigned long)reached);
-    return res;
-}
-
-/* By the system call itself: the pages hold red zones of other people's memory checkers. */
-static tutti_result copy_into(int fd, uintptr_t start, size_t bytes)
-{
-    size_t done = 0;
-
-    while (done < bytes) {
-        const long n = syscall(SYS_pwrite64, fd, start + done, bytes - done, (off_t)done);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return TT_FAIL_SYS("cannot copy %zu bytes into shared memory", bytes);
-        done += (size_t)n;
-    }
-    return TUTTI_OK;
-}
-
-/* Between the copy and the map nothing may be written to the pages. They may be the heap's own, so
- * that includes malloc and free: all that allocates is done before. */
-static tutti_result adopt(uintptr_t start, uintptr_t end, struct tt_pages **pages_out)
-{
-    const size_t bytes = end - start;
-    struct tt_pages *p;
-    int fd = -1;
-    tutti_result res;
-
-    TT_TRY(check_adoptable(start, end));
-    TT_TRY(tt_memory_check(bytes));
-    TT_TRY(file_new(bytes, &fd));
-    p = pages_new(start, bytes, fd, 0);
-    res = p ? file_fill(fd, bytes)
-            : TT_FAIL(TUTTI_E_MEMORY, "no memory for the list of shared pages");
-    if (res == TUTTI_OK)
-        res = copy_into(fd, start, bytes);
-    if (res == TUTTI_OK && mmap((void *)start, bytes, PROT_READ | PROT_WRITE,
-                                MAP_SHARED | MAP_FIXED | MAP_POPULATE, fd, 0) == MAP_FAILED)
-        res = TT_FAIL_SYS("cannot map %zu shared bytes over the buffer", bytes);
-    if (res != TUTTI_OK) {
-        free(p);
-        close(fd);
-        return res;
-    }
-    pages_add(p);
-    *pages_out = p;
-    return TUTTI_OK;
-}
+/* ---- holding ---- */
 
 /* The run that holds `at`, or NULL and where the next run above begins. */
-static struct tt_pages *run_at(uintptr_t at, uintptr_t *next_out)
+static struct run *run_at(uintptr_t at, uintptr_t *next_out)
 {
-    *next_out = UINTPTR_MAX;
-    for (struct tt_pages *p = list; p; p = p->next) {
-        if (at >= p->start && at < p->end)
-            return p;
-        if (p->start > at && p->start < *next_out)
-            *next_out = p->start;
-    }
-    return NULL;
+    struct run *run = list;
+
+    while (run && run->end <= at)
+        run = run->next;
+    *next_out = run ? run->start : UINTPTR_MAX;
+    return run && run->start <= at ? run : NULL;
 }
 
-static void unhold(struct tt_parts *parts)
-{
-    for (uint32_t i = 0; i < parts->n; i++) {
-        struct tt_pages *p = parts->part[i].pages;
-
-        if (--p->refs == 0 && !p->owned)
-            pages_drop(p); /* the mapping, and with it the memory, stays */
-    }
-    parts->n = 0;
-}
-
-static tutti_result share(uintptr_t start, uintptr_t end, struct tt_parts *parts)
+/* All that is to be adopted is looked at before the first page is. */
+static tutti_result check_gaps(uintptr_t start, uintptr_t end)
 {
     for (uintptr_t at = start; at < end;) {
         uintptr_t next;
-        struct tt_pages *p = run_at(at, &next);
-        struct tt_part *part = &parts->part[parts->n];
+        const struct run *run = run_at(at, &next);
 
-        if (parts->n == TT_MAX_PARTS)
-            return TT_FAIL(TUTTI_E_ARG, "the buffer overlaps more than %d registered ones",
-                           TT_MAX_PARTS);
-        if (!p)
-            TT_TRY(adopt(at, next < end ? next : end, &p));
-        part->pages = p;
-        part->file_offset = at - p->start;
-        part->bytes = (p->end < end ? p->end : end) - at;
-        p->refs++;
-        parts->n++;
-        at += part->bytes;
+        if (!run)
+            TT_TRY(tt_adopt_check(at, next < end ? next : end));
+        at = run ? run->end : next;
+    }
+    return TUTTI_OK;
+}
+
+static tutti_result cut(uintptr_t at)
+{
+    uintptr_t next;
+    struct run *run = run_at(at, &next), *rest;
+
+    if (!run || run->owned || run->start == at)
+        return TUTTI_OK;
+    rest = malloc(sizeof(*rest));
+    if (!rest)
+        return TT_FAIL(TUTTI_E_MEMORY, "no memory for the list of shared pages");
+    *rest = *run;
+    rest->start = run->end = at;
+    run->next = rest;
+    run->file->n_runs++;
+    return TUTTI_OK;
+}
+
+/* Runs between which no window begins or ends any more are one. */
+static void join(void)
+{
+    for (struct run *run = list; run; run = run->next)
+        while (run->next && run->next->file == run->file && run->next->refs == run->refs &&
+               run->next->start == run->end) {
+            struct run *rest = run->next;
+
+            run->end = rest->end;
+            run->next = rest->next;
+            run_free(rest);
+        }
+}
+
+static void unhold(uintptr_t start, uintptr_t end)
+{
+    struct run **at = &list;
+
+    for (struct run *run = list; run; run = run->next)
+        run->refs -= run->start < end && run->end > start;
+    join();
+    while (*at) {
+        struct run *run = *at;
+
+        if (run->refs > 0 || run->owned) {
+            at = &run->next;
+            continue;
+        }
+        if (tt_adopt_undo(run->file->fd, run->file->origin, run->start, run->end) != TUTTI_OK)
+            TT_LOG(TUTTI_LOG_WARN, -1, 0, "memory of a window stays shared: %s", tt_error_text());
+        *at = run->next;
+        run_free(run);
+    }
+}
+
+static tutti_result adopt(uintptr_t start, uintptr_t end, struct run **run_out)
+{
+    struct run *run = run_new(start, end, 0);
+    tutti_result res = run ? tt_adopt(start, end, &run->file->fd)
+                           : TT_FAIL(TUTTI_E_MEMORY, "no memory for the list of shared pages");
+
+    if (res < TUTTI_OK) {
+        run_free(run);
+        return res;
+    }
+    list_add(run);
+    *run_out = run;
+    return TUTTI_OK;
+}
+
+/* The next part, or more of the last one. */
+static tutti_result add_part(struct tt_parts *parts, const struct run *run, uintptr_t at,
+                             size_t bytes)
+{
+    const uint64_t offset = at - run->file->origin;
+    struct tt_part *last = parts->n ? &parts->part[parts->n - 1] : NULL;
+
+    if (last && last->fd == run->file->fd && last->file_offset + last->bytes == offset) {
+        last->bytes += bytes;
+        return TUTTI_OK;
+    }
+    if (parts->n == TT_MAX_PARTS)
+        return TT_FAIL(TUTTI_E_ARG, "the buffer overlaps more than %d registered ones",
+                       TT_MAX_PARTS);
+    parts->part[parts->n++] = (struct tt_part){run->file->fd, offset, bytes};
+    return TUTTI_OK;
+}
+
+/* parts->bytes: what is held so far. */
+static tutti_result share(uintptr_t start, uintptr_t end, struct tt_parts *parts)
+{
+    TT_TRY(check_gaps(start, end));
+    TT_TRY(cut(start));
+    TT_TRY(cut(end));
+    for (uintptr_t at = start; at < end;) {
+        uintptr_t next;
+        struct run *run = run_at(at, &next);
+        size_t bytes;
+
+        if (!run)
+            TT_TRY(adopt(at, next < end ? next : end, &run));
+        bytes = (run->end < end ? run->end : end) - at;
+        run->refs++;
+        parts->bytes += bytes;
+        TT_TRY(add_part(parts, run, at, bytes));
+        at += bytes;
     }
     return TUTTI_OK;
 }
@@ -310,25 +302,23 @@ tutti_result tt_pages_share(void *ptr, size_t bytes, struct tt_parts *parts)
 
     memset(parts, 0, sizeof(*parts));
     parts->page_offset = (uint32_t)((uintptr_t)ptr - start);
-    parts->bytes = end - start;
+    parts->start = start;
     if (!ptr || bytes == 0 || end <= start)
         return TT_FAIL(TUTTI_E_ARG, "window_register of %zu bytes at %p", bytes, ptr);
     pthread_mutex_lock(&lock);
     res = share(start, end, parts);
-    if (res != TUTTI_OK)
-        unhold(parts);
     pthread_mutex_unlock(&lock);
+    if (res != TUTTI_OK)
+        tt_pages_release(parts);
     return res;
 }
 
 void tt_pages_release(struct tt_parts *parts)
 {
+    if (parts->bytes == 0)
+        return;
     pthread_mutex_lock(&lock);
-    unhold(parts);
+    unhold(parts->start, parts->start + parts->bytes);
     pthread_mutex_unlock(&lock);
-}
-
-int tt_pages_fd(const struct tt_part *part)
-{
-    return part->pages->fd;
+    memset(parts, 0, sizeof(*parts));
 }

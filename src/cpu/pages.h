@@ -9,12 +9,10 @@
 #include <stdint.h>
 #include <tutti/tutti.h>
 
-struct tt_pages; /* a run of pages backed by one memfd */
-
 /* A part of a buffer and where it lies in a file. A buffer is one part, unless its first or last
  * page was adopted before, with a neighbour that shares the page. */
 struct tt_part {
-    struct tt_pages *pages;
+    int fd; /* as long as the buffer is held */
     uint64_t file_offset;
     size_t bytes; /* whole pages */
 };
@@ -24,6 +22,7 @@ struct tt_parts {
     struct tt_part part[TT_MAX_PARTS];
     uint32_t n;
     uint32_t page_offset; /* of the buffer in its first page */
+    uintptr_t start;      /* of that page */
     size_t bytes;         /* of all parts */
 };
 
@@ -32,7 +31,7 @@ tutti_result tt_pages_free(void *ptr);
 
 /* Make the pages under ptr[0 .. bytes) shareable where they are not yet, and hold them. */
 tutti_result tt_pages_share(void *ptr, size_t bytes, struct tt_parts *parts);
+/* Of these pages those that nobody else holds are private memory again; what was allocated here stays. */
 void tt_pages_release(struct tt_parts *parts);
-int tt_pages_fd(const struct tt_part *part);
 
 #endif

@@ -163,7 +163,7 @@ static tutti_result map_peers(tutti_window *w, const struct offer *offers, int f
     for (int r = 0; r < e->n_ranks; r++)
         rounds = offers[r].n_parts > rounds ? offers[r].n_parts : rounds;
     for (uint32_t p = 0; p < rounds; p++) {
-        const int fd = p < w->parts.n ? tt_pages_fd(&w->parts.part[p]) : -1;
+        const int fd = p < w->parts.n ? w->parts.part[p].fd : -1;
         tutti_result one =
             tt_fd_mesh_exchange(e->mesh, ++e->mesh_round, fd, fds, tt_now_ns() + e->timeout_ns);
 

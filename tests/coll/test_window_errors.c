@@ -5,6 +5,7 @@
 
 #include "support/buffers.h"
 #include "support/job.h"
+#include "support/proc.h"
 
 static void good(struct t_rank *t)
 {
@@ -74,6 +75,22 @@ T_RANKS(memory_that_others_share_already, 2)
     refused(t, map(4 * 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1), 4096, "");
 }
 
+/* What comes before the bad page, below a window that is there and above it, is as it was. */
+T_RANKS(nothing_is_replaced_in_vain, 2)
+{
+    unsigned char *p = map(10 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+    tutti_window *w;
+
+    T_OK(tutti_window_register(t->comm, p + 4 * 4096, 4096, &w));
+    mprotect(p + 8 * 4096, 4096, PROT_READ);
+    const size_t maps = t_count_maps();
+    refused(t, p, 10 * 4096, "not writable");
+    T_CHECK(t_count_maps() == maps, "%zu mappings, were %zu", t_count_maps(), maps);
+    T_CHECK(t_is_private(p) && t_is_private(p + 5 * 4096), "a page is shared");
+    T_OK(tutti_window_deregister(t->comm, w));
+    T_CHECK(t_is_private(p + 4 * 4096), "the window's page is shared");
+}
+
 /* One rank's memory is bad: the others must not wait for it, and none keeps a window. */
 T_RANKS(one_rank_is_refused, 3)
 {
@@ -87,6 +104,7 @@ T_RANKS(one_rank_is_refused, 3)
         T_CONTAINS(tutti_last_error(), "rank 1");
     good(t);
     T_CHECK(tutti_window_find(t->comm, m.base, 100) == NULL, "a window is left");
+    T_CHECK(t_is_private(m.base), "its memory is still shared");
     T_OK(tutti_window_register(t->comm, m.base, 20000, &w));
     T_OK(tutti_window_deregister(t->comm, w));
 }
@@ -128,6 +146,7 @@ int main(void)
         cmocka_unit_test(memory_that_is_read_only),
         cmocka_unit_test(memory_of_files),
         cmocka_unit_test(memory_that_others_share_already),
+        cmocka_unit_test(nothing_is_replaced_in_vain),
         cmocka_unit_test(one_rank_is_refused),
         cmocka_unit_test(unequal_bytes_are_a_mismatch),
         cmocka_unit_test(a_window_that_is_none),

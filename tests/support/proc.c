@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static size_t count_entries(const char *path)
@@ -124,6 +125,23 @@ size_t t_memory_kib(const char *path, const char *name)
             kib = strtoul(line + strlen(name), NULL, 10);
     fclose(file);
     return kib;
+}
+
+int t_is_private(volatile unsigned char *byte)
+{
+    const unsigned char before = *byte;
+    const pid_t child = fork();
+    int status, same;
+
+    T_SYS(child);
+    if (child == 0) {
+        *byte = (unsigned char)~before;
+        _exit(0);
+    }
+    T_SYS(waitpid(child, &status, 0));
+    same = *byte == before;
+    *byte = before;
+    return same;
 }
 
 size_t t_available_mib(void)

@@ -29,6 +29,9 @@ double t_idle_percent(void);
  * none; '?': there is no descriptor to look with. */
 char t_process_state(int pid);
 
+/* Is what a child writes to this byte the child's alone? */
+int t_is_private(volatile unsigned char *byte);
+
 /* Free memory of the machine in MiB. */
 size_t t_available_mib(void);
 
