@@ -136,11 +136,11 @@ uint64_t tt_counts_hash(const size_t *counts, size_t n);
 tutti_result tt_wait_slow(struct tt_engine *e, int r, const _Atomic uint64_t *flag, uint64_t value);
 
 /* One step of waiting for rank r without a condition, for loops that make progress themselves. A peer
- * that was seen gone fails the step after: what it did last counts, so it is looked for once more. */
+ * that was seen gone, or late, fails the step after: what it did last counts, so it is looked for once more. */
 struct tt_idle { /* since something moved; zero at first */
     unsigned rounds;
-    int is_gone;
-    uint64_t since_ns;
+    int is_gone, is_late;
+    uint64_t since_ns, seen_ns; /* the first step that was timed, but for stops; the last one */
 };
 tutti_result tt_wait_pause(struct tt_engine *e, int r, struct tt_idle *idle);
 

@@ -20,6 +20,8 @@
 #define STORED_NS      UINT64_C(50000000)
 #define FIRST_NAP_NS   UINT64_C(1000000)
 #define LONGEST_NAP_NS UINT64_C(20000000)
+#define PAUSE_NS       UINT64_C(200000)
+#define STOPPED_NS     UINT64_C(1000000000)
 #define IDLE_NAP_NS    UINT64_C(500000) /* where somebody else has work to do in our waits */
 
 static long futex(_Atomic uint32_t *word, int op, uint32_t value, const struct timespec *timeout)
@@ -343,6 +345,13 @@ static void nap(struct tt_engine *e, int r, const _Atomic uint64_t *flag, uint64
     tt_store_relaxed(&st->n_sleeps, tt_load_relaxed(&st->n_sleeps) + 1);
 }
 
+/* What took far longer than asked: this process was stopped, not its peer late. The wait began later then. */
+static void forgive_stop(uint64_t *start, uint64_t before, uint64_t now, uint64_t asked_ns)
+{
+    if (now - before > asked_ns + STOPPED_NS)
+        *start += now - before - asked_ns;
+}
+
 static tutti_result wait_asleep(struct tt_engine *e, int r, const _Atomic uint64_t *flag,
                                 uint64_t value, uint64_t start)
 {
@@ -363,9 +372,7 @@ static tutti_result wait_asleep(struct tt_engine *e, int r, const _Atomic uint64
             return TUTTI_OK;
         }
         now = tt_now_ns();
-        /* A nap that took far longer than asked: this process was stopped, not its peer late. */
-        if (now - before > length + UINT64_C(1000000000))
-            start += now - before - length;
+        forgive_stop(&start, before, now, length);
         before = now;
         if (is_late(e, r, now - start))
             return fail_late(e, r, flag, value);
@@ -394,17 +401,31 @@ tutti_result tt_wait_slow(struct tt_engine *e, int r, const _Atomic uint64_t *fl
             (void)e->idle(e->idle_context);
         TT_TRY(tt_engine_failed(e));
     } while (tt_now_ns() - start < e->yield_ns);
+    forgive_stop(&start, start, tt_now_ns(), e->yield_ns);
     return wait_asleep(e, r, flag, value, start);
+}
+
+/* Since something moved last, without the time in which this process was stopped. */
+static uint64_t has_paused(struct tt_idle *idle)
+{
+    const uint64_t now = tt_now_ns();
+
+    if (idle->since_ns == 0)
+        idle->since_ns = idle->seen_ns = now;
+    forgive_stop(&idle->since_ns, idle->seen_ns, now, PAUSE_NS);
+    idle->seen_ns = now;
+    return now - idle->since_ns;
 }
 
 tutti_result tt_wait_pause(struct tt_engine *e, int r, struct tt_idle *idle)
 {
     enum tt_failure why;
+    uint64_t waited_ns;
 
     if (idle->since_ns == 0)
         tt_engine_waits(e, 0);
     if (e->idle && idle->rounds % 16 == 0 && e->idle(e->idle_context)) {
-        *idle = (struct tt_idle){1, 0, 0};
+        *idle = (struct tt_idle){.rounds = 1};
         return TUTTI_OK;
     }
     if (idle->rounds++ < e->spins) {
@@ -412,21 +433,22 @@ tutti_result tt_wait_pause(struct tt_engine *e, int r, struct tt_idle *idle)
             tt_pause();
         return TUTTI_OK;
     }
-    if (idle->since_ns == 0)
-        idle->since_ns = tt_now_ns();
+    waited_ns = has_paused(idle);
     TT_TRY(tt_engine_failed(e));
-    if (tt_now_ns() - idle->since_ns < e->yield_ns) {
+    if (waited_ns < e->yield_ns) {
         sched_yield();
         return TUTTI_OK;
     }
     if (!idle->is_gone)
-        nap(e, r, NULL, 0, 200000);
+        nap(e, r, NULL, 0, PAUSE_NS);
     TT_TRY(tt_engine_failed(e));
     why = why_gone(e, r);
     if (why != TT_FAILURE_NONE && idle->is_gone)
         return fail_gone(e, why, r);
     idle->is_gone = why != TT_FAILURE_NONE;
-    if (is_late(e, r, tt_now_ns() - idle->since_ns))
+    if (!is_late(e, r, has_paused(idle)))
+        idle->is_late = 0;
+    else if (idle->is_late++)
         return fail_late(e, r, NULL, 0);
     return TUTTI_OK;
 }

@@ -365,6 +365,78 @@ static void stopped_in_creation(void **state)
         t_run(&job);
 }
 
+/* ---- stopped while it waits itself: that is nobody's fault ---- */
+
+struct pause {
+    unsigned deadline_ms, stop_ms;
+    int is_barrier; /* else a message */
+    int is_early;   /* the peer comes while the rank is stopped, else afterwards */
+};
+
+static tutti_result meet(struct t_rank *t, const struct pause *p, int32_t *x)
+{
+    if (p->is_barrier)
+        return tutti_barrier(t->comm, NULL);
+    return t->rank == 0 ? tutti_send(t->comm, x, 1, TUTTI_DTYPE_I32, 1, NULL)
+                        : tutti_recv(t->comm, x, 1, TUTTI_DTYPE_I32, 0, NULL);
+}
+
+static void waits_and_is_stopped(struct t_rank *t)
+{
+    struct scene *scene = (struct scene *)(void *)t->shared;
+    const struct pause *p = t->arg;
+    int32_t x = t->rank == 0 ? 42 : 0;
+
+    T_OK(tutti_barrier(t->comm, NULL));
+    if (t->rank == 1) {
+        scene->pid = getpid();
+        T_OK(meet(t, p, &x));
+        T_CHECK(p->is_barrier || x == 42, "received %d", x);
+        return;
+    }
+    while (scene->pid == 0)
+        t_sleep_us(100);
+    t_sleep_us(50000); /* it waits, and sleeps, by now */
+    T_SYS(kill(scene->pid, SIGSTOP));
+    if (p->is_early)
+        T_OK(meet(t, p, &x));
+    t_sleep_us(p->stop_ms * 1000);
+    T_SYS(kill(scene->pid, SIGCONT));
+    if (!p->is_early) {
+        t_sleep_us(50000); /* so that it looks, and nobody has come */
+        T_OK(meet(t, p, &x));
+    }
+}
+
+static void pause_for(unsigned deadline_ms, unsigned stop_ms, int is_barrier, int is_early)
+{
+    struct pause p = {deadline_ms * t_scale(), stop_ms * t_scale(), is_barrier, is_early};
+    struct t_job job = {.n_ranks = 2, .body = waits_and_is_stopped, .arg = &p};
+
+    job.config.size = sizeof(job.config);
+    job.config.timeout_ms = p.deadline_ms;
+    t_run(&job);
+}
+
+/* Too short a stop to be told from a peer that is late: what has come meanwhile counts. */
+static void a_message_came_while_it_was_stopped(void **state)
+{
+    (void)state;
+    pause_for(800, 950, 0, 1);
+}
+
+static void a_stop_moves_the_deadline_of_a_message(void **state)
+{
+    (void)state;
+    pause_for(1000, 1500, 0, 0);
+}
+
+static void a_stop_moves_the_deadline_of_a_collective(void **state)
+{
+    (void)state;
+    pause_for(1000, 1500, 1, 0);
+}
+
 /* Slower than the deadline in all, but never later than it at any one call: not an error. */
 static void slow_but_alive(struct t_rank *t)
 {
@@ -397,6 +469,9 @@ int main(void)
         cmocka_unit_test(all_who_have_died_are_named),
         cmocka_unit_test(stopped_in_a_call),
         cmocka_unit_test(stopped_in_creation),
+        cmocka_unit_test(a_message_came_while_it_was_stopped),
+        cmocka_unit_test(a_stop_moves_the_deadline_of_a_message),
+        cmocka_unit_test(a_stop_moves_the_deadline_of_a_collective),
         cmocka_unit_test(a_slow_rank_is_waited_for),
     };
 
