@@ -63,7 +63,7 @@ static tutti_result store_result(struct tt_lane *ln, const struct reach *reach, 
     return TUTTI_OK;
 }
 
-/* How much of the slice to do at a time. Through windows with one peer nothing limits it; with more
+/* How much of the slice to do at a time. Through windows with one peer only an abort limits it; with more
  * the result should still be in the first-level cache when it is copied on. Across memories what was
  * fetched must still be in the second-level cache when it is reduced. */
 static size_t piece_of(const struct tt_lane *ln, int windows)
@@ -72,7 +72,7 @@ static size_t piece_of(const struct tt_lane *ln, int windows)
     size_t piece;
 
     if (windows)
-        return others == 1 ? SIZE_MAX : 16384;
+        return others == 1 ? TT_AT_ONCE / 2 : 16384;
     piece = ln->bounce_bytes / others & ~(size_t)63;
     return piece < TT_CHUNK ? piece : TT_CHUNK;
 }
@@ -91,6 +91,7 @@ static tutti_result reduce_slice(struct tt_lane *ln, const struct tt_call *call,
         const size_t at = reach->first + done;
         const size_t bytes = reach->bytes - done < piece ? reach->bytes - done : piece;
 
+        TT_TRY(tt_go_on(e));
         TT_TRY(load_sources(ln, reach, at, bytes, send));
         e->kernels->reduce[call->dtype][call->op](recv + at,
                                                   second < 0 ? NULL : peer_recv(ln, second) + at,

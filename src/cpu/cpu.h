@@ -205,6 +205,35 @@ static inline void tt_store_end(struct tt_engine *e)
     atomic_fetch_sub_explicit(&e->mine->storing, 1, memory_order_release);
 }
 
+/* For between the pieces of what takes long: the failure that somebody has recorded, if any. (Where the guard above is
+ * broken on purpose, this look must not stand in for it.) */
+static inline tutti_result tt_go_on(const struct tt_engine *e)
+{
+    const int fine = tt_load_relaxed(&e->segment->failure) == 0 || TT_BROKEN(GUARD);
+
+    return __builtin_expect(fine, 1) ? TUTTI_OK : tt_engine_failed(e);
+}
+
+/* A few milliseconds of work, and much less than it takes to give up (tt_wait_stored). */
+#define TT_AT_ONCE ((size_t)16 << 20)
+
+/* Copy a block of any length by one of the kernels, or as memory of one's own (NULL). */
+static inline tutti_result tt_copy(const struct tt_engine *e, tt_copy_fn kernel, void *to,
+                                   const void *from, size_t bytes)
+{
+    const size_t ahead = tt_ahead_for(bytes);
+
+    for (size_t done = 0, n; done < bytes; done += n) {
+        n = bytes - done < TT_AT_ONCE ? bytes - done : TT_AT_ONCE;
+        TT_TRY(tt_go_on(e));
+        if (kernel)
+            kernel((unsigned char *)to + done, (const unsigned char *)from + done, n, ahead);
+        else
+            memcpy((unsigned char *)to + done, (const unsigned char *)from + done, n);
+    }
+    return TUTTI_OK;
+}
+
 /* After a failure, which is recorded: until no peer stores any more, at most 50 ms (one may be stopped). */
 void tt_wait_stored(struct tt_engine *e);
 
@@ -413,7 +442,7 @@ tutti_result tt_cpu_run(struct tt_engine *e, const struct tt_call *call); /* cpu
  * meet, and the own rows stored there. */
 void tt_rows_copy(struct tt_lane *ln, const struct tt_call *call, int r, size_t at, size_t bytes,
                   unsigned char *scratch, int out);
-void tt_rows_keep_own(const struct tt_call *call, int me);
+tutti_result tt_rows_keep_own(const struct tt_engine *e, const struct tt_call *call);
 int tt_rows_go_across(const struct tt_call *call, int n_ranks);
 void tt_rows_tell(const struct tt_lane *ln, const struct tt_call *call);
 tutti_result tt_rows_push(struct tt_lane *ln, const struct tt_call *call);

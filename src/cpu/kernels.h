@@ -22,17 +22,19 @@
 typedef void (*tt_reduce_fn)(void *dst, void *dst2, const void *const src[], int n_src,
                              size_t count, size_t ahead);
 
+typedef void (*tt_copy_fn)(void *dst, const void *src, size_t bytes, size_t ahead);
+
 struct tt_kernels {
     const char *isa; /* "avx512", "avx2", "neon", "scalar" */
     tt_reduce_fn reduce[TUTTI_N_DTYPES][TUTTI_N_OPS];
 
     /* memcpy whose destination a peer has read last: with `ahead`, the destination's lines are
      * fetched for writing (prefetchw) that many bytes ahead. */
-    void (*put)(void *dst, const void *src, size_t bytes, size_t ahead);
+    tt_copy_fn put;
 
     /* memcpy whose source a peer has written: with `ahead`, the source's lines are fetched. Each
      * fetches on one side only, because a core has few line fetches to give. */
-    void (*take)(void *dst, const void *src, size_t bytes, size_t ahead);
+    tt_copy_fn take;
 
     /* Copy past the caches, for large results that are not read soon. */
     void (*copy_stream)(void *dst, const void *src, size_t bytes);

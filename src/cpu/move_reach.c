@@ -186,8 +186,8 @@ static tutti_result push(struct tt_lane *ln, const struct reach *x)
         if (bytes == 0)
             continue;
         if (x->windows)
-            e->kernels->put(recv_at(ln, r) + target_offset(ln, x->call, r) + at, b->out + at, bytes,
-                            tt_ahead_for(bytes));
+            TT_TRY(tt_copy(e, e->kernels->put, recv_at(ln, r) + target_offset(ln, x->call, r) + at,
+                           b->out + at, bytes));
         else
             TT_TRY(tt_xmem_write(e, r, target_address(ln, x->call, r) + at, b->out + at, bytes));
     }
@@ -227,8 +227,8 @@ static tutti_result pull(struct tt_lane *ln, const struct reach *x)
         if (bytes == 0)
             continue;
         if (x->windows)
-            e->kernels->take(b->in, tt_window_at(e, r, send_word(ln, r)) + source_offset(ln, x, r),
-                             bytes, tt_ahead_for(bytes));
+            TT_TRY(tt_copy(e, e->kernels->take, b->in,
+                           tt_window_at(e, r, send_word(ln, r)) + source_offset(ln, x, r), bytes));
         else
             TT_TRY(tt_xmem_read(e, r, b->in, send_word(ln, r) + source_offset(ln, x, r), bytes));
     }
@@ -242,12 +242,13 @@ static tutti_result reduce_from(struct tt_lane *ln, const struct reach *x, const
     struct tt_engine *e = ln->e;
     const struct tt_call *call = x->call;
     const size_t piece =
-        x->windows ? SIZE_MAX : ln->bounce_bytes / (size_t)e->n_ranks & ~(size_t)63;
+        (x->windows ? TT_AT_ONCE : ln->bounce_bytes) / (size_t)e->n_ranks & ~(size_t)63;
 
     for (size_t done = 0; done < bytes;) {
         const size_t n = bytes - done < piece ? bytes - done : piece;
         unsigned char *bounce = ln->bounce;
 
+        TT_TRY(tt_go_on(e));
         for (int d = 1; d < e->n_ranks; d++) {
             const int r = tt_after(e, d);
 
@@ -318,8 +319,8 @@ static tutti_result move(struct tt_lane *ln, const struct reach *x)
         return reduce_scatter(ln, x);
     if (x->call->coll == TT_COLL_REDUCE)
         return reduce_to_root(ln, x);
-    if (own->in != own->out && own->in_bytes)
-        memcpy(own->in, own->out, own->in_bytes);
+    if (own->in != own->out)
+        TT_TRY(tt_copy(ln->e, NULL, own->in, own->out, own->in_bytes));
     TT_TRY(push(ln, x));
     TT_TRY(pull(ln, x));
     tt_time_add(ln, &ln->e->mine->stats.copy_ns);

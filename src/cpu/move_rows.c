@@ -16,18 +16,19 @@ static size_t rows_before(const struct tt_call *call, int r)
     return before;
 }
 
-void tt_rows_keep_own(const struct tt_call *call, int me)
+tutti_result tt_rows_keep_own(const struct tt_engine *e, const struct tt_call *call)
 {
-    const size_t before = rows_before(call, me);
+    const size_t before = rows_before(call, e->rank);
 
     for (size_t p = 0; p < call->n_parts; p++) {
         const tutti_rows *part = &call->parts[p];
         unsigned char *to = (unsigned char *)part->recv + before * part->row_bytes;
-        const size_t bytes = call->counts[me] * part->row_bytes;
+        const size_t bytes = call->counts[e->rank] * part->row_bytes;
 
-        if (to != part->send && bytes > 0)
-            memcpy(to, part->send, bytes);
+        if (to != part->send)
+            TT_TRY(tt_copy(e, NULL, to, part->send, bytes));
     }
+    return TUTTI_OK;
 }
 
 /* ---- through scratch ---- */
@@ -83,7 +84,7 @@ tutti_result tt_rows_push(struct tt_lane *ln, const struct tt_call *call)
     struct tt_engine *e = ln->e;
     const size_t before = rows_before(call, e->rank), n_rows = call->counts[e->rank];
 
-    tt_rows_keep_own(call, e->rank);
+    TT_TRY(tt_rows_keep_own(e, call));
     for (int d = 1; d < e->n_ranks && n_rows > 0; d++) {
         const int r = tt_after(e, d);
         const uint64_t *places = (const uint64_t *)tt_scratch_of(ln, r);

@@ -76,14 +76,13 @@ static void make_ready(const struct tt_lane *ln, const struct stage *st)
 }
 
 /* What this rank sends to itself. */
-static void keep_own(const struct tt_lane *ln, const struct tt_call *call)
+static tutti_result keep_own(const struct tt_lane *ln, const struct tt_call *call)
 {
     const struct tt_block *b = &ln->blocks[ln->e->rank];
 
     if (call->parts)
-        tt_rows_keep_own(call, ln->e->rank);
-    else if (b->in != b->out && b->in_bytes)
-        memcpy(b->in, b->out, b->in_bytes);
+        return tt_rows_keep_own(ln->e, call);
+    return b->in != b->out ? tt_copy(ln->e, NULL, b->in, b->out, b->in_bytes) : TUTTI_OK;
 }
 
 static void take_in(struct tt_lane *ln, const struct stage *st)
@@ -256,7 +255,7 @@ tutti_result tt_move_staged(struct tt_lane *ln, const struct tt_call *call, stru
         else
             take_in(ln, &st);
         if (st.at == 0 && !reducing)
-            keep_own(ln, call);
+            TT_TRY(keep_own(ln, call));
         make_ready(ln, &st);
         st.at += st.piece;
     } while (st.at < m.longest);

@@ -242,6 +242,83 @@ static void a_store_afterwards_is_noticed(void **state)
     }
 }
 
+/* ---- nor does a rank copy on for long, through windows ---- */
+
+enum { LONG = 128 << 20, HALF = LONG / 2, TRIES = 20 };
+
+/* All of LONG bytes or more, of which rank 0's recv gets the first HALF from one rank's hands. */
+static tutti_result long_call(const char *which, tutti_comm *comm, int rank, void *send, void *recv)
+{
+    const size_t own[] = {LONG - 1, 1}, others[] = {0, LONG};
+
+    if (strcmp(which, "own") == 0)
+        return tutti_all_gatherv(comm, send, recv, own, TUTTI_DTYPE_U8, NULL);
+    if (strcmp(which, "push") == 0)
+        return tutti_all_gatherv(comm, send, recv, others, TUTTI_DTYPE_U8, NULL);
+    if (strcmp(which, "pull") == 0)
+        return tutti_broadcast(comm, rank == 1 ? send : recv, LONG, TUTTI_DTYPE_U8, 1, NULL);
+    if (strcmp(which, "reduce_scatter") == 0)
+        return tutti_reduce_scatter(comm, send, recv, HALF / 4, TUTTI_DTYPE_I32, TUTTI_OP_SUM,
+                                    NULL);
+    return tutti_all_reduce(comm, send, recv, LONG / 4, TUTTI_DTYPE_I32, TUTTI_OP_SUM, NULL);
+}
+
+/* Whether the call ended before rank 0's first half was there. An abort that came too late says nothing, so
+ * there are several tries. */
+static int ends_early(struct t_rank *t, uint64_t key, void *send, unsigned char *recv)
+{
+    struct stored s = {NULL, recv, UINT64_C(5000000000) * t_scale()};
+    tutti_window *windows[2];
+    pthread_t thread;
+    tutti_result result;
+
+    T_OK(t_comm_create(t, key, NULL, &s.comm));
+    T_OK(tutti_window_register(s.comm, send, LONG, &windows[0]));
+    T_OK(tutti_window_register(s.comm, recv, LONG, &windows[1]));
+    recv[0] = recv[HALF - 1] = 0;
+    t_meet(t);
+    if (t->rank == 0)
+        T_CHECK(pthread_create(&thread, NULL, abort_midway, &s) == 0, "no thread");
+    result = long_call(t->arg, s.comm, t->rank, send, recv);
+    T_CHECK(result == TUTTI_E_ABORTED || result == TUTTI_OK, "%s", tutti_result_name(result));
+    if (t->rank == 0)
+        pthread_join(thread, NULL);
+    t_meet(t); /* rank 1 has come back as well */
+    if (t->rank == 0)
+        t->shared[0] = recv[HALF - 1] == 0;
+    t_meet(t);
+    T_CHECK(!t->shared[0] || result == TUTTI_E_ABORTED, "%s, and not all is there",
+            tutti_result_name(result));
+    tutti_comm_destroy(s.comm);
+    return t->shared[0];
+}
+
+static void abort_a_long_call(struct t_rank *t)
+{
+    void *send, *recv;
+    uint64_t tries = 0;
+
+    T_OK(tutti_mem_alloc(t->comm, LONG, &send));
+    T_OK(tutti_mem_alloc(t->comm, LONG, &recv));
+    memset(send, 1, LONG);
+    while (!ends_early(t, 2 + tries, send, recv))
+        T_CHECK(++tries < TRIES, "%d calls went on to their end after an abort", TRIES);
+}
+
+static void a_long_call_ends_midway(void **state)
+{
+    static const char *const which[] = {"own", "push", "pull", "reduce_scatter", "all_reduce"};
+
+    (void)state;
+    for (size_t i = 0; i < T_LEN(which); i++) {
+        char name[16];
+        const struct t_job job = {.n_ranks = 2, .body = abort_a_long_call, .arg = name};
+
+        snprintf(name, sizeof(name), "%s", which[i]);
+        t_run(&job);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -252,6 +329,7 @@ int main(void)
         cmocka_unit_test(before_any_call_it_fails_the_next),
         cmocka_unit_test(an_abort_blames_no_call),
         cmocka_unit_test(nothing_is_stored_afterwards),
+        cmocka_unit_test(a_long_call_ends_midway),
         cmocka_unit_test(a_store_afterwards_is_noticed),
     };
 
