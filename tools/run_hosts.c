@@ -68,11 +68,12 @@ static int choose_address(struct run *run)
 int run_hosts_parse(struct run *run)
 {
     const int port = run->options->port;
-    char *list = strdup(run->options->hosts), *next = list;
+    char *list, *next;
     size_t n = 1;
 
     if (port < 0 || port > 65535)
         return cli_error("--port %d: 1 to 65535", port);
+    list = next = strdup(run->options->hosts);
     if (!list)
         return cli_error("no memory");
     for (const char *c = list; *c; c++)

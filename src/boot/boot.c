@@ -49,9 +49,9 @@ double tt_boot_waited_s(const struct tt_boot *boot)
     /* Not how late the scheduler let us notice: the time that the user gave, which began a little
      * before start_ns. So it is rounded; if to nothing, then up. */
     const uint64_t hundredths = (end - boot->start_ns + 5000000) / 10000000;
+    const uint64_t ms = (end - boot->start_ns) / 1000000 + 1;
 
-    return hundredths ? (double)hundredths / 100
-                      : (double)((end - boot->start_ns) / 1000000 + 1) / 1000;
+    return hundredths ? (double)hundredths / 100 : (double)ms / 1000;
 }
 
 static tutti_result check_args(const struct tt_boot_args *args, struct tt_boot *boot)

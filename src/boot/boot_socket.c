@@ -188,7 +188,7 @@ tutti_result tt_boot_listen(const struct tt_boot_id *id, uint64_t deadline_ns,
 const char *tt_boot_listen_doubt(const struct tt_boot_id *id)
 {
     struct tt_boot_endpoint found[8];
-    int n, fd;
+    int n, fd = -1;
 
     if (id->is_listening || id->addresses[0].kind == TT_BOOT_UNIX)
         return "";

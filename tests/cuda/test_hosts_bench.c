@@ -41,7 +41,7 @@ static void calls_in_a_graph(void **state)
 {
     (void)state;
     setenv("TUTTI_LOG", "info", 1);
-    is_right("TUTTI_RANK/2", "all_reduce --gpus 4 -d f32 -b 1K -e 1K --graph --json -");
+    is_right("TUTTI_RANK/2", "all_reduce --gpus 4 -d f32 -b 1K -e 1K --graph --json /dev/stderr");
     unsetenv("TUTTI_LOG");
     T_CONTAINS(text, ", in a graph\n");
     T_CONTAINS(text, "# 4096 elements compared with what they must be\n");
