@@ -78,6 +78,10 @@ static tutti_result agree(struct split *s, tutti_result mine)
         s->failed = talk(s, s->rank == 0, &verdict, sizeof(verdict), 0);
     if (s->failed != TUTTI_OK)
         return s->failed;
+    verdict.text[TEXT_BYTES - 1] = 0; /* it may have come from another host */
+    if (verdict.result > TUTTI_OK || verdict.rank < 0 || verdict.rank >= s->n)
+        verdict =
+            (struct word){.result = TUTTI_E_INTERNAL, .text = "an answer that makes no sense"};
     s->failed = (tutti_result)verdict.result;
     if (mine != TUTTI_OK && (mine != TUTTI_E_PEER || verdict.rank == s->rank))
         return TT_FAIL(mine, "%s", own.text);
