@@ -1,7 +1,6 @@
 #include "commands.h"
 #include "gpu_bench.h"
 
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,8 +35,6 @@ static const char about[] =
     "and\n"
     "scatter, 1 for broadcast, reduce and sendrecv: what each rank's link has to carry.\n"
     "Exit status: 0, 1 if an element was wrong or a rank failed, 2 for a mistake in the options.\n";
-
-#define NOT_GIVEN INT_MIN
 
 static struct bench_options options;
 
@@ -107,15 +104,15 @@ static int check_job(const struct bench_job *job)
 /* Numbers that are not given become 0, which stands for the default from here on. */
 static int check_given(void)
 {
-    if (options.n_ranks != NOT_GIVEN && options.n_ranks < 1)
+    if (options.n_ranks != CLI_NOT_GIVEN && options.n_ranks < 1)
         return cli_error("-n %d: 1 to 1024 ranks", options.n_ranks);
-    if (options.factor != NOT_GIVEN && options.factor < 2)
+    if (options.factor != CLI_NOT_GIVEN && options.factor < 2)
         return cli_error("-f %d: sizes must grow, so at least 2", options.factor);
-    if (options.n_gpus != NOT_GIVEN && options.n_gpus < 1)
+    if (options.n_gpus != CLI_NOT_GIVEN && options.n_gpus < 1)
         return cli_error("--gpus %d: 1 to 64", options.n_gpus);
-    options.n_ranks = options.n_ranks == NOT_GIVEN ? 0 : options.n_ranks;
-    options.factor = options.factor == NOT_GIVEN ? 0 : options.factor;
-    options.n_gpus = options.n_gpus == NOT_GIVEN ? 0 : options.n_gpus;
+    options.n_ranks = options.n_ranks == CLI_NOT_GIVEN ? 0 : options.n_ranks;
+    options.factor = options.factor == CLI_NOT_GIVEN ? 0 : options.factor;
+    options.n_gpus = options.n_gpus == CLI_NOT_GIVEN ? 0 : options.n_gpus;
     return 0;
 }
 
@@ -246,7 +243,7 @@ int command_bench_run(int argc, char **argv)
     struct bench_job *job = NULL;
     int status;
 
-    options.n_ranks = options.factor = options.n_gpus = NOT_GIVEN;
+    options.n_ranks = options.factor = options.n_gpus = CLI_NOT_GIVEN;
     options.min_bytes = options.max_bytes = SIZE_MAX; /* not given */
     options.n_replays = 20;
     options.row = 8;

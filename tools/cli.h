@@ -2,6 +2,7 @@
 #ifndef TUTTI_TOOLS_CLI_H
 #define TUTTI_TOOLS_CLI_H
 
+#include <limits.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -48,6 +49,8 @@ void cli_help(const struct cli_command *command);
 /* Print "tutti bench: ..." on standard error; returns 2, the exit status of a misuse. */
 int cli_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void cli_set_command(const char *name); /* what errors begin with */
+
+#define CLI_NOT_GIVEN INT_MIN /* of a number without a default, before the options are read */
 
 /* Standard output, written out; what fails is kept for cli_end_output(). */
 void cli_flush(void);

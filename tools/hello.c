@@ -4,7 +4,6 @@
 #include "ranks.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,9 +20,7 @@ struct hall { /* memory that all ranks see; how they get the id here. Any other 
     _Atomic int n_failed;
 };
 
-static int n_ranks; /* of all; NOT_GIVEN until it is known */
-
-enum { NOT_GIVEN = INT_MIN };
+static int n_ranks; /* of all; CLI_NOT_GIVEN until it is known */
 
 static const struct cli_option options[] = {
     {'n', "ranks", CLI_NUMBER, &n_ranks, "N", "ranks; default: one a core, at least 2"},
@@ -64,7 +61,7 @@ static void meet(struct hall *hall, int rank)
         return;
     if (tutti_unique_id_to_text(&hall->id, text, sizeof(text)) == TUTTI_OK)
         printf("1. Rank 0 made an id, %.20s..., and hands it to the others.\n", text);
-    fflush(stdout);
+    cli_flush();
     atomic_store(&hall->id_ready, 1);
 }
 
@@ -102,7 +99,7 @@ static int add_numbers(struct hall *hall, tutti_comm *comm, int rank)
     }
     if (rank == 0)
         printf("4. Again, 200 times: %.1f us at best for these 4 KiB.\n", (double)best / 1000);
-    fflush(stdout);
+    cli_flush();
     return 0;
 }
 
@@ -115,7 +112,7 @@ static int work(struct hall *hall, tutti_comm *comm, int rank)
         printf("2. %d rank%s a process, %s a communicator now. Engine %s: %s.\n", n_ranks,
                n_ranks > 1 ? "s, each" : ",", n_ranks > 1 ? "are" : "is", info.engine,
                info.details ? info.details : "");
-    fflush(stdout);
+    cli_flush();
     status = add_numbers(hall, comm, rank);
     tutti_barrier(comm, NULL); /* so that nobody leaves while others still work */
     return status;
@@ -174,7 +171,7 @@ static int join(int *joined_out)
         return 1;
     }
     *joined_out = info.n_ranks > 1;
-    if (info.n_ranks > 1 && n_ranks != NOT_GIVEN && n_ranks != info.n_ranks) {
+    if (info.n_ranks > 1 && n_ranks != CLI_NOT_GIVEN && n_ranks != info.n_ranks) {
         status = cli_error("-n %d: a launcher has started %d ranks", n_ranks, info.n_ranks);
     } else if (info.n_ranks > 1) {
         n_ranks = info.n_ranks;
@@ -201,7 +198,7 @@ int command_hello_run(int argc, char **argv)
     int failed = -1;
     int joined = 0, status;
 
-    n_ranks = NOT_GIVEN;
+    n_ranks = CLI_NOT_GIVEN;
     status = cli_parse(&command_hello, argc, argv, 0, words);
     if (status == CLI_GO && words[0])
         status = cli_error("%s: nothing is expected here; `tutti help hello`", words[0]);
@@ -212,7 +209,7 @@ int command_hello_run(int argc, char **argv)
     if (joined || status != 0)
         return status;
     place_read(&place);
-    if (n_ranks == NOT_GIVEN)
+    if (n_ranks == CLI_NOT_GIVEN)
         n_ranks = place_fit(&place) < 2 ? 2 : place_fit(&place) > 16 ? 16 : place_fit(&place);
     place_free(&place);
     if (n_ranks < 1 || n_ranks > MOST_RANKS)

@@ -10,6 +10,8 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#define GIB 1073741824.0
+
 static struct info_options options;
 
 static const struct cli_option option_table[] = {
@@ -39,20 +41,6 @@ const struct cli_command command_info = {
     "Exit status: 0, or 1 if a process was asked for and has no communicator.\n",
     option_table};
 
-static double read_meminfo(const char *key)
-{
-    FILE *file = fopen("/proc/meminfo", "re");
-    char line[128];
-    double kib = 0;
-
-    while (file && fgets(line, sizeof(line), file))
-        if (strncmp(line, key, strlen(key)) == 0)
-            kib = strtod(line + strlen(key) + 1, NULL);
-    if (file)
-        fclose(file);
-    return kib / 1048576;
-}
-
 static void print_machine(void)
 {
     struct place place;
@@ -78,12 +66,12 @@ static void print_machine(void)
     if (place.quota > 0)
         printf("  quota      %.1f CPUs by the control group: %d %s fit\n", place.quota,
                place_fit(&place), place_fit(&place) == 1 ? "rank" : "ranks");
-    printf("  memory     %.1f GiB, %.1f GiB available\n", read_meminfo("MemTotal"),
-           read_meminfo("MemAvailable"));
+    printf("  memory     %.1f GiB, %.1f GiB available\n", place_meminfo("MemTotal:", 0) / GIB,
+           place_meminfo("MemAvailable:", 0) / GIB);
     if (statvfs("/dev/shm", &shm) == 0)
         printf("  /dev/shm   %.1f GiB; it does not matter: tutti shares anonymous memory, which is "
                "bounded\n             by the memory above (and the control group) alone\n",
-               (double)shm.f_blocks * (double)shm.f_frsize / 1073741824.0);
+               (double)shm.f_blocks * (double)shm.f_frsize / GIB);
     printf("  kernel     %s %s\n", system.sysname, system.release);
     place_free(&place);
 }

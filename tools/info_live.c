@@ -201,7 +201,7 @@ static void print_all(const struct snapshot *snapshot, const struct snapshot *be
         printf("process %d has no communicator (or may not be read: same user, or root)\n", pid);
     else if (snapshot->n == 0)
         printf("no process that may be read has a communicator\n");
-    fflush(stdout);
+    cli_flush();
 }
 
 int info_live(const struct info_options *options)

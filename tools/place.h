@@ -36,6 +36,9 @@ int place_fit(const struct place *place);
 /* CPUs that the control groups around this process grant; 0: no limit. */
 double place_quota(void);
 
+/* Bytes behind that key, "MemTotal:", of what the system says of its memory; `missing` if it says nothing. */
+double place_meminfo(const char *key, double missing);
+
 /* Bytes that can still be taken: what the system has available and the control groups leave. INFINITY
  * where neither is known. A look, not a promise. */
 double place_memory(void);

@@ -123,9 +123,12 @@ double place_quota(void)
     return isinf(quota) ? 0 : quota;
 }
 
+double place_meminfo(const char *key, double missing)
+{
+    return read_line("/proc", "meminfo", key, missing / 1024) * 1024;
+}
+
 double place_memory(void)
 {
-    const double system = read_line("/proc", "meminfo", "MemAvailable:", INFINITY) * 1024;
-
-    return fmin(system, least_of_groups("memory", memory_of));
+    return fmin(place_meminfo("MemAvailable:", INFINITY), least_of_groups("memory", memory_of));
 }

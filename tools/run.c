@@ -103,7 +103,7 @@ static int reap(struct run *run)
     n_left = ranks_poll(&run->ranks, &failed);
     failed = find_cause(&run->ranks, before);
     if (failed >= 0 && run->status < 0) {
-        fflush(stdout);
+        cli_flush();
         ranks_describe(run->ranks.status[failed], text, sizeof(text));
         if (run->n_hosts)
             fprintf(stderr, "tutti run: host %s: %s%s\n", run->hosts[failed].name, text,
@@ -236,9 +236,9 @@ static int prepare(struct run *run)
     place_read(&run->place);
     if (!options.hosts && (options.rsh || options.port))
         return cli_error("--%s: only with --hosts", options.rsh ? "rsh" : "port");
-    if (options.n == RUN_NOT_GIVEN && !options.hosts)
+    if (options.n == CLI_NOT_GIVEN && !options.hosts)
         options.n = place_fit(&run->place);
-    if (options.n != RUN_NOT_GIVEN && (options.n < 1 || options.n > RUN_MOST_RANKS))
+    if (options.n != CLI_NOT_GIVEN && (options.n < 1 || options.n > RUN_MOST_RANKS))
         return cli_error("-n %d: 1 to %d ranks", options.n, RUN_MOST_RANKS);
     if (options.hosts) {
         const int status = run_hosts_parse(run);
@@ -267,7 +267,7 @@ int command_run_run(int argc, char **argv)
     int status;
 
     options.grace = 3;
-    options.n = RUN_NOT_GIVEN;
+    options.n = CLI_NOT_GIVEN;
     run.options = &options;
     run.status = -1;
     run.control = -1;

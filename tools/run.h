@@ -7,18 +7,15 @@
 #include "place.h"
 #include "ranks.h"
 
-#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 
 #define RUN_MOST_RANKS 4096 /* on a host */
 
-#define RUN_NOT_GIVEN INT_MIN
-
 struct lines;
 
 struct run_options {
-    int n; /* or RUN_NOT_GIVEN */
+    int n; /* or CLI_NOT_GIVEN */
     const char *bind;
     double timeout;
     double grace;

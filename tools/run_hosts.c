@@ -35,7 +35,7 @@ static int parse_host(struct run *run, char *word)
     char *colon = find_count(word);
 
     *host = (struct run_host){
-        .name = word, .n = run->options->n != RUN_NOT_GIVEN ? run->options->n : 1, .control = -1};
+        .name = word, .n = run->options->n != CLI_NOT_GIVEN ? run->options->n : 1, .control = -1};
     if (colon) {
         *colon = 0;
         if (cli_parse_int(colon + 1, &host->n) != 0 || host->n < 1 || host->n > RUN_MOST_RANKS)

@@ -32,8 +32,9 @@ tutti_result tt_env_foreign_number(const char *name, uint64_t *value_out);
 /* Warn, once per process, about TUTTI_* variables that do not exist, with the nearest that does. */
 void tt_env_check_unknown(void);
 
-/* The index'th row of the table with its value, its source and what is wrong with it, then those of the environment
- * that are in no table; E_ARG past the last. Secrets are not shown. Fills min(entry->size, sizeof) bytes; the value lives until this thread's next call. */
+/* The index'th row of the table with its value, its source and what is wrong with it, then those of the
+ * environment that are in no table; E_ARG past the last. Secrets are not shown. Fills min(entry->size, sizeof)
+ * bytes; the value lives until this thread's next call. */
 tutti_result tt_env_describe(size_t index, tutti_env_entry *entry);
 
 /* The variable whose name is nearest to `name`, or NULL if none is near. Pure. */

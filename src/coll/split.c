@@ -27,8 +27,7 @@ struct split {
     int rank, n;            /* mine among them, and how many they are */
     struct tt_p2p *ops;     /* [n], as `words` */
     struct word *words;     /* of all members, at the first one */
-    tutti_result
-        failed; /* all members know it, or the parent has failed: nobody listens any more */
+    tutti_result failed;    /* all members know it, or the parent has: nobody listens any more */
 };
 
 /* The first member sends to all others or receives from all, the others to or from it. Records lie

@@ -37,8 +37,8 @@ struct tt_net_config {
 /* Collective over all ranks, through the exchange: all succeed, or all fail with the reason of the first
  * that does. */
 tutti_result tt_net_create(const struct tt_net_config *config, struct tt_net **net_out);
-/* What was posted is delivered first (up to five seconds, together with tt_net_hide(); not after a failure), and the ranks that were
- * exchanged with are told that this one leaves. */
+/* What was posted is delivered first (up to five seconds, together with tt_net_hide(); not after a failure),
+ * and the ranks that were exchanged with are told that this one leaves. */
 void tt_net_destroy(struct tt_net *net);
 /* Why there is no network here ("" if there is): library not found, too old, switched off. */
 const char *tt_net_missing(void);

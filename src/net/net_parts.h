@@ -122,8 +122,8 @@ struct tt_net {
     struct tt_provider_limits limits;
     struct tt_watch *watch;
     uint64_t next_watch_ns;
-    uint64_t n_flushing,
-        flush_end_ns; /* operations that tt_net_flush() waited for last, and until when */
+    uint64_t n_flushing;   /* operations that tt_net_flush() waited for last */
+    uint64_t flush_end_ns; /* until when */
     unsigned n_progress;
     uint64_t n_moves;
     int is_shaking_hands;

@@ -72,3 +72,11 @@ int t_tutti(const char *arguments, char *text, size_t bytes)
     pid = t_start(words, &out);
     return t_finish(pid, out, text, bytes);
 }
+
+void t_tutti_says(const char *arguments, int want, const char *part, char *text, size_t bytes)
+{
+    const int status = t_tutti(arguments, text, bytes);
+
+    T_CHECK(status == want, "tutti %s: exit status %d: %s", arguments, status, text);
+    T_CONTAINS(text, part);
+}

@@ -21,4 +21,7 @@ int t_finish(pid_t pid, int out, char *text, size_t bytes);
  * Skips the test if there is no such program. */
 int t_tutti(const char *arguments, char *text, size_t bytes);
 
+/* The same; it must end with that status, and say that among other things. */
+void t_tutti_says(const char *arguments, int want, const char *part, char *text, size_t bytes);
+
 #endif

@@ -10,10 +10,7 @@ static char text[65536];
 
 static void says(const char *arguments, int want, const char *part)
 {
-    const int status = t_tutti(arguments, text, sizeof(text));
-
-    T_CHECK(status == want, "tutti %s: exit status %d: %s", arguments, status, text);
-    T_CONTAINS(text, part);
+    t_tutti_says(arguments, want, part, text, sizeof(text));
 }
 
 /* --- memory --- */
