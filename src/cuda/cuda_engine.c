@@ -212,7 +212,7 @@ static void engine_destroy(struct tt_engine *e)
         if (e->report)
             __atomic_store_n(&e->report->abort, 1, __ATOMIC_SEQ_CST);
         if (atomic_load(&e->n_calls) > 0)
-            (void)tt_cuda_driver()->cuCtxSynchronize();
+            (void)tt_cuda_wait_for_kernels();
         tt_cuda_pool_detach(e);
         tt_cuda_windows_free(e);
         tt_cuda_share_close(e, &e->arena);

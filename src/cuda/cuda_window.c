@@ -373,12 +373,12 @@ void tt_cuda_window_close(struct tt_engine *e, tutti_window *w)
 /* Kernels that were launched may still reach into the window. */
 static tutti_result finish_kernels(const struct tt_engine *e)
 {
+    struct tt_cuda_scope scope;
     tutti_result result;
-    int entered;
 
-    TT_TRY(tt_cuda_enter(e->device, &entered));
-    result = TT_CUDA(tt_cuda_driver()->cuCtxSynchronize());
-    tt_cuda_leave(entered);
+    TT_TRY(tt_cuda_scope_enter(e->device, &scope));
+    result = tt_cuda_wait_for_kernels();
+    tt_cuda_scope_leave(&scope);
     return result;
 }
 

@@ -100,7 +100,7 @@ static void dispose(struct allocation *a, int after_kernels)
 
     if (tt_cuda_scope_enter(a->device, &scope) == TUTTI_OK) {
         if (after_kernels)
-            (void)tt_cuda_driver()->cuCtxSynchronize();
+            (void)tt_cuda_wait_for_kernels();
         tt_cuda_memory_free(&a->memory);
         tt_cuda_scope_leave(&scope);
     }
@@ -128,7 +128,7 @@ tutti_result tt_cuda_device_quiet(const void *ptr)
     if (!a)
         return TT_FAIL(TUTTI_E_ARG, "%p is not the start of memory from tutti_torch_alloc", ptr);
     if (tt_cuda_scope_enter(a->device, &scope) == TUTTI_OK) {
-        (void)tt_cuda_driver()->cuCtxSynchronize();
+        (void)tt_cuda_wait_for_kernels();
         tt_cuda_scope_leave(&scope);
     }
     return TUTTI_OK;

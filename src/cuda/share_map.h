@@ -58,6 +58,9 @@ void tt_cuda_scope_leave(const struct tt_cuda_scope *scope);
 
 /* All that follows is called in the scope of the device. */
 
+/* Until the GPU has done all that this process gave it. */
+tutti_result tt_cuda_wait_for_kernels(void);
+
 /* Zeroed, on a granularity's boundary. */
 tutti_result tt_cuda_memory_new(const struct tt_cuda_device *device, size_t bytes,
                                 enum tt_cuda_sharing sharing, struct tt_cuda_memory *memory_out);

@@ -31,6 +31,20 @@ void tt_cuda_scope_leave(const struct tt_cuda_scope *scope)
     tt_cuda_leave(scope->entered);
 }
 
+/* While any thread captures, the driver refuses to wait for streams (and breaks the capture). To free memory
+ * waits for all work nevertheless, but keeps all threads from launching meanwhile, which a kernel may be
+ * waiting for: so it is what is tried second. */
+tutti_result tt_cuda_wait_for_kernels(void)
+{
+    const struct tt_cuda_driver *cu = tt_cuda_driver();
+    CUdeviceptr at;
+    const tutti_result result = TT_CUDA(cu->cuCtxSynchronize());
+
+    if (result == TUTTI_OK || cu->cuMemAlloc_v2(&at, 1) != CUDA_SUCCESS)
+        return result;
+    return TT_CUDA(cu->cuMemFree_v2(at));
+}
+
 static CUdeviceptr address(const void *ptr)
 {
     return (CUdeviceptr)(uintptr_t)ptr;

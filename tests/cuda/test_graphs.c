@@ -2,6 +2,8 @@
 /* ctest: long as=many args=full no-tsan timeout=1800 */
 /* Calls that are captured once and replayed for ever, with other data each time, with eager calls of
  * other sizes in between, two graphs in turn; and epochs that pass 2^32 on the way. */
+#include <pthread.h>
+
 #include "support/cases.h"
 #include "support/hosts.h"
 
@@ -177,6 +179,56 @@ static void registered_again(struct t_rank *t)
     t_device_close(&device);
 }
 
+struct other {
+    struct t_rank *t;
+    tutti_comm *comm;
+    tutti_window *window;
+    float *p;
+};
+
+static void *clear_up(void *context)
+{
+    const struct other *o = context;
+
+    t_adopt(o->t);
+    T_OK(tutti_window_deregister(o->comm, o->window));
+    T_OK(tutti_mem_free(o->comm, o->p));
+    tutti_comm_destroy(o->comm);
+    return NULL;
+}
+
+/* What waits for the GPU finds a way while another thread captures, which may break the capture. */
+static void captured_meanwhile(struct t_rank *t)
+{
+    const tutti_comm_config config = t_cuda_config(t);
+    struct other other = {.t = t};
+    struct t_device device;
+    pthread_t thread;
+    float *q, x = 1;
+
+    t_device_open(&device, t);
+    T_OK(t_comm_create(t, 50, &config, &other.comm));
+    T_OK(tutti_mem_alloc(other.comm, ROOM, (void **)&other.p));
+    T_OK(tutti_window_register(other.comm, other.p, ROOM, &other.window));
+    T_OK(tutti_all_reduce(other.comm, other.p, other.p, 64, TUTTI_DTYPE_F32, TUTTI_OP_SUM,
+                          device.stream));
+    t_device_sync(&device);
+    q = t_device_alloc(sizeof(x));
+    t_meet(t);
+    t_capture_begin(&device);
+    T_CHECK(pthread_create(&thread, NULL, clear_up, &other) == 0, "no thread");
+    pthread_join(thread, NULL);
+    t_capture_drop(&device);
+    t_device_push(&device, q, &x, sizeof(x));
+    T_OK(tutti_all_reduce(t->comm, q, q, 1, TUTTI_DTYPE_F32, TUTTI_OP_SUM, device.stream));
+    t_device_pull(&device, &x, q, sizeof(x));
+    t_device_sync(&device);
+    T_CHECK(x == (float)t->n_ranks, "the sum is %g", (double)x);
+    t_meet(t);
+    t_device_free(q);
+    t_device_close(&device);
+}
+
 static void run(void (*body)(struct t_rank *t), const char *algorithm, const char *epoch,
                 const char *seed)
 {
@@ -253,6 +305,12 @@ static void windows_come_and_go(void **state)
     run(registered_again, "two_shot", NULL, NULL);
 }
 
+static void another_thread_clears_up(void **state)
+{
+    (void)state;
+    run(captured_meanwhile, NULL, NULL, NULL);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -264,6 +322,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(by_two_shot),
         cmocka_unit_test(by_direct),
         cmocka_unit_test(windows_come_and_go),
+        cmocka_unit_test(another_thread_clears_up),
     };
 
     t_arguments(argc, argv);

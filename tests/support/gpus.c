@@ -358,6 +358,14 @@ t_graph t_capture_end(const struct t_device *d, size_t *n_nodes_out)
     return exec;
 }
 
+void t_capture_drop(const struct t_device *d)
+{
+    CUgraph graph = NULL;
+
+    if (cu.cuStreamEndCapture(d->stream, &graph) == 0)
+        CU(cuGraphDestroy(graph));
+}
+
 void t_graph_launch(const struct t_device *d, t_graph graph)
 {
     CU(cuGraphLaunch(graph, d->stream));

@@ -69,6 +69,8 @@ void t_device_free_private(void *p, size_t bytes);
 typedef struct CUgraphExec_st *t_graph;
 void t_capture_begin(const struct t_device *d);
 t_graph t_capture_end(const struct t_device *d, size_t *n_nodes_out);
+/* The end of a capture that may have been broken, with nothing to show for it. */
+void t_capture_drop(const struct t_device *d);
 void t_graph_launch(const struct t_device *d, t_graph graph);
 void t_graph_free(t_graph graph);
 

@@ -40,6 +40,7 @@ struct CUstream_st {
     int device;
     CUgraph graph; /* being captured, else NULL */
     int is_invalid, mode;
+    unsigned n_broken;    /* captures had been, when this one began */
     CUstream next_joined; /* of those that have joined this one's capture */
     int has_joined;
     uint64_t n_nodes, n_awaited;         /* of a capture that it has joined */
@@ -57,7 +58,8 @@ struct CUevent_st {
 typedef struct CUevent_st *CUevent;
 
 enum { CAPTURE_GLOBAL = 0, CAPTURE_THREAD_LOCAL = 1, CAPTURE_RELAXED = 2 };
-static int n_global_captures;
+static int n_captures, n_global_captures;
+static unsigned n_broken;
 static _Thread_local int n_captures_here;
 static _Thread_local int thread_mode = CAPTURE_GLOBAL;
 
@@ -76,6 +78,12 @@ CUresult sim_not_in_capture(void)
     if (thread_mode == CAPTURE_GLOBAL && __atomic_load_n(&n_global_captures, __ATOMIC_RELAXED) > 0)
         return SIM_ERROR_CAPTURE_UNSUPPORTED;
     return CUDA_SUCCESS;
+}
+
+static int is_broken(CUstream stream)
+{
+    return stream->is_invalid || (stream->graph != NULL &&
+                                  stream->n_broken != __atomic_load_n(&n_broken, __ATOMIC_RELAXED));
 }
 
 CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode *mode)
@@ -216,7 +224,7 @@ static CUresult submit(CUstream stream, const struct node *node)
 
     if (result != CUDA_SUCCESS)
         return result;
-    if (!is_default(stream) && stream->is_invalid)
+    if (!is_default(stream) && is_broken(stream))
         return SIM_ERROR_CAPTURE_INVALIDATED;
     if (is_default(stream) || stream->graph == NULL) {
         run(stream, node);
@@ -401,12 +409,16 @@ CUresult cuStreamQuery(CUstream stream)
     return cuStreamSynchronize(stream);
 }
 
+/* In no mode while anybody captures, and that is the end of the captures. */
 CUresult cuCtxSynchronize(void)
 {
     int device;
-    const CUresult result = sim_not_in_capture();
 
-    return result != CUDA_SUCCESS ? result : sim_device(&device);
+    if (__atomic_load_n(&n_captures, __ATOMIC_RELAXED) > 0) {
+        __atomic_add_fetch(&n_broken, 1, __ATOMIC_RELAXED);
+        return SIM_ERROR_CAPTURE_UNSUPPORTED;
+    }
+    return sim_device(&device);
 }
 
 CUresult cuStreamIsCapturing(CUstream stream, CUstreamCaptureStatus *status)
@@ -422,7 +434,9 @@ CUresult cuStreamBeginCapture_v2(CUstream stream, CUstreamCaptureMode mode)
         return SIM_ERROR_CAPTURE_UNSUPPORTED;
     stream->graph = calloc(1, sizeof(*stream->graph));
     stream->is_invalid = 0;
+    stream->n_broken = __atomic_load_n(&n_broken, __ATOMIC_RELAXED);
     stream->mode = mode;
+    __atomic_add_fetch(&n_captures, 1, __ATOMIC_RELAXED);
     n_captures_here += mode != CAPTURE_RELAXED;
     if (mode == CAPTURE_GLOBAL)
         __atomic_add_fetch(&n_global_captures, 1, __ATOMIC_RELAXED);
@@ -471,7 +485,9 @@ CUresult cuStreamEndCapture(CUstream stream, CUgraph *graph)
     if (captured == NULL || stream->has_joined)
         return SIM_ERROR_ILLEGAL_STATE;
     is_ahead = release_joined(stream);
+    stream->is_invalid = is_broken(stream);
     stream->graph = NULL;
+    __atomic_sub_fetch(&n_captures, 1, __ATOMIC_RELAXED);
     n_captures_here -= stream->mode != CAPTURE_RELAXED;
     if (stream->mode == CAPTURE_GLOBAL)
         __atomic_sub_fetch(&n_global_captures, 1, __ATOMIC_RELAXED);
@@ -603,6 +619,7 @@ CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned int flags)
         if (stream->graph == NULL) {
             stream->graph = event->graph;
             stream->has_joined = 1;
+            stream->n_broken = other->n_broken;
             stream->n_nodes = stream->n_awaited = 0;
             stream->next_joined = other->next_joined;
             other->next_joined = stream;
