@@ -85,6 +85,71 @@ static void ipc_close(CUdeviceptr at)
     pthread_mutex_unlock(&lock);
 }
 
+/* An allocation by IPC that ranks of its own process use where it is. They keep it, as the mappings of other
+ * processes do: whose it is may leave first. */
+struct borrowed {
+    CUdeviceptr at;
+    int n_users;
+    int is_given_up; /* by its owner: the last user frees it */
+    struct borrowed *next;
+};
+
+static struct borrowed *borrowed;
+
+static struct borrowed **borrowed_at(CUdeviceptr at)
+{
+    struct borrowed **p = &borrowed;
+
+    while (*p && (*p)->at != at)
+        p = &(*p)->next;
+    return p;
+}
+
+static tutti_result borrow(CUdeviceptr at)
+{
+    tutti_result result = TUTTI_OK;
+    struct borrowed **p;
+
+    pthread_mutex_lock(&lock);
+    p = borrowed_at(at);
+    if (!*p && (*p = calloc(1, sizeof(**p))))
+        (*p)->at = at;
+    if (*p)
+        (*p)->n_users++;
+    else
+        result = TT_FAIL(TUTTI_E_MEMORY, "no memory for a mapping");
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+static void give_back(CUdeviceptr at)
+{
+    struct borrowed **p, *b;
+
+    pthread_mutex_lock(&lock);
+    p = borrowed_at(at);
+    b = *p;
+    if (b && --b->n_users == 0) {
+        if (b->is_given_up)
+            (void)tt_cuda_driver()->cuMemFree_v2(at);
+        *p = b->next;
+        free(b);
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+int tt_cuda_give_up(CUdeviceptr at)
+{
+    struct borrowed *b;
+
+    pthread_mutex_lock(&lock);
+    b = *borrowed_at(at);
+    if (b)
+        b->is_given_up = 1;
+    pthread_mutex_unlock(&lock);
+    return b != NULL;
+}
+
 /* A thread of this process has it mapped already; another GPU's needs only be let through. */
 static tutti_result use_in_process(const struct tt_cuda_offer *offer)
 {
@@ -109,6 +174,8 @@ static tutti_result map_ipc(const struct tt_cuda_offer *own, const struct tt_cud
 
     if (memcmp(own->process, theirs->process, sizeof(own->process)) == 0) {
         TT_TRY(use_in_process(theirs));
+        TT_TRY(borrow(at));
+        mapping->is_borrowed = 1;
     } else {
         TT_TRY(ipc_open(&theirs->ipc, &at));
         mapping->is_opened = 1;
@@ -171,6 +238,8 @@ void tt_cuda_unmap(struct tt_cuda_mapping *mapping)
         return;
     if (mapping->is_opened)
         ipc_close(at);
+    if (mapping->is_borrowed)
+        give_back(at);
     while (mapping->n_pieces > 0) {
         const uint64_t bytes = mapping->piece_bytes[--mapping->n_pieces];
 

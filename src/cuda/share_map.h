@@ -40,7 +40,8 @@ struct tt_cuda_memory {
 /* A rank's memory, as it is mapped here. */
 struct tt_cuda_mapping {
     enum tt_cuda_sharing sharing;
-    int is_opened;       /* IPC: it is of another process */
+    int is_opened;       /* IPC: it is of another process ... */
+    int is_borrowed;     /* ... or of this one */
     unsigned char *base; /* NULL: nothing */
     size_t reserved;     /* VMM: addresses */
     uint32_t n_pieces;   /* mapped, from the first on */
@@ -85,5 +86,8 @@ tutti_result tt_cuda_map_piece(const struct tt_cuda_device *device,
                                const struct tt_cuda_offer *theirs, struct tt_cuda_mapping *mapping,
                                int fd);
 void tt_cuda_unmap(struct tt_cuda_mapping *mapping);
+/* By the owner of an allocation that was offered by IPC: 1 if others of this process have it mapped, of whom the
+ * last will free it. */
+int tt_cuda_give_up(CUdeviceptr at);
 
 #endif

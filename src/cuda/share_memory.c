@@ -190,7 +190,7 @@ void tt_cuda_memory_free(struct tt_cuda_memory *memory)
     if (memory->sharing == TT_CUDA_VMM) {
         (void)cu->cuMemUnmap(address(memory->ptr), memory->bytes);
         (void)cu->cuMemAddressFree(address(memory->ptr), memory->bytes);
-    } else {
+    } else if (!tt_cuda_give_up(address(memory->ptr))) {
         (void)cu->cuMemFree_v2(address(memory->ptr));
     }
     memory->ptr = NULL;

@@ -66,11 +66,46 @@ static void ranks_share_gpus(void **state)
         t_run(&job);
 }
 
+/* What the others have of its memory is theirs until they go, too. */
+static void first_leaves(struct t_rank *t)
+{
+    tutti_comm_config config = t_cuda_config(t);
+    tutti_comm_state state = TUTTI_COMM_STATE_INIT;
+    struct t_device device;
+    tutti_comm *comm;
+    int32_t *p;
+
+    config.timeout_ms = 500;
+    config.scratch_bytes = SCRATCH;
+    t_device_open(&device, t);
+    p = t_device_alloc(sizeof(*p));
+    T_OK(t_comm_create(t, 50, &config, &comm));
+    t_meet(t);
+    if (t->rank == 0)
+        tutti_comm_destroy(comm);
+    t_meet(t);
+    if (t->rank != 0) {
+        (void)tutti_all_reduce(comm, p, p, 1, TUTTI_DTYPE_I32, TUTTI_OP_SUM, device.stream);
+        t_device_sync(&device);
+        T_OK(tutti_comm_status(comm, &state));
+        T_CHECK(state.result < TUTTI_OK && state.peer == 0, "%s", state.text);
+        tutti_comm_destroy(comm);
+    }
+    t_meet(t);
+    t_device_free(p);
+    t_device_close(&device);
+}
+
 static void memory_is_mapped_without_vmm(void **state)
 {
+    struct t_job job = t_cuda_job(3, first_leaves);
+
     (void)state;
     simulated_only();
     setenv("T_SIM_NO_VMM", "all", 1);
+    t_run(&job);
+    job.threads = 1;
+    t_run(&job);
     run(3, 0);
     run(3, 1);
     setenv("T_SIM_NO_VMM", "1", 1); /* one GPU of three cannot: agreed on */
