@@ -188,29 +188,37 @@ static tutti_result all_to_allv(struct tt_engine *e, const struct tt_call *call)
     return tt_gpu_plan_launch(e, &plan);
 }
 
-/* In chunks, where messages would store what comes over what has not left yet. */
-static tutti_result exchange_in_place(struct tt_engine *e, const struct tt_call *call)
+/* The most ranks of other hosts that any rank has. */
+static int most_elsewhere(const struct tt_hier_place *p)
+{
+    int smallest = p->first[1] - p->first[0];
+
+    for (int h = 1; h < p->n_hosts; h++)
+        if (p->first[h + 1] - p->first[h] < smallest)
+            smallest = p->first[h + 1] - p->first[h];
+    return p->first[p->n_hosts] - smallest;
+}
+
+/* In chunks of all blocks: messages would store what comes over what has not left yet, on the ranks that work
+ * in place. */
+static tutti_result exchange_across(struct tt_engine *e, const struct tt_call *call)
 {
     const uint64_t bytes = call->count * tt_dtype_bytes(call->dtype);
+    const struct tt_hier_place *p = &e->place;
     struct tt_gpu_plan plan;
 
     tt_gpu_plan_begin(&plan, TT_GPU_WHOLE, call)->longest = bytes;
-    plan.most = e->n_ranks;
-    for (int way = 0; way < 2; way++)
-        for (int r = 0; r < e->n_ranks; r++) {
-            unsigned char *at = tt_gpu_at(call->recv, (uint64_t)r * bytes);
-
-            if (e->place.host_of[r] == e->place.host)
-                continue;
-            if (way == 0)
-                tt_gpu_plan_out(&plan, at, bytes, r);
-            else
-                tt_gpu_plan_in(&plan, at, bytes, r);
-        }
+    plan.most = most_elsewhere(p);
+    for (int r = 0; r < e->n_ranks; r++)
+        if (p->host_of[r] != p->host)
+            tt_gpu_plan_out(&plan, tt_gpu_at(call->send, (uint64_t)r * bytes), bytes, r);
+    for (int r = 0; r < e->n_ranks; r++)
+        if (p->host_of[r] != p->host)
+            tt_gpu_plan_in(&plan, tt_gpu_at(call->recv, (uint64_t)r * bytes), bytes, r);
     return tt_gpu_plan_launch(e, &plan);
 }
 
-/* Even blocks the same way, if there is enough of them. */
+/* Even blocks, if there is enough of them. Every rank may be in place or not, whatever the others are. */
 static tutti_result all_to_all_even(struct tt_engine *e, const struct tt_call *call)
 {
     size_t counts[TT_HIER_GPU_MAX_RANKS], displs[TT_HIER_GPU_MAX_RANKS];
@@ -224,10 +232,8 @@ static tutti_result all_to_all_even(struct tt_engine *e, const struct tt_call *c
     }
     v.send_counts = v.recv_counts = counts;
     v.send_displs = v.recv_displs = displs;
-    if (call->send != call->recv)
-        return all_to_allv(e, &v);
     TT_TRY(exchange_within(e, &v));
-    return exchange_in_place(e, call);
+    return exchange_across(e, call);
 }
 
 tutti_result tt_hier_gpu_all_to_all(struct tt_engine *e, const struct tt_call *call)

@@ -229,6 +229,47 @@ static void shared_out(struct t_rank *t)
     close_stage(&s, t, &device);
 }
 
+/* Every set of ranks may work in place while the others do not. */
+static void some_in_place(struct t_rank *t)
+{
+    static const size_t counts[] = {0, 33, 9001};
+    const size_t most = (size_t)t->n_ranks * counts[2];
+    int32_t *buf[2], *host = malloc(most * sizeof(*host));
+    struct t_device device;
+
+    T_CHECK(host != NULL, "no memory");
+    t_device_open(&device, t);
+    for (int side = 0; side < 2; side++)
+        buf[side] = t_device_alloc(most * sizeof(**buf));
+    for (unsigned i = 0; i < T_LEN(counts) << t->n_ranks; i++) {
+        const size_t set = i / T_LEN(counts), n = counts[i % T_LEN(counts)];
+        int32_t *recv = buf[set >> t->rank & 1 ? 0 : 1];
+
+        for (size_t k = 0; k < n * (size_t)t->n_ranks; k++)
+            host[k] = (int32_t)(k + (size_t)t->rank * 10000000);
+        t_device_push(&device, buf[0], host, most * sizeof(*host));
+        T_OK(tutti_all_to_all(t->comm, buf[0], recv, n, TUTTI_DTYPE_I32, device.stream));
+        t_device_pull(&device, host, recv, most * sizeof(*host));
+        t_device_sync(&device);
+        for (size_t k = 0; k < n * (size_t)t->n_ranks; k++)
+            T_CHECK(host[k] == (int32_t)(k % n + n * (size_t)t->rank + k / n * 10000000),
+                    "in place on the ranks %#zx, blocks of %zu: element %zu is %d", set, n, k,
+                    (int)host[k]);
+    }
+    t_meet(t);
+    for (int side = 0; side < 2; side++)
+        t_device_free(buf[side]);
+    t_device_close(&device);
+    free(host);
+}
+
+static void all_to_all_in_place_on_some_ranks(void **state)
+{
+    (void)state;
+    run(some_in_place, "0011");
+    run(some_in_place, "0112");
+}
+
 static void uneven_hosts_share_out_the_work(void **state)
 {
     (void)state;
@@ -405,6 +446,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(longer_than_the_stage),
         cmocka_unit_test(large_sums_go_in_pieces),
         cmocka_unit_test(small_sums_take_one_launch),
+        cmocka_unit_test(all_to_all_in_place_on_some_ranks),
         cmocka_unit_test(uneven_hosts_share_out_the_work),
         cmocka_unit_test(flat_gives_the_bits_of_one_host),
         cmocka_unit_test(forced_algorithms_are_taken),
