@@ -1,12 +1,12 @@
 /*
- * All-reduce through scratch, for buffers that peers cannot reach.
+ * All-reduce through scratch, for buffers that peers cannot reach; and reduce, where that pays.
  *
  * One-shot: everybody copies its vector into its scratch, meets, and reduces all n vectors. One
  * exchange of flags, n x bytes read per rank: best while latency counts.
  *
  * Two-shot: rank r reduces slice r only (what the others put into their scratch for it) and leaves
  * the result where it read, in the others' scratch. Two exchanges, 2 x bytes read per rank whatever
- * n is: best when bytes count.
+ * n is: best when bytes count. Of a reduce the results go to root's scratch only.
  *
  * Both work through long vectors in pieces, a meeting each; the two halves of scratch take turns, so
  * no piece needs a barrier at its end (lane.c).
@@ -104,8 +104,8 @@ tutti_result tt_all_reduce_one_shot(struct tt_lane *ln, const struct tt_call *ca
  */
 struct piece {
     const unsigned char *send;
-    unsigned char *recv;
-    size_t n; /* elements */
+    unsigned char *recv; /* NULL: only root has one */
+    size_t n;            /* elements */
     size_t ahead;
 };
 
@@ -131,25 +131,32 @@ static void put_slices(struct tt_lane *ln, const struct piece *p, size_t size)
     tt_time_add(ln, &e->mine->stats.copy_ns);
 }
 
+static int gets_result(const struct tt_lane *ln, const struct tt_call *call)
+{
+    return call->coll == TT_COLL_ALL_REDUCE || ln->e->rank == call->root;
+}
+
 /* Reduce the own slice, in bits that are still in the first-level cache when they are copied on. */
 static void reduce_slice(struct tt_lane *ln, const struct tt_call *call, const struct piece *p,
                          size_t size)
 {
     struct tt_engine *e = ln->e;
-    const int next = tt_after(e, 1);
+    const int to_all = call->coll == TT_COLL_ALL_REDUCE, next = tt_after(e, 1);
     const size_t bit = 16384 / size;
     size_t first, len;
 
     slice_of(ln, p, e->rank, size, &first, &len);
     for (size_t done = 0; done < len; done += bit) {
         const size_t n = len - done < bit ? len - done : bit, at = (first + done) * size;
+        unsigned char *dst = gets_result(ln, call) ? p->recv : tt_scratch_of(ln, call->root);
 
         for (int r = 0; r < e->n_ranks; r++)
             ln->sources[r] = tt_scratch_of(ln, r) + at;
         ln->sources[e->rank] = p->send + at;
-        e->kernels->reduce[call->dtype][call->op](p->recv + at, tt_scratch_of(ln, next) + at,
+        e->kernels->reduce[call->dtype][call->op](dst + at,
+                                                  to_all ? tt_scratch_of(ln, next) + at : NULL,
                                                   ln->sources, e->n_ranks, n, p->ahead);
-        for (int d = 2; d < e->n_ranks; d++)
+        for (int d = 2; to_all && d < e->n_ranks; d++)
             e->kernels->put(tt_scratch_of(ln, tt_after(e, d)) + at, p->recv + at, n * size, 0);
     }
     tt_time_add(ln, &e->mine->stats.reduce_ns);
@@ -198,7 +205,8 @@ static tutti_result two_shot_piece(struct tt_lane *ln, const struct tt_call *cal
     reduce_slice(ln, call, p, size);
     if (!early)
         tt_post(ln->e, &ln->mine->produced, ln->produced);
-    TT_TRY(fetch_results(ln, p, size));
+    if (gets_result(ln, call))
+        TT_TRY(fetch_results(ln, p, size));
     tt_lane_ready(ln, 0, 0);
     return TUTTI_OK;
 }
@@ -213,7 +221,7 @@ tutti_result tt_all_reduce_two_shot(struct tt_lane *ln, const struct tt_call *ca
     do {
         const size_t n = count - done < limit ? count - done : limit;
         const struct piece p = {.send = send + done * size,
-                                .recv = recv + done * size,
+                                .recv = recv ? recv + done * size : NULL,
                                 .n = n,
                                 .ahead = tt_ahead_for(n * size / (size_t)ln->e->n_ranks)};
         const tutti_result res = two_shot_piece(ln, call, &p);

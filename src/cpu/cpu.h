@@ -415,7 +415,7 @@ struct tt_share {
 void tt_share_of(struct tt_share share, size_t count, size_t element_bytes, size_t *first,
                  size_t *n);
 
-/* all_reduce of send[count] on this lane. */
+/* all_reduce of send[count] on this lane; by two-shot also reduce, where recv may be NULL on all but root. */
 tutti_result tt_all_reduce_one_shot(struct tt_lane *ln, const struct tt_call *call,
                                     const unsigned char *send, unsigned char *recv, size_t count);
 tutti_result tt_all_reduce_two_shot(struct tt_lane *ln, const struct tt_call *call,

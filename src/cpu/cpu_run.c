@@ -8,6 +8,7 @@
 
 #define TEAM_LANE_BYTES 16384u /* a lane is worth waking a thread for from here on */
 
+/* All vectors into one, on all ranks or, by two-shot alone, on root. */
 static tutti_result all_reduce(struct tt_lane *ln, const struct tt_call *call,
                                struct tt_share share)
 {
@@ -19,7 +20,7 @@ static tutti_result all_reduce(struct tt_lane *ln, const struct tt_call *call,
     if (share.parts > 1) { /* the sums below cost a small call more than its data */
         tt_share_of(share, call->count, size, &first, &n);
         send = n ? send + first * size : send;
-        recv = n ? recv + first * size : recv;
+        recv = n && recv ? recv + first * size : recv;
     }
     if (share.windows || share.xmem)
         return tt_all_reduce_reach(ln, call, send, recv, n, share);
@@ -78,6 +79,8 @@ static tutti_result run_lane(struct tt_lane *ln, const struct tt_call *call, str
             res = all_reduce(ln, call, share);
         else if (share.windows || share.xmem)
             res = tt_move_reach(ln, call, share);
+        else if (call->coll == TT_COLL_REDUCE && call->algo == TT_ALGO_TWO_SHOT)
+            res = all_reduce(ln, call, share);
         else
             res = tt_move_staged(ln, call, share);
     }
