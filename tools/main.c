@@ -33,6 +33,8 @@ int command_version_run(int argc, char **argv)
 
     if (status != CLI_GO)
         return status;
+    if (words[0])
+        return cli_error("%s: nothing is expected here; `tutti help version`", words[0]);
     printf("tutti %u.%u.%u\n", version >> 16, version >> 8 & 255, version & 255);
     return 0;
 }
@@ -70,6 +72,26 @@ static int unknown(const char *name)
     return cli_error("no command %s; `tutti help` lists them", name);
 }
 
+static int is_help(const char *name)
+{
+    return strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0;
+}
+
+static int help(int argc, char **argv)
+{
+    const struct command *command;
+
+    if (argc > 3)
+        return cli_error("%s: nothing is expected here; `tutti help`", argv[3]);
+    if (argc < 3 || is_help(argv[2]))
+        return overview(stdout);
+    command = find(argv[2]);
+    if (!command)
+        return unknown(argv[2]);
+    cli_help(command->text);
+    return 0;
+}
+
 /* Else the first files that the program opens were its output, and would be written to. */
 static void open_missing_standard_files(void)
 {
@@ -91,15 +113,8 @@ static int run_command(int argc, char **argv)
         overview(stderr);
         return 2;
     }
-    if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
-        if (argc < 3)
-            return overview(stdout);
-        command = find(argv[2]);
-        if (!command)
-            return unknown(argv[2]);
-        cli_help(command->text);
-        return 0;
-    }
+    if (is_help(name))
+        return help(argc, argv);
     if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0)
         name = "version";
     command = find(name);

@@ -197,6 +197,9 @@ static void mistakes_are_named(void **state)
     says("run -n 1 --env =x -- true", 2, "--env =x: expected NAME=VALUE");
     says("info --watch --interval 0", 2, "--interval 0: 10ms at least");
     says("help tune", 0, "tutti tune --quick -n 2\n");
+    says("help help", 0, "Usage: tutti COMMAND");
+    says("help run extra", 2, "extra: nothing is expected here");
+    says("version x", 2, "x: nothing is expected here");
     snprintf(version, sizeof(version), "tutti %u.%u.%u\n", tutti_version() >> 16,
              tutti_version() >> 8 & 255, tutti_version() & 255);
     says("version", 0, version);
