@@ -29,33 +29,43 @@ static tutti_result all_reduce(struct tt_lane *ln, const struct tt_call *call,
     return tt_all_reduce_one_shot(ln, call, send, recv, n);
 }
 
-/* A communicator of one rank: the same arithmetic, nothing to wait for. */
+/* The arithmetic of one rank: as with several, and in pieces, so that it sees an abort. */
+static tutti_result reduce_alone(const struct tt_lane *ln, const struct tt_call *call,
+                                 struct tt_share share)
+{
+    const size_t size = tt_dtype_bytes(call->dtype);
+    const size_t count = call->counts ? call->counts[0] : call->count;
+    size_t first, n, piece;
+
+    tt_share_of(share, count, size, &first, &n);
+    for (size_t done = 0; done < n; done += piece) {
+        const size_t at = (first + done) * size;
+
+        piece = n - done < TT_AT_ONCE / size ? n - done : TT_AT_ONCE / size;
+        TT_TRY(tt_go_on(ln->e));
+        ln->sources[0] = (const unsigned char *)call->send + at;
+        ln->e->kernels->reduce[call->dtype][call->op]((unsigned char *)call->recv + at, NULL,
+                                                      ln->sources, 1, piece, 0);
+    }
+    return TUTTI_OK;
+}
+
+/* A communicator of one rank: nothing to wait for. */
 static tutti_result run_alone(struct tt_lane *ln, const struct tt_call *call, struct tt_share share)
 {
     const struct tt_block *own = &ln->blocks[0];
-    const size_t size = tt_dtype_bytes(call->dtype);
 
     if (ln->bytes_to_note)
         tt_lane_note(ln);
     if (call->coll == TT_COLL_BARRIER)
         return TUTTI_OK;
     if (call->coll == TT_COLL_ALL_REDUCE || call->coll == TT_COLL_REDUCE ||
-        call->coll == TT_COLL_REDUCE_SCATTER) {
-        const size_t count = call->counts ? call->counts[0] : call->count;
-        size_t first, n;
-
-        tt_share_of(share, count, size, &first, &n);
-        ln->sources[0] = (const unsigned char *)call->send + first * size;
-        ln->e->kernels->reduce[call->dtype][call->op]((unsigned char *)call->recv + first * size,
-                                                      NULL, ln->sources, 1, n, 0);
-        return TUTTI_OK;
-    }
+        call->coll == TT_COLL_REDUCE_SCATTER)
+        return reduce_alone(ln, call, share);
     if (call->parts)
         return tt_move_staged(ln, call, share);
     (void)tt_blocks_fill(ln, call, share);
-    if (own->in != own->out && own->in_bytes > 0)
-        memmove(own->in, own->out, own->in_bytes);
-    return TUTTI_OK;
+    return own->in != own->out ? tt_copy(ln->e, NULL, own->in, own->out, own->in_bytes) : TUTTI_OK;
 }
 
 static tutti_result run_lane(struct tt_lane *ln, const struct tt_call *call, struct tt_share share)

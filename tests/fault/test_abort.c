@@ -307,14 +307,19 @@ static void abort_a_long_call(struct t_rank *t)
 
 static void a_long_call_ends_midway(void **state)
 {
-    static const char *const which[] = {"own", "push", "pull", "reduce_scatter", "all_reduce"};
+    static const struct {
+        const char *which;
+        int n_ranks;
+    } calls[] = {{"own", 2},        {"push", 2}, {"pull", 2},       {"reduce_scatter", 2},
+                 {"all_reduce", 2}, {"own", 1},  {"all_reduce", 1}, {"reduce_scatter", 1}};
 
     (void)state;
-    for (size_t i = 0; i < T_LEN(which); i++) {
+    for (size_t i = 0; i < T_LEN(calls); i++) {
         char name[16];
-        const struct t_job job = {.n_ranks = 2, .body = abort_a_long_call, .arg = name};
+        const struct t_job job = {
+            .n_ranks = calls[i].n_ranks, .body = abort_a_long_call, .arg = name};
 
-        snprintf(name, sizeof(name), "%s", which[i]);
+        snprintf(name, sizeof(name), "%s", calls[i].which);
         t_run(&job);
     }
 }
