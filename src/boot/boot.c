@@ -76,7 +76,7 @@ static tutti_result open_root(struct tt_boot *boot)
     return tt_boot_root_join(boot);
 }
 
-tutti_result tt_boot_open(const struct tt_boot_args *args, struct tt_boot **boot_out)
+static tutti_result open_rank(const struct tt_boot_args *args, struct tt_boot **boot_out)
 {
     struct tt_boot *boot = calloc(1, sizeof(*boot));
 
@@ -106,6 +106,15 @@ tutti_result tt_boot_open(const struct tt_boot_args *args, struct tt_boot **boot
     }
     *boot_out = boot;
     return TUTTI_OK;
+}
+
+tutti_result tt_boot_open(const struct tt_boot_args *args, struct tt_boot **boot_out)
+{
+    const tutti_result result = open_rank(args, boot_out);
+
+    if (result != TUTTI_OK && args->rank == 0) /* it may have failed before it came to listen */
+        tt_boot_id_discard(&args->id);
+    return result;
 }
 
 static tutti_result keep_failure(struct tt_boot *boot, tutti_result result)

@@ -58,7 +58,7 @@ tutti_result tt_boot_id_create(tutti_unique_id *id_out);
 tutti_result tt_boot_id_to_text(const tutti_unique_id *id, char *text_out, size_t bytes);
 tutti_result tt_boot_id_from_text(const char *text, tutti_unique_id *id_out);
 
-/* Stop listening for an id that this process has just made and nobody will use. */
+/* Stop listening for an id that this process has made and nobody will use; nothing if it does not (any more). */
 void tt_boot_id_discard(const tutti_unique_id *id);
 
 /* An id for an address that is known beforehand (host:port, [v6]:port, unix:name): rank 0 binds it,

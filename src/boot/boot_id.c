@@ -204,8 +204,8 @@ void tt_boot_id_discard(const tutti_unique_id *id)
 {
     struct tt_boot_id parsed;
 
-    if (tt_boot_id_parse(id, &parsed) == 0 && parsed.is_listening)
-        tt_boot_listener_close((int)parsed.fd);
+    if (tt_boot_id_parse(id, &parsed) == 0)
+        tt_boot_listener_close(tt_boot_listener_of(&parsed));
 }
 
 tutti_result tt_boot_id_from_address(const char *address, const char *secret_text,

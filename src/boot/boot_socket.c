@@ -116,21 +116,30 @@ tutti_result tt_boot_listen_ephemeral(const struct tt_boot_address *address, int
     return TUTTI_OK;
 }
 
-/* The listener that tutti_unique_id_create() left for us in this process. */
-static tutti_result take_over(const struct tt_boot_id *id, int *fd_out)
+int tt_boot_listener_of(const struct tt_boot_id *id)
 {
     uint16_t port = 0;
     int listens = 0;
     socklen_t bytes = sizeof(listens);
     int fd = id->fd <= INT_MAX ? (int)id->fd : -1;
 
+    if (!id->is_listening || id->pid != (uint32_t)getpid() ||
+        getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &bytes) != 0 || !listens ||
+        bound_port(fd, &port) != 0 || port != id->port)
+        return -1;
+    return fd;
+}
+
+static tutti_result take_over(const struct tt_boot_id *id, int *fd_out)
+{
+    const int fd = tt_boot_listener_of(id);
+
     if (id->pid != (uint32_t)getpid())
         return TT_FAIL(TUTTI_E_ARG,
                        "the id was made by process %u, but rank 0 is process %d: make the id in "
                        "the process that is rank 0",
                        id->pid, (int)getpid());
-    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &bytes) != 0 || !listens ||
-        bound_port(fd, &port) != 0 || port != id->port)
+    if (fd < 0)
         return TT_FAIL(TUTTI_E_ARG,
                        "nothing listens for this id any more: an id makes one communicator; make "
                        "another for the next");

@@ -17,6 +17,9 @@ tutti_result tt_boot_listen_ephemeral(const struct tt_boot_address *address, int
 tutti_result tt_boot_listen(const struct tt_boot_id *id, uint64_t deadline_ns,
                             const atomic_int *abort, int *fd_out);
 
+/* The descriptor that listens for an id that tutti_unique_id_create() made in this process; -1: there is none. */
+int tt_boot_listener_of(const struct tt_boot_id *id);
+
 /* For a text about ranks that did not come: " (...)" if the id's address is none of this host as far as it knows,
  * else "". Where addresses are translated that may be right. Looks up names. */
 const char *tt_boot_listen_doubt(const struct tt_boot_id *id);

@@ -173,6 +173,31 @@ static tutti_result build_all(tutti_comm *comm, struct split *s, int color, tutt
     return res;
 }
 
+/* Has every rank the memory that it needs to hear what the others say? A rank that has none says so, in a call
+ * that needs none, or the others would wait for it until the deadline. */
+static tutti_result all_have_memory(tutti_comm *comm, int have)
+{
+    const int32_t mine = have ? -1 : comm->rank;
+    int32_t without = -1;
+    const struct tt_call call = {.coll = TT_COLL_ALL_REDUCE,
+                                 .algo = TT_ALGO_ONE_SHOT,
+                                 .window_algo = TT_ALGO_ONE_SHOT,
+                                 .dtype = TUTTI_DTYPE_I32,
+                                 .op = TUTTI_OP_MAX,
+                                 .send = &mine,
+                                 .recv = &without,
+                                 .count = 1,
+                                 .thread = TT_CALL_UNCOUNTED};
+
+    TT_TRY(comm->control_ops->run(comm->control, &call));
+    if (!have)
+        return TT_FAIL(TUTTI_E_MEMORY, "no memory for %d members", comm->n_ranks);
+    if (without >= 0)
+        return TT_FAIL(TUTTI_E_MEMORY, "rank %d of %s gave up: no memory for %d members", without,
+                       comm->name, comm->n_ranks);
+    return TUTTI_OK;
+}
+
 tutti_result tt_comm_split(tutti_comm *comm, int color, int key, tutti_comm **comm_out)
 {
     const size_t n = (size_t)comm->n_ranks;
@@ -184,10 +209,9 @@ tutti_result tt_comm_split(tutti_comm *comm, int color, int key, tutti_comm **co
     tutti_comm *child = NULL;
     tutti_result res;
 
-    if (!s.members || !s.ops || !s.words) {
-        res = TT_FAIL(TUTTI_E_MEMORY, "no memory for %zu members", n);
+    res = all_have_memory(comm, s.members && s.ops && s.words);
+    if (res != TUTTI_OK)
         goto out;
-    }
     res = tt_comm_all_gather(comm, &mine, s.members, sizeof(mine));
     comm->n_splits++;
     if (res == TUTTI_OK && color >= 0) {

@@ -337,6 +337,97 @@ static void little_address_space_for_splits(struct t_rank *t)
     end_of_splits(t, whole, &tally);
 }
 
+/* All that the allocator has left where the address space cannot grow, but for less than `least` bytes, in a list. */
+static struct taken {
+    struct taken *next;
+} * all_taken;
+
+static void take_memory(size_t least)
+{
+    for (size_t bytes = (size_t)1 << 30; bytes >= least; bytes /= 2) {
+        struct taken *taken;
+
+        while ((taken = malloc(bytes)) != NULL) {
+            taken->next = all_taken;
+            all_taken = taken;
+        }
+    }
+}
+
+static void give_memory(void)
+{
+    while (all_taken != NULL) {
+        struct taken *taken = all_taken;
+
+        all_taken = taken->next;
+        free(taken);
+    }
+}
+
+/* One of three has no memory at all, not even for what a split begins with. It says so, and all hear of it in time. */
+static void no_memory_for_splits(struct t_rank *t)
+{
+    tutti_comm *whole, *part;
+    tutti_result result;
+    struct rlimit old;
+
+    T_SYS(getrlimit(RLIMIT_AS, &old));
+    T_OK(create_patient(t, 1, PATIENCE_MS, &whole));
+    T_OK(tutti_comm_split(whole, 0, 0, &part)); /* the stack will not have to grow any more */
+    use_and_destroy(t, part);
+    for (int who = 0; who < t->n_ranks; who++) {
+        char want[64];
+
+        snprintf(want, sizeof(want), who == t->rank ? "no memory for 3 members" : "rank %d of ",
+                 who);
+        t_meet(t);
+        if (t->rank == who) {
+            limit(RLIMIT_AS, 0);
+            take_memory(sizeof(struct taken));
+        }
+        result = tutti_comm_split(whole, 0, 0, &part);
+        give_memory();
+        T_SYS(setrlimit(RLIMIT_AS, &old));
+        T_CHECK(result == TUTTI_E_MEMORY, "rank %d: %s: %s", t->rank, tutti_result_name(result),
+                tutti_last_error());
+        T_CONTAINS(tutti_last_error(), want);
+        T_OK(tutti_comm_split(whole, t->rank == who, 0, &part));
+        T_OK(tutti_barrier(part, NULL));
+        tutti_comm_destroy(part);
+    }
+    use_and_destroy(t, whole);
+}
+
+/* An id is for one communicator: if that cannot even begin, nothing listens for it any more. */
+static void no_memory_for_an_id(struct t_rank *t)
+{
+    static const size_t least[] = {sizeof(struct taken), 16 << 10}; /* too little for 1024 ranks */
+
+    for (size_t i = 0; i < T_LEN(least); i++) {
+        const struct t_holdings before = t_holdings_now();
+        tutti_comm_config config = TUTTI_COMM_CONFIG_INIT;
+        struct rlimit old;
+        tutti_unique_id id;
+        tutti_comm *comm;
+        tutti_result result;
+
+        T_SYS(getrlimit(RLIMIT_AS, &old));
+        T_OK(tutti_unique_id_create(&id));
+        config.rank = t->rank;
+        config.n_ranks = 1024;
+        config.id = &id;
+        config.timeout_ms = 1000;
+        limit(RLIMIT_AS, 0);
+        take_memory(least[i]);
+        result = tutti_comm_create(&config, &comm);
+        give_memory();
+        T_SYS(setrlimit(RLIMIT_AS, &old));
+        T_CHECK(result == TUTTI_E_MEMORY, "%s: %s", tutti_result_name(result), tutti_last_error());
+        T_CONTAINS(tutti_last_error(), i == 0 ? "no memory" : "the rendezvous of 1024 ranks");
+        t_check_holdings(&before, 8, "after a creation without memory");
+    }
+}
+
 /* Without /proc nothing can be reopened: the error says so, on the rank itself. */
 static void no_proc(struct t_rank *t)
 {
@@ -417,6 +508,24 @@ static void splits_with_little_address_space(void **state)
     play(3, little_address_space_for_splits);
 }
 
+static void splits_without_memory(void **state)
+{
+    (void)state;
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+    t_skip("sanitizers need the address space");
+#endif
+    play(3, no_memory_for_splits);
+}
+
+static void an_id_without_memory(void **state)
+{
+    (void)state;
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+    t_skip("sanitizers need the address space");
+#endif
+    play(1, no_memory_for_an_id);
+}
+
 static void creation_without_proc(void **state)
 {
     (void)state;
@@ -433,6 +542,8 @@ int main(void)
         cmocka_unit_test(windows_with_little_address_space),
         cmocka_unit_test(splits_with_few_descriptors),
         cmocka_unit_test(splits_with_little_address_space),
+        cmocka_unit_test(splits_without_memory),
+        cmocka_unit_test(an_id_without_memory),
         cmocka_unit_test(creation_without_proc),
     };
 
