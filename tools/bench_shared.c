@@ -38,7 +38,7 @@ int bench_board_open(struct bench_board *board, const char *path, int n_ranks, i
     board->fd = path ? open(path, O_RDWR | O_CLOEXEC) : memfd_create("tutti bench", MFD_CLOEXEC);
     if (board->fd < 0 || (!path && ftruncate(board->fd, (off_t)board->bytes) != 0))
         return cli_error("memory shared by the ranks (%s): %s", path ? path : "memfd",
-                         strerror(errno));
+                         cli_reason());
     base = mmap(NULL, board->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, board->fd, 0);
     if (base == MAP_FAILED)
         return cli_error("memory shared by the ranks: %s", strerror(errno));

@@ -48,6 +48,7 @@ void cli_help(const struct cli_command *command);
 
 /* Print "tutti bench: ..." on standard error; returns 2, the exit status of a misuse. */
 int cli_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+const char *cli_reason(void); /* errno in words, and what to do about a limit of the shell */
 void cli_set_command(const char *name); /* what errors begin with */
 
 #define CLI_NOT_GIVEN INT_MIN /* of a number without a default, before the options are read */

@@ -19,6 +19,12 @@ void cli_set_command(const char *name)
     command_name = name;
 }
 
+const char *cli_reason(void)
+{
+    return errno == EFBIG ? "File too large: raise `ulimit -f`, which counts for shared memory too"
+                          : strerror(errno);
+}
+
 void cli_flush(void)
 {
     if (fflush(stdout) != 0 && output_errno == 0)

@@ -2,6 +2,7 @@
 #include "commands.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <tutti/tutti.h>
@@ -126,5 +127,6 @@ static int run_command(int argc, char **argv)
 int main(int argc, char **argv)
 {
     open_missing_standard_files();
+    signal(SIGXFSZ, SIG_IGN); /* a file that `ulimit -f` forbids is an error like any other */
     return cli_end_output(run_command(argc, argv));
 }

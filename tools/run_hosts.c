@@ -179,6 +179,7 @@ static int start_part(struct run *run, int h, int first, char *command)
         ranks_die_with(parent);
         setpgid(0, 0); /* Ctrl-C is for the launcher, which ends the parts in order */
         signal(SIGPIPE, SIG_DFL);
+        signal(SIGXFSZ, SIG_DFL);
         dup2(input[0], STDIN_FILENO);
         dup2(ends[0], STDOUT_FILENO);
         dup2(ends[1], STDERR_FILENO);

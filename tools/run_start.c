@@ -59,6 +59,7 @@ static void exec_rank(struct run *run, int rank, int out, int err)
     }
     dup2(out, STDOUT_FILENO);
     dup2(err, STDERR_FILENO);
+    signal(SIGXFSZ, SIG_DFL);
     sigprocmask(SIG_SETMASK, &run->old_mask, NULL);
     execvp(run->program[0], run->program);
     dprintf(STDERR_FILENO, "tutti run: cannot run %s: %s\n", run->program[0], strerror(errno));

@@ -85,14 +85,14 @@ static int make_table(const struct tune_search *search, int index, char path[32]
 
     *fd_out = fd;
     if (!file)
-        return cli_error("no memory for a table: %s", strerror(errno));
+        return cli_error("no memory for a table: %s", cli_reason());
     snprintf(path, 32, "/proc/self/fd/%d", fd);
     fprintf(file, "tutti-tune 1\n");
     for (int buffers = 0; buffers < TUNE_N_BUFFERS; buffers++)
         for (int i = 0; i < search->n_sizes; i++)
             if (buffers == TUNE_ORDINARY || tune_has_windows(search->id))
                 print_row(file, search, &search->sizes[i], buffers, index);
-    return fclose(file) == 0 ? 0 : cli_error("no memory for a table: %s", strerror(errno));
+    return fclose(file) == 0 ? 0 : cli_error("no memory for a table: %s", cli_reason());
 }
 
 /* ---- one run of the bench ---- */

@@ -1,4 +1,5 @@
 /* `tutti bench` and `tutti tune`: what they refuse before they measure, and where their output goes. */
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -44,6 +45,23 @@ static void a_group_with_less_memory_counts(void **state)
     t_cgroup_remove(group);
     T_CHECK(status == 2, "exit status %d: %s", status, text);
     T_CONTAINS(text, "2 ranks with buffers of 16 MiB need 0.2 GiB, and 0.1 GiB are available");
+}
+
+/* Shared memory is a file to the system, which would end the program by a signal. Here that of the results is too
+ * large, though not that of a communicator. */
+static void a_limit_of_file_sizes_is_told(void **state)
+{
+    struct rlimit old, tight;
+
+    (void)state;
+    T_SYS(getrlimit(RLIMIT_FSIZE, &old));
+    tight = old;
+    tight.rlim_cur = 12 << 20;
+    T_SYS(setrlimit(RLIMIT_FSIZE, &tight));
+    says("bench -n 2 -b 4 -e 1M -f 2 --dtype f32,f16,bf16,f64,i8,u8,i32,u32,i64,u64,e4m3,e5m2 "
+         "--op sum,prod,max,min",
+         2, "memory shared by the ranks (memfd): File too large: raise `ulimit -f`");
+    T_SYS(setrlimit(RLIMIT_FSIZE, &old));
 }
 
 /* --- output --- */
@@ -192,6 +210,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_does_not_fit_is_refused),
         cmocka_unit_test(a_group_with_less_memory_counts),
+        cmocka_unit_test(a_limit_of_file_sizes_is_told),
         cmocka_unit_test(closed_outputs_are_left_alone),
         cmocka_unit_test(lost_output_is_a_failure),
         cmocka_unit_test(a_reader_that_has_left_is_none),

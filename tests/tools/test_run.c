@@ -134,6 +134,19 @@ static void exit_status(const char *arguments, int want, const char *part)
     T_CONTAINS(text, part);
 }
 
+/* tutti itself ignores the signal of files that grow too large; a user's program is not told to. */
+static void no_signal_is_ignored_for_ranks(void **state)
+{
+    const char *ignored;
+
+    (void)state;
+    signal(SIGXFSZ, SIG_DFL);
+    T_CHECK(run("run -n 1 grep SigIgn /proc/self/status") == 0, "%s", text);
+    ignored = strstr(text, "SigIgn:");
+    T_CHECK(ignored != NULL && (strtoull(ignored + 7, NULL, 16) >> (SIGXFSZ - 1) & 1) == 0, "%s",
+            text);
+}
+
 static void the_exit_status_says_what_happened(void **state)
 {
     (void)state;
@@ -151,6 +164,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_rank_that_fails_ends_all_and_is_named),
         cmocka_unit_test(lines_are_those_of_the_ranks),
         cmocka_unit_test(ranks_know_who_they_are),
+        cmocka_unit_test(no_signal_is_ignored_for_ranks),
         cmocka_unit_test(the_exit_status_says_what_happened),
     };
     const ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
