@@ -269,7 +269,8 @@ int command_bench_run(int argc, char **argv)
     if (options.joined)
         return bench_joined(&report);
     board.job = job;
-    status = bench_check_memory(&options, &plan, job ? job->n_here : options.n_ranks);
+    status = bench_check_memory(&options, &plan, job ? job->n_here : options.n_ranks,
+                                job ? job->n_near : options.n_ranks);
     if (status)
         return status;
     status = run_all(&report, argc, argv);

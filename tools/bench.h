@@ -92,6 +92,7 @@ struct bench_job {
     int n_ranks;
     int n_hosts;
     int n_here; /* ranks on this machine */
+    int n_near; /* and of those, with their memory from the same control group */
     int here;   /* this one's number among them */
     int is_crowded;
     int has_one_clock;
@@ -175,10 +176,10 @@ int bench_rank_main(const struct bench_options *options, const struct bench_plan
                     const struct place *place, struct bench_board *board, int rank);
 double bench_weight(const struct bench_cell *cell);
 size_t bench_buffer_bytes(const struct bench_plan *plan);
-/* 0 if the buffers of n_ranks ranks fit into this machine's memory, or an exit status after a message.
- * With GPUs it is theirs, and the ranks look. */
+/* 0 if the buffers of n_here ranks fit into this machine's memory, and of n_near into that of this process's control
+ * group, or an exit status after a message. With GPUs it is theirs, and the ranks look. */
 int bench_check_memory(const struct bench_options *options, const struct bench_plan *plan,
-                       int n_ranks);
+                       int n_here, int n_near);
 
 /* Measure one cell into row `index`; 0, or -1 when the run was aborted. */
 int bench_measure(struct bench_rank *rank, int index);

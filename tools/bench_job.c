@@ -28,6 +28,7 @@ struct job_check {
 /* Where a rank runs: ranks of one running kernel have one clock. */
 struct job_card {
     char boot_id[40];
+    uint64_t group_id; /* of its memory */
     int32_t n_cores;
     int32_t unused;
 };
@@ -49,7 +50,9 @@ static void *gather(struct bench_job *job, const void *mine, size_t bytes)
 
 static int look_around(struct bench_job *job)
 {
-    struct job_card mine = {.n_cores = (int32_t)sysconf(_SC_NPROCESSORS_ONLN)}, *all;
+    struct job_card mine = {.n_cores = (int32_t)sysconf(_SC_NPROCESSORS_ONLN),
+                            .group_id = place_memory().group_id},
+                    *all;
     FILE *file = fopen("/proc/sys/kernel/random/boot_id", "re");
 
     if (!file || fscanf(file, "%39s", mine.boot_id) != 1)
@@ -69,8 +72,10 @@ static int look_around(struct bench_job *job)
         job->has_one_clock &= n == job->n_ranks;
         if (r == job->rank)
             job->n_here = n;
-        if (r < job->rank && strcmp(all[r].boot_id, mine.boot_id) == 0)
-            job->here++;
+        if (strcmp(all[r].boot_id, mine.boot_id) != 0)
+            continue;
+        job->n_near += all[r].group_id == mine.group_id;
+        job->here += r < job->rank;
     }
     free(all);
     return 0;

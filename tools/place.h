@@ -3,6 +3,7 @@
 #define TUTTI_TOOLS_PLACE_H
 
 #include <sched.h>
+#include <stdint.h>
 
 struct place_core {
     cpu_set_t threads; /* the hardware threads of the core that may be used */
@@ -39,9 +40,13 @@ double place_quota(void);
 /* Bytes behind that key, "MemTotal:", of what the system says of its memory; `missing` if it says nothing. */
 double place_meminfo(const char *key, double missing);
 
-/* Bytes that can still be taken: what the system has available and the control groups leave. INFINITY
- * where neither is known. A look, not a promise. */
-double place_memory(void);
+/* Bytes that can still be taken; INFINITY where that is not known. A look, not a promise. */
+struct place_memory {
+    double system;
+    double group;      /* within the control group around this process that leaves the least */
+    uint64_t group_id; /* which one of this machine's that is */
+};
+struct place_memory place_memory(void);
 
 /* 1 if n ranks of n_threads threads must share cores. */
 int place_is_crowded(const struct place *place, int n_ranks, int n_threads);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static int read_numbers(const char *folder, const char *name, double *first, double *second)
 {
@@ -73,26 +74,37 @@ static double memory_of(const char *folder)
     return limit > usage ? limit - usage : 0;
 }
 
-/* The least from the group `path` below `root` up to the root itself. */
-static double least_on_the_way(const char *root, const char *path, double (*of)(const char *folder))
+/* What the control group of that folder grants, which is the least so far. */
+struct least {
+    double value;
+    char folder[600];
+};
+
+/* From the group `path` below `root` up to the root itself. */
+static void least_on_the_way(const char *root, const char *path, double (*of)(const char *folder),
+                             struct least *least)
 {
     char folder[600];
-    double least = INFINITY;
 
     snprintf(folder, sizeof(folder), "%s%s", root, strcmp(path, "/") == 0 ? "" : path);
     for (;;) {
-        least = fmin(least, of(folder));
+        const double value = of(folder);
+
+        if (value < least->value) {
+            least->value = value;
+            memcpy(least->folder, folder, sizeof(folder));
+        }
         if (strlen(folder) <= strlen(root))
-            return least;
+            return;
         *strrchr(folder, '/') = '\0';
     }
 }
 
 /* Lines of /proc/self/cgroup are "4:cpu,cpuacct:/path", or "0::/path" of version 2. */
-static double least_of_groups(const char *controller, double (*of)(const char *folder))
+static struct least least_of_groups(const char *controller, double (*of)(const char *folder))
 {
     FILE *file = fopen("/proc/self/cgroup", "re");
-    double least = INFINITY;
+    struct least least = {.value = INFINITY};
     char line[512], root[64];
     char *rest;
 
@@ -106,10 +118,10 @@ static double least_of_groups(const char *controller, double (*of)(const char *f
         *path++ = '\0';
         path[strcspn(path, "\n")] = '\0';
         if (list[1] == '\0')
-            least = fmin(least, least_on_the_way("/sys/fs/cgroup", path, of));
+            least_on_the_way("/sys/fs/cgroup", path, of, &least);
         for (char *word = strtok_r(list + 1, ",", &rest); word; word = strtok_r(NULL, ",", &rest))
             if (strcmp(word, controller) == 0)
-                least = fmin(least, least_on_the_way(root, path, of));
+                least_on_the_way(root, path, of, &least);
     }
     if (file)
         fclose(file);
@@ -118,7 +130,7 @@ static double least_of_groups(const char *controller, double (*of)(const char *f
 
 double place_quota(void)
 {
-    const double quota = least_of_groups("cpu", quota_of);
+    const double quota = least_of_groups("cpu", quota_of).value;
 
     return isinf(quota) ? 0 : quota;
 }
@@ -128,7 +140,13 @@ double place_meminfo(const char *key, double missing)
     return read_line("/proc", "meminfo", key, missing / 1024) * 1024;
 }
 
-double place_memory(void)
+struct place_memory place_memory(void)
 {
-    return fmin(place_meminfo("MemAvailable:", INFINITY), least_of_groups("memory", memory_of));
+    const struct least group = least_of_groups("memory", memory_of);
+    struct stat facts;
+
+    return (struct place_memory){
+        .system = place_meminfo("MemAvailable:", INFINITY),
+        .group = group.value,
+        .group_id = group.folder[0] && stat(group.folder, &facts) == 0 ? facts.st_ino : 0};
 }

@@ -146,7 +146,7 @@ static int check_memory(void)
 
             status = bench_plan_make(&o, &plan);
             if (status == 0)
-                status = bench_check_memory(&o, &plan, o.n_ranks);
+                status = bench_check_memory(&o, &plan, o.n_ranks, o.n_ranks);
             free(plan.cells);
         }
     }

@@ -21,8 +21,11 @@ static int write_number(const char *folder, const char *name, size_t value)
 /* Folder and file, of version 1 and of version 2. */
 static int create(const char *const roots[2][2], size_t value, char path[256])
 {
+    static int number;
+
+    number++;
     for (size_t i = 0; i < 2; i++) {
-        snprintf(path, 256, "%s/tutti-test-%d", roots[i][0], (int)getpid());
+        snprintf(path, 256, "%s/tutti-test-%d-%d", roots[i][0], (int)getpid(), number);
         if (mkdir(path, 0755) != 0)
             continue;
         if (write_number(path, roots[i][1], value) == 0)

@@ -47,6 +47,31 @@ static void a_group_with_less_memory_counts(void **state)
     T_CONTAINS(text, "2 ranks with buffers of 16 MiB need 0.2 GiB, and 0.1 GiB are available");
 }
 
+/* Ranks that are each in a group of their own, as containers are, do not share what one group leaves. */
+static void a_group_is_for_its_own_ranks(void **state)
+{
+    char groups[2][256], program[4096], line[6000];
+    int permitted, status;
+
+    (void)state;
+    if (t_program("tutti", program, sizeof(program)) != 0)
+        t_skip("there is no program %s in this build", program);
+    if (t_cgroup_create(256 << 20, groups[0]) != 0)
+        t_skip("cgroups with a limit of memory are not permitted here");
+    permitted = t_cgroup_create(256 << 20, groups[1]) == 0;
+    snprintf(line, sizeof(line),
+             "run -n 2 sh -c '[ $TUTTI_RANK = 0 ] && group=%s || group=%s; "
+             "echo $$ > $group/cgroup.procs && exec \"%s\" bench all_gather -b 20M -e 20M "
+             "--time 0.1'",
+             groups[0], groups[1], program);
+    status = permitted ? t_tutti(line, text, sizeof(text)) : -1;
+    t_cgroup_remove(groups[0]);
+    if (permitted)
+        t_cgroup_remove(groups[1]);
+    T_CHECK(status == 0, "exit status %d: %s", status, text);
+    T_CONTAINS(text, ", 0 wrong");
+}
+
 /* Shared memory is a file to the system, which would end the program by a signal. Here that of the results is too
  * large, though not that of a communicator. */
 static void a_limit_of_file_sizes_is_told(void **state)
@@ -210,6 +235,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_does_not_fit_is_refused),
         cmocka_unit_test(a_group_with_less_memory_counts),
+        cmocka_unit_test(a_group_is_for_its_own_ranks),
         cmocka_unit_test(a_limit_of_file_sizes_is_told),
         cmocka_unit_test(closed_outputs_are_left_alone),
         cmocka_unit_test(lost_output_is_a_failure),
