@@ -131,6 +131,19 @@ void t_meet(struct t_rank *t)
         }
 }
 
+uint64_t t_meet_ms(struct t_rank *t, struct t_time took)
+{
+    uint64_t most = 0;
+
+    t->board->slots[t->rank].held_up_ns = took.held_up_ns;
+    t_meet(t);
+    for (int r = 0; r < t->n_ranks; r++)
+        if (r != t->rank && t->board->slots[r].held_up_ns > most)
+            most = t->board->slots[r].held_up_ns;
+    t_meet(t);
+    return t_time_left_ms(took, most);
+}
+
 void t_share_id(struct t_rank *t, int owner, uint64_t key, tutti_unique_id *id_out)
 {
     struct t_id_slot *slot = &t->board->ids[key % T_ID_SLOTS];

@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <sys/types.h>
 
+#include "support/held_up.h"
 #include "support/t.h"
 
 #define T_MAX_RANKS 65
@@ -71,6 +72,10 @@ void t_ranks(int n_ranks, void (*body)(struct t_rank *t));
 
 /* Wait for all ranks of the job. */
 void t_meet(struct t_rank *t);
+
+/* All ranks, with what each of them took since a t_meet(): milliseconds of this rank's, without what it and the one of
+ * the others that was held up most waited for a core. Ends with a t_meet(). */
+uint64_t t_meet_ms(struct t_rank *t, struct t_time took);
 
 /* The id that rank `owner` makes, to all who ask for `key` (not 0; a new one for every id). */
 void t_share_id(struct t_rank *t, int owner, uint64_t key, tutti_unique_id *id_out);

@@ -26,6 +26,8 @@
 /* order matters: cmocka wants the above */
 #include <cmocka.h>
 
+#include "support/held_up.h"
+
 #define MAX_PROCESSES 72
 #define MS            UINT64_C(1000000)
 
@@ -34,6 +36,7 @@ struct outcome {
     tutti_result result;
     char text[512];
     double seconds;
+    struct t_time end;
 };
 
 /* In memory that all processes share. */
@@ -77,6 +80,7 @@ static inline void be_rank(struct job *job, int index, int rank, rank_fn fn)
     alarm(60); /* a hang is a failure, not a hang */
     mine->result = fn(job, rank);
     snprintf(mine->text, sizeof(mine->text), "%s", tt_error_text());
+    mine->end = t_time_of(0);
     mine->seconds = (double)(tt_now_ns() - job->start_ns) / 1e9;
     mine->is_done = 1;
     _exit(0);
@@ -109,6 +113,34 @@ static inline void job_wait(struct job *job)
             ;
         if (WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL)
             fail_msg("process %d ended by signal %d", i, WTERMSIG(status));
+    }
+}
+
+/* What every process has used up until now. */
+struct job_times {
+    struct t_time of[MAX_PROCESSES];
+};
+
+static inline struct job_times job_times(const struct job *job)
+{
+    struct job_times times = {0};
+
+    for (int i = 0; i < job->n; i++)
+        times.of[i] = t_time_of((int)job->pids[i]);
+    return times;
+}
+
+/* All but `victim` have ended within `most_ms` of those times, which processes that they had to wait for a core, and
+ * that rank 0 had, through which all they hear goes, do not count for. */
+static inline void expect_soon(const struct job *job, const struct job_times *from, int victim,
+                               uint64_t most_ms)
+{
+    for (int i = 0; i < job->n; i++) {
+        const struct t_time root = t_time_from(from->of[0], job->outcomes[0].end);
+        const struct t_time took = t_time_from(from->of[i], job->outcomes[i].end);
+
+        if (i != victim && t_time_left_ms(took, i == 0 ? 0 : root.held_up_ns) >= most_ms)
+            fail_msg("process %d knew after %d ms", i, (int)(took.ns / 1000000));
     }
 }
 
