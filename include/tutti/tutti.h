@@ -30,7 +30,8 @@
  *
  * Unless its comment says otherwise, every collective obeys these rules:
  *   Order       All ranks call the same collectives in the same order with matching arguments; a
- *               call that does not match ends with TUTTI_E_MISMATCH on every rank, not with a hang.
+ *               call that does not match ends with TUTTI_E_MISMATCH on every rank, not with a hang
+ *               (on a rank that needs nothing more from another host perhaps one call later).
  *   Memory      Any alignment (64 bytes is fastest). Buffers are borrowed until the call returns.
  *               send == recv is in place; any other overlap is TUTTI_E_ARG where it can be seen.
  *   Completion  Host buffers: when the call returns, recv is complete and send may be reused.
