@@ -199,6 +199,10 @@ void t_netns_enter(struct t_rank *t, const char *const ip4[2], const char *const
         plug(t, "host1", second[t->rank], NULL);
     t_meet(t);
     t_netns_wait_up("host0");
+    if (two_cables)
+        t_netns_wait_up("host1");
+    if (more & T_NETNS_DECOY)
+        t_netns_wait_up("decoy0");
     t_meet(t);
 }
 
