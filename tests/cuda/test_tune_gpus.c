@@ -1,4 +1,4 @@
-/* ctest: no-tsan timeout=120 */
+/* ctest: no-tsan timeout=300 */
 /* `tutti tune --gpus` makes a file that communicators follow, leaves other rows alone, and goes on where
  * it was broken off. */
 #include "support/cases.h"
