@@ -7,9 +7,13 @@
 #include "support/hosts.h"
 #include "support/job.h"
 
+enum { LATE_MS = 3000, HELD_UP_MS = LATE_MS / 6 };
+
 struct scene {
     _Atomic uint64_t struck_ns; /* when the victim was killed, stopped ... */
-    _Atomic int n_warm;         /* ranks that have made their first calls */
+    struct t_time abort;        /* what it took */
+    _Atomic int is_aborted;
+    _Atomic int n_warm; /* ranks that have made their first calls */
     int victim;
     int kind; /* of calls that the others are in */
 };
@@ -40,11 +44,12 @@ static tutti_result call_for_ever(struct t_rank *t)
     return res;
 }
 
-static void expect(struct t_rank *t, tutti_result want, tutti_result got, int peer,
-                   uint64_t most_ms)
+/* So long after it was struck; that who struck waited for a core does not count either. */
+static void expect_after(struct t_rank *t, tutti_result want, tutti_result got, int peer,
+                         uint64_t most_ms, struct t_time took)
 {
     tutti_comm_state state = TUTTI_COMM_STATE_INIT;
-    const uint64_t ms = (t_now_ns() - scene_of(t)->struck_ns) / 1000000;
+    const uint64_t ms = t_time_left_ms(took, scene_of(t)->abort.held_up_ns);
     char text[512];
 
     snprintf(text, sizeof(text), "%s", tutti_last_error());
@@ -54,6 +59,14 @@ static void expect(struct t_rank *t, tutti_result want, tutti_result got, int pe
     T_CHECK(state.result == want && (peer < 0 || state.peer == peer), "status %s of rank %d: %s",
             tutti_result_name(state.result), state.peer, state.text);
     T_IS(want, tutti_barrier(t->comm, NULL)); /* for good */
+}
+
+static void expect(struct t_rank *t, tutti_result want, tutti_result got, int peer,
+                   uint64_t most_ms)
+{
+    const struct t_time took = {t_now_ns() - scene_of(t)->struck_ns, 0};
+
+    expect_after(t, want, got, peer, most_ms, took);
 }
 
 static void survive(struct t_rank *t)
@@ -68,7 +81,7 @@ static void name_the_late(struct t_rank *t)
     const tutti_result res = call_for_ever(t);
 
     if (t->rank != scene_of(t)->victim)
-        expect(t, TUTTI_E_TIMEOUT, res, scene_of(t)->victim, 6500);
+        expect(t, TUTTI_E_TIMEOUT, res, scene_of(t)->victim, 2 * t->job->config.timeout_ms + 500);
 }
 
 static void set_scene(const struct t_job *job, struct t_board *board)
@@ -98,7 +111,8 @@ static void stop_one(const struct t_job *job, struct t_board *board, const pid_t
     const struct scene *scene = await_calls(job, board);
 
     kill(pids[scene->victim], SIGSTOP);
-    t_sleep_us(8000000);
+    t_sleep_us(2700 *
+               (unsigned)job->config.timeout_ms); /* longer than the others take to give up */
     kill(pids[scene->victim], SIGKILL);
 }
 
@@ -110,10 +124,11 @@ static void play(const char *layout, int victim, int kind, int is_kill)
                         .arg = &scene,
                         .prepare = set_scene,
                         .dies = (uint64_t)1 << victim,
-                        .parent = is_kill ? kill_one : stop_one};
+                        .parent = is_kill ? kill_one : stop_one,
+                        .held_up_ms = is_kill ? 0 : HELD_UP_MS};
 
     job.config.size = sizeof(job.config);
-    job.config.timeout_ms = is_kill ? 20000 : 3000; /* creation, too, on few cores */
+    job.config.timeout_ms = is_kill ? 20000 : LATE_MS; /* creation, too, on few cores */
     t_hosts(layout);
     t_run(&job);
     t_hosts(NULL);
@@ -149,23 +164,24 @@ static void wait_in_a_chain(struct t_rank *t)
     if (t->rank == 0)
         scene_of(t)->struck_ns = t_now_ns();
     if (t->rank == last) {
-        for (int ms = 0; scene_of(t)->n_warm < last && ms < 6000; ms++)
+        for (unsigned ms = 0; scene_of(t)->n_warm < last && ms < 2 * t->job->config.timeout_ms;
+             ms++)
             t_sleep_us(1000);
         return;
     }
     t_sleep_us(300000 * (unsigned)t->rank);
     expect(t, TUTTI_E_TIMEOUT, tutti_recv(t->comm, &x, 1, TUTTI_DTYPE_I32, t->rank + 1, NULL), last,
-           5500);
+           2 * t->job->config.timeout_ms - 500);
     scene_of(t)->n_warm++;
 }
 
 static void the_end_of_a_chain_is_named(void **state)
 {
-    struct t_job job = {.n_ranks = 4, .body = wait_in_a_chain};
+    struct t_job job = {.n_ranks = 4, .body = wait_in_a_chain, .held_up_ms = HELD_UP_MS};
 
     (void)state;
     job.config.size = sizeof(job.config);
-    job.config.timeout_ms = 3000;
+    job.config.timeout_ms = LATE_MS;
     t_run(&job);
     t_hosts("0123");
     t_run(&job);
@@ -207,26 +223,40 @@ static void *abort_later(void *context)
     struct t_rank *t = context;
 
     t_sleep_us(100000);
-    scene_of(t)->struck_ns = t_now_ns();
+    struct scene *scene = scene_of(t);
+    const struct t_time from = t_time_of(0);
+
+    scene->struck_ns = t_now_ns();
     tutti_comm_abort(t->comm);
+    scene->abort = t_time_from(from, t_time_of(0));
+    scene->is_aborted = 1;
     return NULL;
 }
 
 /* Rank 0 of host 0 aborts; the others wait for the last rank, which is late. */
 static void wait_and_abort(struct t_rank *t)
 {
+    struct t_time from, took;
     pthread_t thread;
     tutti_result res;
 
     T_OK(tutti_barrier(t->comm, NULL));
     if (t->rank == 0)
         T_CHECK(pthread_create(&thread, NULL, abort_later, t) == 0, "no thread");
-    if (t->rank == t->n_ranks - 1)
-        t_sleep_us(400000);
+    if (t->rank == t->n_ranks - 1) {
+        while (!scene_of(t)->is_aborted)
+            t_sleep_us(1000);
+        t_sleep_us(300000);
+    }
+    from = t_time_of(0);
     do { /* the last one may be let through: all others have entered */
         res = tutti_barrier(t->comm, NULL);
     } while (res == TUTTI_OK && t->rank == t->n_ranks - 1);
-    expect(t, TUTTI_E_ABORTED, res, -1, t->rank == t->n_ranks - 1 ? 1000 : 300);
+    took = t_time_from(from, t_time_of(0));
+    took.ns = t_now_ns() - scene_of(t)->struck_ns;
+    for (int ms = 0; !scene_of(t)->is_aborted && ms < 5000; ms++)
+        t_sleep_us(1000);
+    expect_after(t, TUTTI_E_ABORTED, res, -1, t->rank == t->n_ranks - 1 ? 1000 : 300, took);
     if (t->rank == 0)
         pthread_join(thread, NULL);
 }

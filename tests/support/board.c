@@ -65,6 +65,7 @@ static _Noreturn void end_rank(struct t_slot *slot, enum t_state state, const ch
 
     if (!atomic_flag_test_and_set(&reported)) {
         slot->failed_ns = t_now_ns();
+        slot->held_up_ns = t_held_up_most_ns((int)getpid());
         snprintf(slot->text, sizeof(slot->text), "%s", text);
         atomic_store(&slot->state, (int)state);
         _exit(state == T_FAILED ? 1 : 0);

@@ -17,7 +17,7 @@ struct t_slot {
     int line;
     const char *call;
     char text[T_TEXT_BYTES];
-    uint64_t held_up_ns; /* for t_meet_ms() */
+    uint64_t held_up_ns; /* for t_meet_ms(), and at a failure */
 };
 
 struct t_id_slot {

@@ -6,8 +6,10 @@
 #ifndef TUTTI_TESTS_HELD_UP_H
 #define TUTTI_TESTS_HELD_UP_H
 
+#include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 
 struct t_time {
@@ -41,6 +43,27 @@ static inline struct t_time t_time_from(struct t_time from, struct t_time to)
 {
     return (struct t_time){to.ns > from.ns ? to.ns - from.ns : 0,
                            to.held_up_ns > from.held_up_ns ? to.held_up_ns - from.held_up_ns : 0};
+}
+
+/* For how long the thread of a process that waited most has waited. */
+static inline uint64_t t_held_up_most_ns(int pid)
+{
+    char path[48];
+    const struct dirent *entry;
+    uint64_t most = 0;
+    DIR *dir;
+
+    snprintf(path, sizeof(path), "/proc/%d/task", pid);
+    dir = opendir(path);
+    while (dir && (entry = readdir(dir)) != NULL) {
+        const int thread = (int)strtol(entry->d_name, NULL, 10);
+        const uint64_t ns = thread > 0 ? t_time_of(thread).held_up_ns : 0;
+
+        most = ns > most ? ns : most;
+    }
+    if (dir)
+        closedir(dir);
+    return most;
 }
 
 /* What of a time is left without such waits, one's own and another's that one depended on. */

@@ -12,6 +12,8 @@
 #include "support/hosts.h"
 #include "support/proc.h"
 
+enum { ATTEMPTS = 3 };
+
 struct team {
     const struct t_job *job;
     struct t_board *board;
@@ -20,6 +22,7 @@ struct team {
     int n_processes;
     int n_alive;
     int timed_out;
+    uint64_t held_up_ns;
 };
 
 /* Calls on a stream fail after they were made, when the test may look no more. */
@@ -158,6 +161,23 @@ static int any_failed(const struct team *team)
     return 0;
 }
 
+/* When a rank has just failed, which by itself may be the one that was not held up. */
+static uint64_t held_up_most(const struct team *team)
+{
+    uint64_t most = 0;
+
+    for (int r = 0; r < team->job->n_ranks; r++) {
+        const struct t_slot *slot = &team->board->slots[r];
+        const uint64_t ns = atomic_load(&slot->state) == T_FAILED ? slot->held_up_ns
+                            : r < team->n_processes && team->pids[r] > 0
+                                ? t_held_up_most_ns((int)team->pids[r])
+                                : 0;
+
+        most = ns > most ? ns : most;
+    }
+    return most;
+}
+
 /* Until all ranks have ended, or the time is over; a failure shortens it to two seconds. */
 static void watch(struct team *team)
 {
@@ -171,6 +191,7 @@ static void watch(struct team *team)
             return;
         if (!shortened && any_failed(team)) {
             shortened = 1;
+            team->held_up_ns = held_up_most(team);
             end = t_now_ns() + 2000000000u;
         }
         if (t_now_ns() > end)
@@ -251,7 +272,7 @@ static const char *skipped(const struct team *team)
     return NULL;
 }
 
-int t_run_quietly(const struct t_job *job, char *text, size_t bytes)
+static int run(const struct t_job *job, char *text, size_t bytes, uint64_t *held_up_ns)
 {
     struct team team = {.job = job, .board = t_board_new(job->n_ranks)};
     int failed;
@@ -271,15 +292,31 @@ int t_run_quietly(const struct t_job *job, char *text, size_t bytes)
     else if (skipped(&team) != NULL)
         snprintf(text, bytes, "skipped: %s", skipped(&team));
     t_board_free(team.board);
+    *held_up_ns = team.held_up_ns;
     return failed;
+}
+
+int t_run_quietly(const struct t_job *job, char *text, size_t bytes)
+{
+    uint64_t held_up_ns;
+
+    return run(job, text, bytes, &held_up_ns);
 }
 
 void t_run(const struct t_job *job)
 {
     char text[4 * T_TEXT_BYTES];
+    struct t_job again = *job;
+    uint64_t held_up_ns;
 
-    if (t_run_quietly(job, text, sizeof(text)))
-        fail_msg("%s", text);
+    while (run(&again, text, sizeof(text), &held_up_ns)) {
+        if (job->held_up_ms == 0 || held_up_ns <= job->held_up_ms * UINT64_C(1000000) ||
+            ++again.attempt == ATTEMPTS)
+            fail_msg("%s", text);
+        again.config.timeout_ms = job->config.timeout_ms << again.attempt;
+        print_message("again, since a rank was kept from a core for %d ms: %s",
+                      (int)(held_up_ns / 1000000), text);
+    }
     if (strncmp(text, "skipped: ", 9) == 0)
         t_skip("%s", text + 9);
 }

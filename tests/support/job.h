@@ -35,12 +35,16 @@ struct t_job {
     int n_ranks;
     void (*body)(struct t_rank *t);
     void *arg;
-    int threads;              /* ranks are threads of one process */
-    enum t_boot boot;         /* how they find each other */
-    int no_comm;              /* the body makes its own */
-    int keep_comm;            /* the body has destroyed t->comm itself */
-    unsigned limit_s;         /* 60 */
-    int n_devices;            /* rank r takes GPU r modulo this */
+    int threads;      /* ranks are threads of one process */
+    enum t_boot boot; /* how they find each other */
+    int no_comm;      /* the body makes its own */
+    int keep_comm;    /* the body has destroyed t->comm itself */
+    unsigned limit_s; /* 60 */
+    int n_devices;    /* rank r takes GPU r modulo this */
+    /* If not 0: where times of their own make ranks fail, a failure counts only if no rank was kept from a core for longer
+     * than that in all; else t_run() tries again, three times in all, `attempt` being 1 and 2, with twice the config's timeout each time. */
+    unsigned held_up_ms;
+    unsigned attempt;
     uint64_t dies;            /* bit r: rank r may be killed, that is no failure */
     tutti_comm_config config; /* size 0: TUTTI_COMM_CONFIG_INIT */
     /* Runs in the parent before there are ranks: to fill the shared area. */
