@@ -230,7 +230,12 @@ static void an_abort_ends_a_call(void **state)
     static const int ranks[] = {2, 0};
 
     (void)state;
-    t_cuda_ranks(ranks, aborted);
+    for (const int *n = t_wanted_ranks(ranks); *n != 0; n++) {
+        struct t_job job = t_cuda_job(*n, aborted);
+
+        job.held_up_ms = 25;
+        t_run(&job);
+    }
 }
 
 /* --- death --- */
