@@ -461,10 +461,12 @@ static void *seen_at(const struct tt_channel_memory *m, void *at, tutti_channel_
 static void fill_memory_channel(const tutti_channel_set *s, uint32_t index, tutti_channel *c)
 {
     const struct tt_engine_ops *ops = s->comm->ops;
+    const unsigned char *mine = ops->window_at(s->comm->engine, s->window, s->rank);
     unsigned char *theirs = ops->window_at(s->comm->engine, s->words_window, c->peer);
     const uint64_t to = tt_channel_id(s, s->rank, index), from = tt_channel_id(s, c->peer, index);
 
     c->peer_memory = ops->window_at(s->comm->engine, s->window, c->peer);
+    c->peer_memory += s->memory - mine; /* a part of a window is at the same place in all of them */
     c->signals = (const uint64_t *)(const void *)(s->words + from * TT_CHANNEL_LINE);
     c->peer_signals = (uint64_t *)(void *)(theirs + to * TT_CHANNEL_LINE);
     c->packets =

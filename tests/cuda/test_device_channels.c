@@ -203,19 +203,18 @@ struct scene {
     struct kernel_args args;
 };
 
-static void set_up(struct scene *s, struct t_rank *t, int by_port, uint32_t n_slots)
+static void set_up_over(struct scene *s, struct t_rank *t, int by_port, uint32_t n_slots,
+                        unsigned char *memory)
 {
     const tutti_channel_config config = {.size = sizeof(config),
                                          .flags = by_port ? TUTTI_CHANNELS_BY_PORT : 0,
                                          .n_channels = BLOCKS,
                                          .n_proxies = 2,
                                          .n_slots = n_slots};
-    void *memory;
 
     memset(s, 0, sizeof(*s));
     s->t = t;
     t_device_open(&s->device, t);
-    T_OK(tutti_mem_alloc(t->comm, 2 * LARGE, &memory));
     s->memory = memory;
     s->words = t_device_alloc(4096);
     memset(s->words, 0, 4096);
@@ -229,6 +228,14 @@ static void set_up(struct scene *s, struct t_rank *t, int by_port, uint32_t n_sl
             T_OK(tutti_channel_get(s->set, r, i, TUTTI_CHANNEL_KERNEL, &s->args.ch[r][i]));
 }
 
+static void set_up(struct scene *s, struct t_rank *t, int by_port, uint32_t n_slots)
+{
+    void *memory;
+
+    T_OK(tutti_mem_alloc(t->comm, 2 * LARGE, &memory));
+    set_up_over(s, t, by_port, n_slots, memory);
+}
+
 static void launch(struct scene *s, tt_sim_kernel kernel)
 {
     tt_sim_run(kernel, &s->args, BLOCKS, THREADS, BLOCKS);
@@ -239,12 +246,17 @@ static int result_of(const struct scene *s)
     return (int)(int64_t)__atomic_load_n(&s->words[1], __ATOMIC_RELAXED);
 }
 
-static void tear_down(struct scene *s, tutti_result want)
+static void take_down(struct scene *s, tutti_result want)
 {
     T_IS(want, tutti_channel_set_destroy(s->set));
-    T_OK(tutti_mem_free(s->t->comm, s->memory));
     t_device_free(s->words);
     t_device_close(&s->device);
+}
+
+static void tear_down(struct scene *s, tutti_result want)
+{
+    take_down(s, want);
+    T_OK(tutti_mem_free(s->t->comm, s->memory));
 }
 
 static void expect_good(struct scene *s, const char *what)
@@ -299,6 +311,38 @@ static void one_kernel_for_memory_and_for_ports(void **state)
     run(2, talk_body, &port);
     run(4, talk_body, &memory);
     run(4, talk_body, &(const struct plan){1, 0, 2, 4});
+}
+
+/* Two sets, each over a part of one window of the program's own. */
+static void parts_body(struct t_rank *t)
+{
+    static struct scene s[2];
+    tutti_window *window;
+    void *memory;
+
+    T_OK(tutti_mem_alloc(t->comm, 5 * LARGE, &memory));
+    T_OK(tutti_window_register(t->comm, memory, 5 * LARGE, &window));
+    for (int i = 0; i < 2; i++)
+        set_up_over(&s[i], t, 0, 0, (unsigned char *)memory + (i + 1) * 64 + i * 2 * LARGE);
+    T_OK(tutti_window_deregister(t->comm, window)); /* the sets hold it */
+    for (int i = 0; i < 2; i++) {
+        s[i].args.rounds = 8;
+        s[i].args.seed = 5 + (uint64_t)i;
+        launch(&s[i], t_talk);
+        expect_good(&s[i], "messages in a part of a window");
+    }
+    for (int i = 0; i < 2; i++) {
+        t_device_enter(&s[i].device);
+        take_down(&s[i], TUTTI_OK);
+    }
+    T_OK(tutti_mem_free(t->comm, memory));
+}
+
+static void a_set_over_a_part_of_a_window(void **state)
+{
+    (void)state;
+    run(2, parts_body, NULL);
+    run(3, parts_body, NULL);
 }
 
 static void add_body(struct t_rank *t)
@@ -610,6 +654,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_kernel_for_memory_and_for_ports),
+        cmocka_unit_test(a_set_over_a_part_of_a_window),
         cmocka_unit_test(all_threads_add_through_a_queue_that_is_full),
         cmocka_unit_test(large_puts_go_through_the_ring_in_pieces),
         cmocka_unit_test(the_network_reaches_gpu_memory),
