@@ -68,8 +68,8 @@ typedef struct tutti_channel_config {
  *
  * Memory      memory[0 .. bytes), the same number of bytes on all ranks, 64-byte aligned: of
  *             tutti_mem_alloc(), or whatever tutti_window_register() takes, which is called for it where
- *             peers share a host. On a communicator of GPUs it is memory of this rank's GPU. Puts from peers
- *             may change it until the set is destroyed.
+ *             peers share a host. On a communicator of GPUs it is memory of this rank's GPU; sets may share
+ *             it. Puts from peers may change it until the set is destroyed, and only then may it be freed.
  * Kind        To a peer whose memory can be mapped: a memory channel; else a port channel.
  * Threads     Where there are port channels, n_proxies threads are started, with all signals blocked, on
  *             those of the calling thread's cores that are near its GPU, if it has one. Idle they sleep

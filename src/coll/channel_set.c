@@ -333,7 +333,7 @@ tutti_result tt_channel_set_create(tutti_comm *comm, void *memory, size_t bytes,
         result = check_memory(comm, memory, bytes);
 #ifdef TUTTI_HAVE_CUDA
     if (result == TUTTI_OK && comm->device == TUTTI_DEVICE_CUDA)
-        result = tt_cuda_channel_open(comm->device_index, &s->device);
+        result = tt_cuda_channel_open(comm->device_index, memory, bytes, &s->device);
 #endif
     result = set_up(s, &c, result);
     if (result == TUTTI_OK) {

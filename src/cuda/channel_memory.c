@@ -21,9 +21,17 @@ static CUdeviceptr address(const void *ptr)
     return (CUdeviceptr)(uintptr_t)ptr;
 }
 
-tutti_result tt_cuda_channel_open(int device_index, struct tt_cuda_device **device_out)
+tutti_result tt_cuda_channel_open(int device_index, const void *memory, size_t bytes,
+                                  struct tt_cuda_device **device_out)
 {
-    return tt_cuda_device_open(device_index, device_out);
+    struct tt_cuda_scope scope;
+    tutti_result result;
+
+    TT_TRY(tt_cuda_device_open(device_index, device_out));
+    TT_TRY(tt_cuda_scope_enter(*device_out, &scope));
+    result = tt_cuda_memory_check(*device_out, memory, bytes);
+    tt_cuda_scope_leave(&scope);
+    return result;
 }
 
 void tt_cuda_channel_close(struct tt_cuda_device *device)

@@ -12,7 +12,9 @@
 
 struct tt_cuda_device; /* device.c */
 
-tutti_result tt_cuda_channel_open(int device_index, struct tt_cuda_device **device_out);
+/* TUTTI_E_ARG if not all of the memory is this GPU's. *device_out is set as soon as there is one to close. */
+tutti_result tt_cuda_channel_open(int device_index, const void *memory, size_t bytes,
+                                  struct tt_cuda_device **device_out);
 void tt_cuda_channel_close(struct tt_cuda_device *device);
 
 /* Zeroed, pinned; *at_device_out is where kernels see it. */

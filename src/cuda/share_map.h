@@ -72,6 +72,10 @@ tutti_result tt_cuda_fill(void *ptr, unsigned char byte, size_t bytes);
 tutti_result tt_cuda_write(void *to, const void *host, size_t bytes);
 tutti_result tt_cuda_read(void *host, const void *from, size_t bytes);
 
+/* Is ptr[0 .. bytes) memory of this GPU, in whatever pieces? TUTTI_E_ARG if it is not. */
+tutti_result tt_cuda_memory_check(const struct tt_cuda_device *device, const void *ptr,
+                                  size_t bytes);
+
 /* How can ptr[0 .. bytes) be shared? TUTTI_E_UNSUPPORTED or TUTTI_E_ARG if it cannot. */
 tutti_result tt_cuda_offer_make(const struct tt_cuda_device *device, void *ptr, size_t bytes,
                                 struct tt_cuda_offer *offer);

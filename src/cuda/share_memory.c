@@ -225,6 +225,28 @@ static tutti_result check_place(const struct tt_cuda_device *device, const void 
                    index, device->index);
 }
 
+tutti_result tt_cuda_memory_check(const struct tt_cuda_device *device, const void *ptr,
+                                  size_t bytes)
+{
+    const struct tt_cuda_driver *cu = tt_cuda_driver();
+    const CUdeviceptr begin = address(ptr), end = begin + bytes;
+    CUdeviceptr base;
+    size_t span;
+
+    for (CUdeviceptr at = begin; at < end; at = base + span) {
+        int index;
+
+        if (cu->cuPointerGetAttribute(&index, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, at) !=
+                CUDA_SUCCESS ||
+            cu->cuMemGetAddressRange_v2(&base, &span, at) != CUDA_SUCCESS || at - base >= span)
+            return TT_FAIL(TUTTI_E_ARG,
+                           "of the %zu bytes at %p only the first %llu are memory of a GPU", bytes,
+                           ptr, at - begin);
+        TT_TRY(check_place(device, ptr, index));
+    }
+    return TUTTI_OK;
+}
+
 /* The piece of VMM memory that holds `at`. */
 static tutti_result add_piece(const struct tt_cuda_device *device,
                               CUmemGenericAllocationHandle handle, CUdeviceptr at,

@@ -412,6 +412,38 @@ static void large_puts_go_through_the_ring_in_pieces(void **state)
     run(2, large_body, NULL);
 }
 
+/* By port nothing but the proxies' copies would notice, and lose the set. */
+static void memory_body(struct t_rank *t)
+{
+    const tutti_channel_config port = {.size = sizeof(port), .flags = TUTTI_CHANNELS_BY_PORT};
+    static _Alignas(4096) unsigned char of_host[4096];
+    tutti_channel_set *set = NULL;
+    struct t_device device;
+    void *memory;
+
+    t_device_open(&device, t);
+    T_OK(tutti_mem_alloc(t->comm, 4096, &memory)); /* which makes it a whole granule */
+    for (int by_port = 0; by_port < 2; by_port++) {
+        const tutti_channel_config *config = by_port ? &port : NULL;
+
+        T_IS(TUTTI_E_ARG, tutti_channel_set_create(t->comm, of_host, 4096, config, &set));
+        T_CONTAINS(tutti_last_error(), "only the first 0 are memory");
+        T_IS(TUTTI_E_ARG, tutti_channel_set_create(t->comm, memory, 64 << 20, config, &set));
+        T_CONTAINS(tutti_last_error(), "of the 67108864 bytes");
+        T_CHECK(set == NULL, "a set in spite of the failure");
+    }
+    T_OK(tutti_channel_set_create(t->comm, memory, 4096, &port, &set));
+    T_OK(tutti_channel_set_destroy(set));
+    T_OK(tutti_mem_free(t->comm, memory));
+    t_device_close(&device);
+}
+
+static void memory_that_is_none_of_the_gpu_is_refused(void **state)
+{
+    (void)state;
+    run(2, memory_body, NULL);
+}
+
 /* ---- GPUDirect ---- */
 
 static void expect_way(struct t_rank *t, const char *way)
@@ -657,6 +689,7 @@ int main(void)
         cmocka_unit_test(a_set_over_a_part_of_a_window),
         cmocka_unit_test(all_threads_add_through_a_queue_that_is_full),
         cmocka_unit_test(large_puts_go_through_the_ring_in_pieces),
+        cmocka_unit_test(memory_that_is_none_of_the_gpu_is_refused),
         cmocka_unit_test(the_network_reaches_gpu_memory),
         cmocka_unit_test(else_bytes_go_through_pinned_memory),
         cmocka_unit_test(a_kernel_gives_up_at_the_deadline),
