@@ -3,6 +3,7 @@
  * peer's memory, then its number is signalled; the peer carries records out one after another and signals how
  * many it has done. So the answer to a record proves that everything before it has arrived.
  */
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -246,15 +247,20 @@ tutti_result tt_port_await_copy(struct tt_port *p, uint64_t ticket)
     }
 }
 
-/* To a word in the GPU's memory, one proxy at a time. */
-static tutti_result add_on_gpu(struct tt_port *p, int peer, const struct tt_record *r)
+/* Of all sets, which may be over the same memory. */
+static pthread_mutex_t adding = PTHREAD_MUTEX_INITIALIZER;
+
+/* To a word in the GPU's memory, one proxy at a time. Who finds another one at it has other things to do: that one's
+ * copies may be late, behind a kernel that waits for them. */
+static int add_on_gpu(struct tt_port *p, int peer, const struct tt_record *r)
 {
     uint64_t *word = (uint64_t *)(void *)((unsigned char *)tt_port_place(p, peer) +
                                           p->set->layout.ring_in + p->set->layout.ring_bytes);
     uint64_t ticket = 0;
     tutti_result result;
 
-    pthread_mutex_lock(&p->set->lock);
+    if (pthread_mutex_trylock(&adding) != 0)
+        return 0;
     result = copy(p, 0, word, p->set->memory + r->to, sizeof(*word), &ticket);
     if (result == TUTTI_OK)
         result = tt_port_await_copy(p, ticket);
@@ -263,20 +269,21 @@ static tutti_result add_on_gpu(struct tt_port *p, int peer, const struct tt_reco
         result = copy(p, 1, p->set->memory + r->to, word, sizeof(*word), &ticket);
     if (result == TUTTI_OK)
         result = tt_port_await_copy(p, ticket);
-    pthread_mutex_unlock(&p->set->lock);
-    return result;
+    pthread_mutex_unlock(&adding);
+    return result == TUTTI_OK ? 1 : (int)result;
 }
 #else
-static tutti_result add_on_gpu(struct tt_port *p, int peer, const struct tt_record *r)
+static int add_on_gpu(struct tt_port *p, int peer, const struct tt_record *r)
 {
     (void)p;
     (void)peer;
     (void)r;
-    return TUTTI_OK;
+    return 1;
 }
 #endif
 
-static tutti_result carry_out(struct tt_port *p, int peer, const struct tt_record *r)
+/* 1: done, 0: not now, or a failure. */
+static int carry_out(struct tt_port *p, int peer, const struct tt_record *r)
 {
     unsigned char *place = (unsigned char *)tt_port_place(p, peer);
     uint64_t *word;
@@ -286,14 +293,14 @@ static tutti_result carry_out(struct tt_port *p, int peer, const struct tt_recor
         word = (uint64_t *)(void *)(place + p->set->layout.signals +
                                     (uint64_t)r->channel * TT_CHANNEL_LINE);
         __atomic_store_n(word, r->value, __ATOMIC_RELEASE);
-        return TUTTI_OK;
+        return 1;
     case TT_RECORD_ADD:
         if (p->copier)
             return add_on_gpu(p, peer, r);
         word = (uint64_t *)(void *)(p->set->memory + r->to);
         __atomic_fetch_add(word, r->value, __ATOMIC_ACQ_REL);
-        return TUTTI_OK;
-    default: return TUTTI_OK; /* DATA: its copy is done */
+        return 1;
+    default: return 1; /* DATA: its copy is done */
     }
 }
 
@@ -330,12 +337,15 @@ static int take_records(struct tt_port *p, int peer, uint64_t copies)
     TT_TRY(begin_records(p, peer, n));
     for (; from->in_done < from->in_begun; from->in_done++) {
         const uint64_t slot = from->in_done % TT_PORT_RECORDS;
+        int done;
 
         if (from->in_has_copy[slot] && from->in_copy[slot] >= copies)
             break;
         record = place->in[slot];
         TT_TRY(tt_port_check_record(p->set, peer, &record)); /* it may be another one by now */
-        TT_TRY(carry_out(p, peer, &record));
+        TT_TRY(done = carry_out(p, peer, &record));
+        if (!done)
+            break;
     }
     if (from->in_done == before)
         return check_stuck(p, from);

@@ -160,6 +160,17 @@ TT_KERNEL(t_add, kernel_args)
     note(a, tutti_channel_flush(&a->ch[peer][TT_BLOCK]));
 }
 
+/* The same to one word. */
+TT_KERNEL(t_add_to_one, kernel_args)
+{
+    const struct kernel_args *a = &args;
+    const tutti_channel *c = &a->ch[1 - a->rank][TT_BLOCK];
+
+    for (uint64_t k = 0; k < a->rounds; k++)
+        note(a, tutti_channel_atomic_add(c, 64, 1));
+    note(a, tutti_channel_flush(c));
+}
+
 TT_KERNEL(t_wait, kernel_args)
 {
     const struct kernel_args *a = &args;
@@ -369,6 +380,41 @@ static void add_body(struct t_rank *t)
         T_CHECK(got[b] == want, "sum %d is %llu, not %llu", b, (unsigned long long)got[b],
                 (unsigned long long)want);
     tear_down(&s, TUTTI_OK);
+}
+
+/* Each block has its channel of another set, and all sets are over the same memory. */
+static void shared_body(struct t_rank *t)
+{
+    const int peer = 1 - t->rank;
+    static struct scene s[BLOCKS];
+    uint64_t sum;
+
+    set_up(&s[0], t, 1, 0);
+    memset(s[0].memory, 0, 128);
+    for (int i = 1; i < BLOCKS; i++) {
+        set_up_over(&s[i], t, 1, 0, s[0].memory);
+        s[0].args.ch[peer][i] = s[i].args.ch[peer][i];
+    }
+    s[0].args.rounds = 60;
+    t_meet(t);
+    launch(&s[0], t_add_to_one);
+    expect_good(&s[0], "sums");
+    t_meet(t);
+    memcpy(&sum, s[0].memory + 64, sizeof(sum));
+    T_CHECK(sum == s[0].args.rounds * THREADS * BLOCKS, "the sum is %llu", (unsigned long long)sum);
+    for (int i = BLOCKS - 1; i >= 0; i--) {
+        t_device_enter(&s[i].device);
+        if (i > 0)
+            take_down(&s[i], TUTTI_OK);
+        else
+            tear_down(&s[i], TUTTI_OK);
+    }
+}
+
+static void sets_that_share_memory_add_to_one_word(void **state)
+{
+    (void)state;
+    run(2, shared_body, NULL);
 }
 
 static void all_threads_add_through_a_queue_that_is_full(void **state)
@@ -688,6 +734,7 @@ int main(void)
         cmocka_unit_test(one_kernel_for_memory_and_for_ports),
         cmocka_unit_test(a_set_over_a_part_of_a_window),
         cmocka_unit_test(all_threads_add_through_a_queue_that_is_full),
+        cmocka_unit_test(sets_that_share_memory_add_to_one_word),
         cmocka_unit_test(large_puts_go_through_the_ring_in_pieces),
         cmocka_unit_test(memory_that_is_none_of_the_gpu_is_refused),
         cmocka_unit_test(the_network_reaches_gpu_memory),
