@@ -33,7 +33,8 @@
  * Waits       End after the communicator's timeout at the latest. Every call returns TUTTI_OK or a negative
  *             tutti_result; on the host the text is in tutti_last_error(), of a kernel's failure in
  *             tutti_channel_set_status(). After the first failure a set is lost for good, its communicator is
- *             not (but for what happened to it too): destroy the set.
+ *             not (but for what happened to it too): destroy the set. Wrong arguments of host code are no such
+ *             failure: TUTTI_E_ARG, and nothing happened. Of a kernel they are.
  */
 #ifndef TUTTI_DEVICE_H
 #define TUTTI_DEVICE_H
@@ -52,14 +53,14 @@ typedef struct tutti_channel_set tutti_channel_set;
  *  code that moves GPU memory. */
 #define TUTTI_CHANNELS_BY_PORT UINT32_C(1)
 
-/* Zero means the default in every field. The same on all ranks. */
+/* Zero means the default in every field. The same on all ranks, but for n_proxies, of which the lowest counts. */
 typedef struct tutti_channel_config {
     uint32_t size;         /* sizeof(tutti_channel_config) */
     uint32_t flags;        /* TUTTI_CHANNELS_BY_PORT, or 0 */
     uint32_t n_channels;   /* to each peer: 1; at most 256 */
-    uint32_t n_proxies;    /* threads that carry out triggers: TUTTI_NET_PROXIES, else by cores */
-    uint32_t n_slots;      /* of a queue of triggers, a power of 2: 1024 */
-    uint32_t packet_bytes; /* room for packets, per channel, a multiple of 64: 4096 */
+    uint32_t n_proxies;    /* threads for triggers, up to 16: TUTTI_NET_PROXIES, else by cores */
+    uint32_t n_slots;      /* of a queue of triggers, a power of 2: 1024; 2 to 65536 */
+    uint32_t packet_bytes; /* room for packets, per channel, a multiple of 64: 4096; up to 1 MiB */
 } tutti_channel_config;
 #define TUTTI_CHANNEL_CONFIG_INIT TUTTI_INIT_(tutti_channel_config)
 

@@ -98,7 +98,7 @@ tutti_result tt_memory_check(size_t bytes)
     if (bytes <= left)
         return TUTTI_OK;
     return TT_FAIL(TUTTI_E_MEMORY,
-                   "%zu MiB of shared memory are wanted, but %llu MiB are left (of the "
+                   "%zu MiB of memory are wanted, but %llu MiB are left (of the "
                    "system, or of this process's cgroup)",
                    bytes >> 20, left >> 20);
 }

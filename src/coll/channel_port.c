@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/env.h"
+#include "base/memory.h"
 #include "base/sha256.h"
 #include "coll/channel_parts.h"
 #include "topo/cores.h"
@@ -357,6 +358,8 @@ tutti_result tt_ports_create(tutti_channel_set *s)
     s->ports = calloc(s->n_proxies, sizeof(*s->ports));
     if (!s->ports || !hosts)
         result = TT_FAIL(TUTTI_E_MEMORY, "no memory for %u proxies", s->n_proxies);
+    else
+        result = tt_memory_check((size_t)s->n_proxies * (size_t)s->n_ranks * s->layout.stride);
     for (uint32_t i = 0; result == TUTTI_OK && i < s->n_proxies; i++) {
         s->ports[i].set = s;
         s->ports[i].index = (int)i;

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "support/cgroup.h"
 #include "support/hosts.h"
 #include "support/job.h"
 #include "support/proc.h"
@@ -176,6 +177,42 @@ static void bad_arguments_change_nothing(void **state)
     run(NULL, 2, arguments_body);
     run("01", 2, configs_body);
     run(NULL, 2, configs_body);
+}
+
+static char cgroup[256];
+
+/* Their words take 2 GiB, where 256 MiB are allowed. The kernel would kill, not refuse. */
+static void too_much_body(struct t_rank *t)
+{
+    const tutti_channel_config config = {
+        .size = sizeof(config), .n_channels = 256, .n_proxies = 1, .packet_bytes = 1 << 20};
+    struct ends e;
+
+    if (t_cgroup_enter(cgroup) != 0)
+        t_skip("cannot enter a memory cgroup: %s", strerror(errno));
+    t_meet(t);
+    try_config(t, TUTTI_E_MEMORY, &config, BYTES, "MiB of memory are wanted");
+    set_up(&e, t, 1 - t->rank);
+    T_OK(tutti_channel_set_destroy(e.set));
+}
+
+static void more_than_a_cgroup_allows_is_e_memory(void **state)
+{
+    const struct t_job job = {.n_ranks = 2, .body = too_much_body};
+    char text[4096];
+    int has_failed;
+
+    (void)state;
+    if (t_cgroup_create((size_t)256 << 20, cgroup) != 0)
+        t_skip("memory cgroups are not permitted here");
+    t_hosts("01");
+    has_failed = t_run_quietly(&job, text, sizeof(text));
+    t_hosts(NULL);
+    t_cgroup_remove(cgroup);
+    if (has_failed)
+        T_FAIL("%s", text);
+    if (strncmp(text, "skipped: ", 9) == 0)
+        t_skip("%s", text + 9);
 }
 
 /* ---- late ---- */
@@ -422,6 +459,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bad_arguments_change_nothing),
+        cmocka_unit_test(more_than_a_cgroup_allows_is_e_memory),
         cmocka_unit_test(a_trigger_for_no_rank_ends_the_set),
         cmocka_unit_test(a_report_of_no_known_failure_ends_the_set),
         cmocka_unit_test(who_does_not_signal_is_named_at_the_deadline),
