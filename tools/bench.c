@@ -110,6 +110,9 @@ static int check_given(void)
         return cli_error("-f %d: sizes must grow, so at least 2", options.factor);
     if (options.n_gpus != CLI_NOT_GIVEN && options.n_gpus < 1)
         return cli_error("--gpus %d: 1 to 64", options.n_gpus);
+    if (options.n_gpus == CLI_NOT_GIVEN && options.n_replays != CLI_NOT_GIVEN)
+        return cli_error("--replays is for GPUs: say how many with --gpus");
+    options.n_replays = options.n_replays == CLI_NOT_GIVEN ? 20 : options.n_replays;
     options.n_ranks = options.n_ranks == CLI_NOT_GIVEN ? 0 : options.n_ranks;
     options.factor = options.factor == CLI_NOT_GIVEN ? 0 : options.factor;
     options.n_gpus = options.n_gpus == CLI_NOT_GIVEN ? 0 : options.n_gpus;
@@ -218,11 +221,12 @@ static int run_all(struct bench_report *report, int argc, char **argv)
     struct bench_totals totals;
     struct ranks ranks = {0};
     int status = job ? bench_job_run(report) : bench_start(report, argc, argv, &ranks);
-    const int is_silent = job ? job->rank != 0 || status == 2 : status != 0;
+    int is_silent = job ? job->rank != 0 : status != 0;
 
     if (!job && status == 0)
         status = bench_follow(report, &ranks);
     ranks_free(&ranks);
+    is_silent |= status == 2; /* what was asked for cannot be: there is nothing to sum up */
     if (is_silent)
         return status;
     bench_print_end(report, &totals);
@@ -243,9 +247,8 @@ int command_bench_run(int argc, char **argv)
     struct bench_job *job = NULL;
     int status;
 
-    options.n_ranks = options.factor = options.n_gpus = CLI_NOT_GIVEN;
+    options.n_ranks = options.factor = options.n_gpus = options.n_replays = CLI_NOT_GIVEN;
     options.min_bytes = options.max_bytes = SIZE_MAX; /* not given */
-    options.n_replays = 20;
     options.row = 8;
     options.ops = "sum";
     options.n_threads = 1;

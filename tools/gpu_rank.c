@@ -145,6 +145,9 @@ static int make_comm(struct gpu_rank *rank, struct gpu_estate *estate, const cha
     if (result == TUTTI_E_UNSUPPORTED && !only)
         return 0; /* on all ranks: this engine has it not */
     if (result != TUTTI_OK) {
+        if (rank->rank != 0)
+            ranks_sleep_ms(
+                100); /* the others' errors may point to that of rank 0, which says why */
         if (result == TUTTI_E_UNSUPPORTED)
             return unsupported(rank, tutti_last_error());
         bench_abort(board, "rank %d: no communicator: %s: %s", rank->rank,

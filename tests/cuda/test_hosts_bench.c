@@ -105,6 +105,21 @@ static void fewer_gpus_than_asked_for(void **state)
     T_CONTAINS(text, "1 results, 0 wrong\n");
 }
 
+/* Without a job: what cannot be is one line, and it says why. */
+static void on_one_host_what_cannot_be_is_one_line(void **state)
+{
+    (void)state;
+    setenv("T_SIM_GPUS", "2", 1);
+    T_CHECK(t_tutti("bench all_reduce --gpus 4", text, sizeof(text)) == 2, "%s", text);
+    unsetenv("T_SIM_GPUS");
+    assert_string_equal(text, "tutti bench: --gpus 4: this machine has 2; ranks share GPUs with "
+                              "--gpus 2 -n 4\n");
+    T_CHECK(t_tutti("bench all_reduce --gpus 2 -e 1K -a xmem", text, sizeof(text)) == 2, "%s",
+            text);
+    T_CONTAINS(text, "xmem");
+    T_CHECK(strchr(text, '\n') == text + strlen(text) - 1, "%s", text);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -112,6 +127,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(calls_one_by_one),
         cmocka_unit_test(what_another_rank_finds_wrong_counts),
         cmocka_unit_test(fewer_gpus_than_asked_for),
+        cmocka_unit_test(on_one_host_what_cannot_be_is_one_line),
     };
 
     t_arguments(argc, argv);

@@ -189,6 +189,7 @@ static void zero_is_no_default(void **state)
     says("bench -n 0", 2, "-n 0: 1 to 1024 ranks");
     says("bench -f 0", 2, "-f 0: sizes must grow");
     says("bench --gpus 0", 2, "--gpus 0: 1 to 64");
+    says("bench --replays 5", 2, "--replays is for GPUs");
     says("bench -e 0", 2, "sizes begin at 1 byte");
     says("tune -e 0", 2, "-e 0: at least 64");
 }
