@@ -78,8 +78,7 @@ struct tt_port_peer {
     uint64_t in_begun, in_done;    /* of the peer's records */
     int in_has_copy[TT_PORT_RECORDS];
     uint64_t in_copy[TT_PORT_RECORDS];
-    uint64_t in_since_ns; /* copies into the GPU have made no progress */
-    uint64_t *n_signals;  /* [n_channels]: sent so far */
+    uint64_t *n_signals; /* [n_channels]: sent so far */
 };
 
 /* A queue of triggers: one that host threads fill, one that kernels do. */
@@ -101,6 +100,8 @@ struct tt_port {
     struct tt_port_queue queues[TT_PORT_QUEUES];
     struct tt_port_peer *peers; /* [n_ranks] */
     struct tt_cuda_copier *copier;
+    uint64_t copies,
+        copies_since_ns; /* so many were done, and there have been no more since; 0: none to do */
     struct tt_proxy *proxy;
     uint64_t next_look_ns, net_moves;
     atomic_int is_closing, is_closed; /* deliver everything; done */

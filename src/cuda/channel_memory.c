@@ -178,6 +178,11 @@ int tt_cuda_copier_has_room(const struct tt_cuda_copier *c)
     return c->n_begun - c->n_done < TT_CUDA_COPIES;
 }
 
+int tt_cuda_copier_is_idle(const struct tt_cuda_copier *c)
+{
+    return c->n_begun == c->n_done;
+}
+
 static tutti_result note(struct tt_cuda_copier *c, uint64_t *ticket_out)
 {
     TT_TRY(TT_CUDA(

@@ -36,6 +36,7 @@ void tt_cuda_copier_leave(struct tt_cuda_copier *copier);
 
 #define TT_CUDA_COPIES 64 /* that may be under way */
 int tt_cuda_copier_has_room(const struct tt_cuda_copier *copier);
+int tt_cuda_copier_is_idle(const struct tt_cuda_copier *copier); /* none is, as last looked at */
 /* Tickets rise by one. Never without room. */
 tutti_result tt_cuda_copy_in(struct tt_cuda_copier *copier, void *to_gpu, const void *from_host,
                              size_t bytes, uint64_t *ticket_out);

@@ -189,14 +189,16 @@ TT_KERNEL(t_large, kernel_args)
     }
 }
 
-/* A put that leads nowhere, and one that is not even refused here. */
+/* A put that leads nowhere, one that is not even refused here, and a good one. */
 TT_KERNEL(t_spoil, kernel_args)
 {
     const tutti_channel *c = &args.ch[(args.rank + 1) % args.n_ranks][0];
     uint64_t number;
 
     if (TT_BLOCK == 0 && TT_THREAD == 0) {
-        if (args.value == 0)
+        if (args.value == 2)
+            note(&args, tutti_channel_put(c, 0, 0, 16, 0, 1));
+        else if (args.value == 0)
             note(&args, tutti_channel_put(c, c->bytes - 8, 0, 16, 0, 1));
         else
             note(&args, tutti_dev_push(c, TUTTI_CHANNEL_PUT, c->bytes - 8, 0, 16, &number));
@@ -607,6 +609,45 @@ static void a_kernel_gives_up_at_the_deadline(void **state)
     t_run(&job);
 }
 
+/* Copies of one rank that never end, out of its GPU or into it; nobody waits for what they carry. */
+static void stuck_body(struct t_rank *t)
+{
+    const struct plan *plan = t->arg;
+    const int stuck = (int)plan->seeds;
+    static struct scene s;
+
+    set_up(&s, t, 1, 0);
+    if (t->rank == stuck)
+        setenv("T_SIM_LATE_COPIES", "stuck", 1);
+    t_meet(t);
+    if (t->rank == 0) {
+        s.args.value = 2;
+        launch(&s, t_spoil);
+        expect_good(&s, "a put");
+    }
+    for (int i = 0; i < 20000 && tutti_channel_set_status(s.set) == TUTTI_OK; i++)
+        t_sleep_us(1000);
+    T_CHECK(tutti_channel_set_status(s.set) != TUTTI_OK, "copies are stuck, and the set is good");
+    if (t->rank == stuck) {
+        T_IS(TUTTI_E_TIMEOUT, tutti_channel_set_status(s.set));
+        T_CONTAINS(tutti_last_error(), "the driver has not copied from or to GPU memory for 1000");
+    }
+    t_meet(t);
+    (void)tutti_channel_set_destroy(s.set);
+}
+
+static void copies_that_do_not_end_are_named(void **state)
+{
+    struct plan plan = {0};
+    struct t_job job = t_cuda_job(2, stuck_body);
+
+    (void)state;
+    job.arg = &plan;
+    job.config.timeout_ms = 1000;
+    for (plan.seeds = 0; plan.seeds < 2; plan.seeds++)
+        t_run(&job);
+}
+
 static void *abort_later(void *context)
 {
     t_sleep_us(100000);
@@ -740,6 +781,7 @@ int main(void)
         cmocka_unit_test(the_network_reaches_gpu_memory),
         cmocka_unit_test(else_bytes_go_through_pinned_memory),
         cmocka_unit_test(a_kernel_gives_up_at_the_deadline),
+        cmocka_unit_test(copies_that_do_not_end_are_named),
         cmocka_unit_test(an_abort_ends_kernels),
         cmocka_unit_test(a_peer_that_dies_ends_kernels),
         cmocka_unit_test(what_leads_out_of_the_memory_is_not_carried_out),

@@ -3,7 +3,7 @@
  * its end before the call returns, unless the stream is being captured: then it is kept, and runs
  * when the graph is launched.
  *
- *   T_SIM_LATE_COPIES   copies run when something needs them to be over
+ *   T_SIM_LATE_COPIES   copies run when something needs them to be over; "stuck": not for events
  *   T_SIM_EARLY         so does everything else on a stream of one's own, and a launch that may begin early
  *                       (programmatic dependent launch) does, before what is late
  */
@@ -596,9 +596,12 @@ SIM_API CUresult cuEventQuery(CUevent event);
 CUresult cuEventQuery(CUevent event)
 {
     static unsigned n_asked;
+    const char *late = getenv("T_SIM_LATE_COPIES");
 
     if (event->stream == NULL || event->stream->n_run >= event->n_late)
         return CUDA_SUCCESS;
+    if (late != NULL && strcmp(late, "stuck") == 0)
+        return SIM_ERROR_NOT_READY;
     if (__atomic_add_fetch(&n_asked, 1, __ATOMIC_RELAXED) * 2654435761u >> 30 != 0)
         return SIM_ERROR_NOT_READY;
     run_late(event->stream, event->n_late);
