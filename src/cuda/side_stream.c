@@ -11,6 +11,8 @@ struct tt_cuda_side {
     struct tt_engine *engine;
     CUstream stream;
     CUevent branch, marks[TT_CUDA_SIDE_MARKS];
+    CUstream caller; /* that it was branched off last */
+    int is_apart;    /* what was put on *own_out of the last branch is not on the caller's stream */
 };
 
 static tutti_result make(struct tt_cuda_side *s)
@@ -87,19 +89,39 @@ static tutti_result await(const struct tt_cuda_side *s, CUevent event, CUstream 
     return res;
 }
 
+/* Our stream leaves a capture only with that capture's end, and so does the stream that has brought it there. Who
+ * is not in it may not branch: it would be drawn into it, or the driver would refuse. */
+static tutti_result is_free(const struct tt_cuda_side *s, CUstream stream, int *is_free_out)
+{
+    CUstreamCaptureStatus ours = CU_STREAM_CAPTURE_STATUS_NONE;
+    tutti_result res;
+    int entered;
+
+    TT_TRY(tt_cuda_enter(s->engine->device, &entered));
+    res = TT_CUDA(tt_cuda_driver()->cuStreamIsCapturing(s->stream, &ours));
+    tt_cuda_leave(entered);
+    *is_free_out = ours == CU_STREAM_CAPTURE_STATUS_NONE || stream == s->caller;
+    return res;
+}
+
 tutti_result tt_cuda_side_branch(struct tt_cuda_side *s, tutti_stream stream, tutti_stream *own_out)
 {
+    *own_out = stream;
+    TT_TRY(is_free(s, stream, &s->is_apart));
+    if (!s->is_apart)
+        return TUTTI_OK;
     *own_out = s->stream;
+    s->caller = stream;
     TT_TRY(record(s, s->branch, stream));
     return await(s, s->branch, s->stream);
 }
 
 tutti_result tt_cuda_side_mark(struct tt_cuda_side *s, int i)
 {
-    return record(s, s->marks[i], s->stream);
+    return s->is_apart ? record(s, s->marks[i], s->stream) : TUTTI_OK;
 }
 
 tutti_result tt_cuda_side_join(struct tt_cuda_side *s, int i, tutti_stream stream)
 {
-    return await(s, s->marks[i], stream);
+    return s->is_apart ? await(s, s->marks[i], stream) : TUTTI_OK;
 }

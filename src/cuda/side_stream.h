@@ -1,6 +1,6 @@
 /*
  * A stream of our own beside the caller's, so that two parts of a call may be under way at the same time. In a
- * capture it joins the caller's graph.
+ * capture it joins the caller's graph. While it is in one, calls on other streams go without it.
  */
 #ifndef TT_CUDA_SIDE_STREAM_H
 #define TT_CUDA_SIDE_STREAM_H
@@ -15,7 +15,8 @@ tutti_result tt_cuda_side_open(struct tt_engine *engine, struct tt_cuda_side **s
 /* Nothing of it runs any more. NULL is fine. */
 void tt_cuda_side_close(struct tt_cuda_side *side);
 
-/* What is put on *own_out next comes after what `stream` has now. */
+/* What is put on *own_out next comes after what `stream` has now; it is `stream` itself while ours is in the capture
+ * of another one. */
 tutti_result tt_cuda_side_branch(struct tt_cuda_side *side, tutti_stream stream,
                                  tutti_stream *own_out);
 /* What is put on `stream` after its join comes after what our own stream had at mark i, which is below

@@ -159,6 +159,53 @@ static void large_sums_go_in_pieces(void **state)
     run(pieces, "0110122");
 }
 
+/* Such sums on one stream while those on another are captured: eager ones, and ones of a graph of their own. */
+static void pieces_meanwhile(struct t_rank *t)
+{
+    struct t_device devices[2];
+    struct t_stage s[2];
+    struct t_case c[2];
+    t_graph graphs[2];
+    size_t n;
+
+    for (int i = 0; i < 2; i++) {
+        open_stage(&s[i], t, &devices[i], 110001 / 2 / (size_t)t->n_ranks);
+        c[i] = t_case_of_some_count((uint64_t)i, t->n_ranks);
+        c[i].coll = T_all_reduce;
+        c[i].dtype = TUTTI_DTYPE_F32;
+        c[i].op = TUTTI_OP_SUM;
+        c[i].count = 110001;
+        t_case_load(&s[i], &c[i]);
+    }
+    t_capture_begin(&devices[0]);
+    T_OK(t_case_launch(&s[0]));
+    T_OK(t_case_launch(&s[1])); /* eagerly */
+    T_OK(t_case_verify(&s[1]));
+    t_capture_begin(&devices[1]);
+    T_OK(t_case_launch(&s[1]));
+    for (int i = 0; i < 2; i++)
+        graphs[i] = t_capture_end(&devices[i], &n);
+    for (uint64_t round = 1; round < 3; round++)
+        for (int i = 0; i < 2; i++) {
+            c[i].round = round;
+            t_case_load(&s[i], &c[i]);
+            t_graph_launch(&devices[i], graphs[i]);
+            T_OK(t_case_verify(&s[i]));
+        }
+    for (int i = 0; i < 2; i++) {
+        t_device_enter(&devices[i]);
+        t_meet(t);
+        t_graph_free(graphs[i]);
+        close_stage(&s[i], t, &devices[i]);
+    }
+}
+
+static void large_sums_go_while_others_are_captured(void **state)
+{
+    (void)state;
+    run(pieces_meanwhile, "0011");
+}
+
 static void launches(struct t_rank *t, size_t n_launches)
 {
     static const tutti_dtype dtypes[] = {TUTTI_DTYPE_F32, TUTTI_DTYPE_BF16, TUTTI_DTYPE_I64,
@@ -445,6 +492,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(every_collective_dtype_and_operation),
         cmocka_unit_test(longer_than_the_stage),
         cmocka_unit_test(large_sums_go_in_pieces),
+        cmocka_unit_test(large_sums_go_while_others_are_captured),
         cmocka_unit_test(small_sums_take_one_launch),
         cmocka_unit_test(all_to_all_in_place_on_some_ranks),
         cmocka_unit_test(uneven_hosts_share_out_the_work),

@@ -629,6 +629,10 @@ CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned int flags)
         }
         return CUDA_SUCCESS;
     }
+    if (!is_default(stream) && stream->graph != NULL) { /* on work outside of the capture */
+        stream->is_invalid = 1;
+        return SIM_ERROR_CAPTURE_UNSUPPORTED;
+    }
     if (event->stream != NULL)
         run_late(event->stream, event->n_late);
     return CUDA_SUCCESS;
