@@ -89,7 +89,9 @@ TUTTI_API tutti_result tutti_channel_set_create(tutti_comm *comm, void *memory, 
  * End a set: what was put is delivered first. Collective, in the same order on all ranks, before the
  * communicator is destroyed (tutti_comm_destroy() ends what is left without waiting for anybody). No kernel
  * or thread may use its channels any more. NULL on all ranks is fine. TUTTI_E_TIMEOUT, _PEER, _ABORTED: not
- * everything was delivered; the set is gone in any case.
+ * everything was delivered; the set is gone in any case. A set that has failed gives what it has failed with.
+ * GPUs: not while a stream of theirs is captured. That is TUTTI_E_SYSTEM where peers share the host, and its memory
+ * stays registered until the communicator is destroyed.
  */
 TUTTI_API tutti_result tutti_channel_set_destroy(tutti_channel_set *set);
 

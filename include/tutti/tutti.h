@@ -601,6 +601,8 @@ TUTTI_API tutti_result tutti_window_register(tutti_comm *comm, void *ptr, size_t
  *  under way on it is broken by that (CUDA_ERROR_STREAM_CAPTURE_INVALIDATED), as by any wait for the device.
  *  A graph with calls that were captured in a window of GPU memory must not be replayed after it, even if the
  *  memory is registered again: capture it anew.
+ *  It waits for the work on the GPU, so while a stream of it is captured it is TUTTI_E_SYSTEM on all ranks of that
+ *  host, and nothing happened there.
  *  TUTTI_E_ARG if `window` is not a window of `comm`. NULL on all ranks is fine. */
 TUTTI_API tutti_result tutti_window_deregister(tutti_comm *comm, tutti_window *window);
 
@@ -666,7 +668,8 @@ TUTTI_API tutti_result tutti_torch_push_comm(tutti_comm *comm);
  *             unregistered on all ranks. The memory, and other than elsewhere the communicator, are good:
  *             calls go the way of ordinary buffers. TUTTI_E_UNSUPPORTED, _MEMORY, _SYSTEM: the same,
  *             for segments that could not be registered. TUTTI_E_ARG: nothing was pushed, a group
- *             is open, or the communicator is no more. TUTTI_E_TIMEOUT, _PEER, _ABORTED: the
+ *             is open, or the communicator is no more; or the program has registered a part of a segment,
+ *             which then is no window as a whole. TUTTI_E_TIMEOUT, _PEER, _ABORTED: the
  *             communicator has failed; the memory is good.
  */
 TUTTI_API tutti_result tutti_torch_pop_comm(void);
