@@ -129,6 +129,7 @@ tutti_result tutti_all_gatherv_rows(tutti_comm *comm, const tutti_rows parts[], 
         TT_TRY(tt_check_overlap("all_gatherv_rows", parts[p].recv, bytes, parts[p].send, mine * row,
                                 before * row));
     }
+    TT_TRY(tt_check_parts_apart("all_gatherv_rows", parts, n_parts, rows[comm->rank], all));
     return tt_coll_run(comm, &call);
 }
 

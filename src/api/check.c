@@ -93,3 +93,17 @@ tutti_result tt_check_overlap(const char *function, const void *a, size_t a_byte
                    "%s: send and recv overlap in a way that is not in place (see tutti.h)",
                    function);
 }
+
+tutti_result tt_check_parts_apart(const char *function, const tutti_rows parts[], size_t n_parts,
+                                  size_t own_rows, size_t all_rows)
+{
+    for (size_t p = 0; p < n_parts; p++) {
+        const size_t bytes = all_rows * parts[p].row_bytes;
+
+        for (size_t q = 0; q < n_parts; q++)
+            if (q != p)
+                TT_TRY(tt_check_overlap(function, parts[p].recv, bytes, parts[q].send,
+                                        own_rows * parts[q].row_bytes, bytes));
+    }
+    return TUTTI_OK;
+}

@@ -40,5 +40,8 @@ tutti_result tt_check_buffer(const char *function, const char *what, const void 
 /* a[a_bytes] and b[b_bytes] may not overlap, unless b - a is exactly `place` (in place). */
 tutti_result tt_check_overlap(const char *function, const void *a, size_t a_bytes, const void *b,
                               size_t b_bytes, size_t place);
+/* No part may receive over what another sends. Their sizes have been checked. */
+tutti_result tt_check_parts_apart(const char *function, const tutti_rows parts[], size_t n_parts,
+                                  size_t own_rows, size_t all_rows);
 
 #endif

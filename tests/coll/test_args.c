@@ -113,6 +113,9 @@ T_RANKS(misaligned_buffers, N)
 
 T_RANKS(overlapping_buffers, N)
 {
+    const tutti_rows over_own[] = {{send_buf, send_buf + 1, 4}, {send_buf + 8, recv_buf, 4}};
+    const tutti_rows over_other[] = {{send_buf, recv_buf, 4}, {recv_buf + 1, send_buf + 8, 4}};
+    const size_t rows[N] = {2, 2};
     tutti_comm *c = t->comm;
 
     REFUSED("overlap", tutti_all_reduce(c, send_buf, send_buf + 1, 4, F32, SUM, NULL));
@@ -122,6 +125,8 @@ T_RANKS(overlapping_buffers, N)
     REFUSED("overlap", tutti_reduce_scatter(c, send_buf, send_buf + 1, 4, F32, SUM, NULL));
     REFUSED("in place",
             tutti_all_to_allv(c, send_buf, counts, displs, send_buf, counts, displs, F32, NULL));
+    REFUSED("overlap", tutti_all_gatherv_rows(c, over_own, 2, rows, NULL));
+    REFUSED("overlap", tutti_all_gatherv_rows(c, over_other, 2, rows, NULL));
     still_good(t);
 }
 
