@@ -28,7 +28,7 @@ struct file {
     uintptr_t origin; /* where its first byte is mapped */
 };
 
-/* Neighbouring pages of one file that the same windows hold: a window that begins or ends within a run cuts
+/* Neighbouring pages of one file that as many windows hold: a window that begins or ends within a run cuts
  * it in two. What comes from tt_pages_alloc() stays one. */
 struct run {
     uintptr_t start, end;
@@ -204,7 +204,7 @@ static tutti_result cut(uintptr_t at)
     return TUTTI_OK;
 }
 
-/* Runs between which no window begins or ends any more are one. */
+/* Neighbours of one file that as many windows hold are one, so that the list stays short. */
 static void join(void)
 {
     for (struct run *run = list; run; run = run->next)
@@ -222,6 +222,11 @@ static void unhold(uintptr_t start, uintptr_t end)
 {
     struct run **at = &list;
 
+    /* Other windows may have gone meanwhile: then this one's run is one with a neighbour's. */
+    if (cut(start) != TUTTI_OK || cut(end) != TUTTI_OK) {
+        TT_LOG(TUTTI_LOG_WARN, -1, 0, "memory of a window stays shared: %s", tt_error_text());
+        return;
+    }
     for (struct run *run = list; run; run = run->next)
         run->refs -= run->start < end && run->end > start;
     join();

@@ -289,6 +289,27 @@ T_RANKS(memory_held_twice_is_shared_until_the_last, 2)
     check_filled(m.base, m.bytes, 7, "at the end");
 }
 
+/* Side by side in a third that has gone they are as many windows as before: the end of one is not the other's. */
+T_RANKS(memory_next_to_a_window_that_ends_stays_shared, 2)
+{
+    enum { PAGE = 4096 };
+    const struct t_memory m = t_memory_new(8 * PAGE);
+    tutti_window *whole, *lower, *upper;
+
+    T_OK(tutti_window_register(t->comm, m.base, 8 * PAGE, &whole));
+    T_OK(tutti_window_register(t->comm, m.base, 4 * PAGE, &lower));
+    T_OK(tutti_window_register(t->comm, m.base + 4 * PAGE, 4 * PAGE, &upper));
+    T_OK(tutti_window_deregister(t->comm, whole));
+    T_OK(tutti_window_deregister(t->comm, lower));
+    check_ordinary(m.base, 4 * PAGE, "below the window that is left");
+    for (int page = 4; page < 8; page++)
+        T_CHECK(!t_is_private(m.base + (size_t)page * PAGE), "page %d of a window is private",
+                page);
+    reduce_in(t, (int32_t *)(void *)(m.base + 4 * PAGE), 4 * PAGE / 4);
+    T_OK(tutti_window_deregister(t->comm, upper));
+    check_ordinary(m.base, m.bytes, "at the end");
+}
+
 T_RANKS(memory_of_a_communicator_that_ends, 2)
 {
     const struct t_memory m = t_memory_new(40000);
@@ -380,6 +401,7 @@ int main(void)
         cmocka_unit_test(memory_can_grow_afterwards),
         cmocka_unit_test(memory_can_be_given_up_afterwards),
         cmocka_unit_test(memory_held_twice_is_shared_until_the_last),
+        cmocka_unit_test(memory_next_to_a_window_that_ends_stays_shared),
         cmocka_unit_test(memory_of_a_communicator_that_ends),
         cmocka_unit_test(memory_that_has_gone_meanwhile),
         cmocka_unit_test(memory_of_the_library_stays_shared),
