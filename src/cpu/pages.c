@@ -302,14 +302,16 @@ static tutti_result share(uintptr_t start, uintptr_t end, struct tt_parts *parts
 tutti_result tt_pages_share(void *ptr, size_t bytes, struct tt_parts *parts)
 {
     const uintptr_t start = (uintptr_t)ptr & ~(PAGE - 1);
-    const uintptr_t end = ((uintptr_t)ptr + bytes + PAGE - 1) & ~(PAGE - 1);
+    uintptr_t end;
     tutti_result res;
 
     memset(parts, 0, sizeof(*parts));
     parts->page_offset = (uint32_t)((uintptr_t)ptr - start);
     parts->start = start;
-    if (!ptr || bytes == 0 || end <= start)
+    if (!ptr || bytes == 0 || __builtin_add_overflow((uintptr_t)ptr, bytes, &end) ||
+        __builtin_add_overflow(end, PAGE - 1, &end))
         return TT_FAIL(TUTTI_E_ARG, "window_register of %zu bytes at %p", bytes, ptr);
+    end &= ~(PAGE - 1);
     pthread_mutex_lock(&lock);
     res = share(start, end, parts);
     pthread_mutex_unlock(&lock);

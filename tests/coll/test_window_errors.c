@@ -42,6 +42,7 @@ T_RANKS(memory_that_is_not_mapped, 2)
     refused(t, p + 4 * 4096, 100, "mapped");
     refused(t, (void *)4096, 100, "mapped");
     refused(t, (void *)(UINTPTR_MAX - 100), 1000, ""); /* wraps */
+    refused(t, p + 100, SIZE_MAX, ""); /* and comes back to where it began */
     refused(t, NULL, 4096, "");
     refused(t, p, 0, "");
 }
