@@ -87,9 +87,10 @@ tutti_result tt_all_reduce_one_shot(struct tt_lane *ln, const struct tt_call *ca
     piece = ln->half_bytes / size;
     do {
         const size_t n = count - done < piece ? count - done : piece;
-        const tutti_result res =
-            one_shot_piece(ln, call, send + done * size, recv + done * size, n, n * size);
+        tutti_result res = tt_go_on(ln->e);
 
+        if (res == TUTTI_OK)
+            res = one_shot_piece(ln, call, send + done * size, recv + done * size, n, n * size);
         if (res != TUTTI_OK)
             return res;
         done += n;
@@ -224,8 +225,10 @@ tutti_result tt_all_reduce_two_shot(struct tt_lane *ln, const struct tt_call *ca
                                 .recv = recv ? recv + done * size : NULL,
                                 .n = n,
                                 .ahead = tt_ahead_for(n * size / (size_t)ln->e->n_ranks)};
-        const tutti_result res = two_shot_piece(ln, call, &p);
+        tutti_result res = tt_go_on(ln->e);
 
+        if (res == TUTTI_OK)
+            res = two_shot_piece(ln, call, &p);
         if (res != TUTTI_OK)
             return res;
         done += n;

@@ -230,6 +230,7 @@ tutti_result tt_move_staged(struct tt_lane *ln, const struct tt_call *call, stru
     do {
         const int early = TT_BROKEN(FENCE), late = TT_BROKEN(NOTES);
 
+        TT_TRY(tt_go_on(ln->e));
         tt_lane_begin(ln, m.longest);
         if (call->send_counts && !late)
             tt_notes_write(ln);

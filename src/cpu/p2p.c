@@ -271,6 +271,7 @@ static tutti_result run(struct tt_engine *e, struct tt_p2p ops[], size_t n_ops)
 
     do {
         TT_STALL();
+        TT_TRY(tt_go_on(e));
         TT_TRY(sweep(e, ops, n_ops, &moved, &open));
         if (moved && idle.since_ns != 0)
             tt_engine_waits(e, 0);

@@ -267,9 +267,26 @@ static void a_store_afterwards_is_noticed(void **state)
     }
 }
 
-/* ---- nor does a rank copy on for long, through windows ---- */
+/* ---- nor does a rank copy on for long ---- */
 
-enum { LONG = 128 << 20, HALF = LONG / 2, TRIES = 20 };
+enum { LONG = 128 << 20, HALF = LONG / 2, TRIES = 20, MESSAGE = 3000 };
+
+struct way {
+    const char *call;
+    const char *algorithm; /* NULL: through windows; else through scratch, by this one */
+    int n_ranks;
+};
+
+/* Thousands of messages both ways, none of which is waited for. */
+static tutti_result messages(tutti_comm *comm, int rank, unsigned char *send, unsigned char *recv)
+{
+    T_OK(tutti_group_begin(comm));
+    for (size_t at = 0; at + MESSAGE <= LONG; at += MESSAGE) {
+        T_OK(tutti_send(comm, send + at, MESSAGE, TUTTI_DTYPE_U8, 1 - rank, NULL));
+        T_OK(tutti_recv(comm, recv + at, MESSAGE, TUTTI_DTYPE_U8, 1 - rank, NULL));
+    }
+    return tutti_group_end(comm);
+}
 
 /* All of LONG bytes or more, of which rank 0's recv gets the first HALF from one rank's hands. */
 static tutti_result long_call(const char *which, tutti_comm *comm, int rank, void *send, void *recv)
@@ -282,6 +299,8 @@ static tutti_result long_call(const char *which, tutti_comm *comm, int rank, voi
         return tutti_all_gatherv(comm, send, recv, others, TUTTI_DTYPE_U8, NULL);
     if (strcmp(which, "pull") == 0)
         return tutti_broadcast(comm, rank == 1 ? send : recv, LONG, TUTTI_DTYPE_U8, 1, NULL);
+    if (strcmp(which, "messages") == 0)
+        return messages(comm, rank, send, recv);
     if (strcmp(which, "reduce_scatter") == 0)
         return tutti_reduce_scatter(comm, send, recv, HALF / 4, TUTTI_DTYPE_I32, TUTTI_OP_SUM,
                                     NULL);
@@ -293,18 +312,23 @@ static tutti_result long_call(const char *which, tutti_comm *comm, int rank, voi
 static int ends_early(struct t_rank *t, uint64_t key, void *send, unsigned char *recv)
 {
     struct stored s = {NULL, recv, UINT64_C(5000000000) * t_scale()};
+    tutti_comm_config config = TUTTI_COMM_CONFIG_INIT;
+    const struct way *way = t->arg;
     tutti_window *windows[2];
     pthread_t thread;
     tutti_result result;
 
-    T_OK(t_comm_create(t, key, NULL, &s.comm));
-    T_OK(tutti_window_register(s.comm, send, LONG, &windows[0]));
-    T_OK(tutti_window_register(s.comm, recv, LONG, &windows[1]));
+    config.algorithm = way->algorithm;
+    T_OK(t_comm_create(t, key, &config, &s.comm));
+    if (!way->algorithm) {
+        T_OK(tutti_window_register(s.comm, send, LONG, &windows[0]));
+        T_OK(tutti_window_register(s.comm, recv, LONG, &windows[1]));
+    }
     recv[0] = recv[HALF - 1] = 0;
     t_meet(t);
     if (t->rank == 0)
         T_CHECK(pthread_create(&thread, NULL, abort_midway, &s) == 0, "no thread");
-    result = long_call(t->arg, s.comm, t->rank, send, recv);
+    result = long_call(way->call, s.comm, t->rank, send, recv);
     T_CHECK(result == TUTTI_E_ABORTED || result == TUTTI_OK, "%s", tutti_result_name(result));
     if (t->rank == 0)
         pthread_join(thread, NULL);
@@ -332,19 +356,24 @@ static void abort_a_long_call(struct t_rank *t)
 
 static void a_long_call_ends_midway(void **state)
 {
-    static const struct {
-        const char *which;
-        int n_ranks;
-    } calls[] = {{"own", 2},        {"push", 2}, {"pull", 2},       {"reduce_scatter", 2},
-                 {"all_reduce", 2}, {"own", 1},  {"all_reduce", 1}, {"reduce_scatter", 1}};
+    static const struct way ways[] = {{"own", NULL, 2},
+                                      {"push", NULL, 2},
+                                      {"pull", NULL, 2},
+                                      {"reduce_scatter", NULL, 2},
+                                      {"all_reduce", NULL, 2},
+                                      {"reduce_scatter", "one_shot", 2},
+                                      {"all_reduce", "one_shot", 2},
+                                      {"all_reduce", "two_shot", 2},
+                                      {"messages", "one_shot", 2},
+                                      {"own", NULL, 1},
+                                      {"all_reduce", NULL, 1},
+                                      {"reduce_scatter", NULL, 1}};
 
     (void)state;
-    for (size_t i = 0; i < T_LEN(calls); i++) {
-        char name[16];
-        const struct t_job job = {
-            .n_ranks = calls[i].n_ranks, .body = abort_a_long_call, .arg = name};
+    for (size_t i = 0; i < T_LEN(ways); i++) {
+        struct way way = ways[i];
+        const struct t_job job = {.n_ranks = way.n_ranks, .body = abort_a_long_call, .arg = &way};
 
-        snprintf(name, sizeof(name), "%s", calls[i].which);
         t_run(&job);
     }
 }
