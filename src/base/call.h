@@ -52,6 +52,22 @@ enum tt_algo {
         TT_N_ALGOS
 };
 
+/* What the library makes a call of its own for: none of a caller's matches it. X(name, text) */
+#define TT_PURPOSE_MAP(X)                                                                          \
+    X(CALLER, "")                                                                                  \
+    X(LIBRARY, "an exchange of the library's own")                                                 \
+    X(SPLIT, "comm_split")                                                                         \
+    X(REGISTER, "window_register")                                                                 \
+    X(DEREGISTER, "window_deregister")                                                             \
+    X(COUNTS, "a call with counts in memory")
+
+enum tt_purpose {
+#define TT_PURPOSE_ENUM_(name, text) TT_FOR_##name,
+    TT_PURPOSE_MAP(TT_PURPOSE_ENUM_)
+#undef TT_PURPOSE_ENUM_
+        TT_N_PURPOSES
+};
+
 #define TT_TEAM_NONE 0 /* n_threads of an ordinary call */
 #define TT_CALL_UNCOUNTED                                                                          \
     (-1) /* thread of a call that is the library's own: not in the statistics */
@@ -88,6 +104,7 @@ struct tt_call {
     void *const *recv_blocks; /* all_gather to scattered places, one a rank; else NULL */
 
     int thread, n_threads; /* team calls; else 0, TT_TEAM_NONE */
+    enum tt_purpose purpose;
 
     tutti_stream stream; /* GPU memory; else NULL */
 };
@@ -118,6 +135,7 @@ static inline struct tt_call tt_call_even(enum tt_coll coll, tutti_dtype dtype, 
     call.recv_blocks = NULL;
     call.thread = 0;
     call.n_threads = TT_TEAM_NONE;
+    call.purpose = TT_FOR_CALLER;
     call.stream = NULL;
     return call;
 }

@@ -230,7 +230,8 @@ static tutti_result agree_on_select(tutti_comm *comm, const tutti_comm_config *c
                            .send = &word,
                            .recv = &word,
                            .count = sizeof(word),
-                           .thread = TT_CALL_UNCOUNTED};
+                           .thread = TT_CALL_UNCOUNTED,
+                           .purpose = TT_FOR_LIBRARY};
     struct tt_engine_info info = {0};
 
     comm->ops->info(comm->engine, &info);
@@ -259,9 +260,9 @@ static tutti_result agree_on_select(tutti_comm *comm, const tutti_comm_config *c
     return (tutti_result)word.result;
 }
 
-tutti_result tt_comm_all_gather(void *context, const void *send, void *recv, size_t bytes)
+tutti_result tt_comm_exchange(const tutti_comm *comm, enum tt_purpose purpose, uint32_t alike,
+                              const void *send, void *recv, size_t bytes)
 {
-    const tutti_comm *comm = context;
     const struct tt_call call = {.coll = TT_COLL_ALL_GATHER,
                                  .algo = TT_ALGO_ONE_SHOT,
                                  .window_algo = TT_ALGO_ONE_SHOT,
@@ -269,9 +270,16 @@ tutti_result tt_comm_all_gather(void *context, const void *send, void *recv, siz
                                  .send = send,
                                  .recv = recv,
                                  .count = bytes,
-                                 .thread = TT_CALL_UNCOUNTED};
+                                 .root = (int)alike,
+                                 .thread = TT_CALL_UNCOUNTED,
+                                 .purpose = purpose};
 
     return comm->control_ops->run(comm->control, &call);
+}
+
+tutti_result tt_comm_all_gather(void *context, const void *send, void *recv, size_t bytes)
+{
+    return tt_comm_exchange(context, TT_FOR_LIBRARY, 0, send, recv, bytes);
 }
 
 /* An engine for GPUs beside the CPU engine, through which its ranks talk as long as it lives. */

@@ -57,7 +57,10 @@ void tt_comm_stats(const tutti_comm *comm, int rank, tutti_stats *stats);
 /* Where what is refused on the communicator's behalf is counted, while it lives. */
 _Atomic uint64_t *tt_comm_refused(const tutti_comm *comm);
 
-/* An all-gather of host memory; `comm` is the context of a tt_exchange. */
+/* An all-gather of host memory, for a purpose: `alike` is the same on all ranks, or their calls do not match.
+ * The other is for a tt_exchange, whose context is the communicator. */
+tutti_result tt_comm_exchange(const tutti_comm *comm, enum tt_purpose purpose, uint32_t alike,
+                              const void *send, void *recv, size_t bytes);
 tutti_result tt_comm_all_gather(void *comm, const void *send, void *recv, size_t bytes);
 
 /* Choose the algorithm and run, or queue in the open group. */

@@ -20,7 +20,8 @@ static tutti_result agree(struct tt_engine *e, tutti_result mine, size_t bytes)
                                  .send = &one,
                                  .recv = all,
                                  .count = sizeof(one),
-                                 .thread = TT_CALL_UNCOUNTED};
+                                 .thread = TT_CALL_UNCOUNTED,
+                                 .purpose = TT_FOR_REGISTER};
     char text[256];
     tutti_result res;
 

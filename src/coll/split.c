@@ -187,7 +187,8 @@ static tutti_result all_have_memory(tutti_comm *comm, int have)
                                  .send = &mine,
                                  .recv = &without,
                                  .count = 1,
-                                 .thread = TT_CALL_UNCOUNTED};
+                                 .thread = TT_CALL_UNCOUNTED,
+                                 .purpose = TT_FOR_SPLIT};
 
     TT_TRY(comm->control_ops->run(comm->control, &call));
     if (!have)
@@ -212,7 +213,7 @@ tutti_result tt_comm_split(tutti_comm *comm, int color, int key, tutti_comm **co
     res = all_have_memory(comm, s.members && s.ops && s.words);
     if (res != TUTTI_OK)
         goto out;
-    res = tt_comm_all_gather(comm, &mine, s.members, sizeof(mine));
+    res = tt_comm_exchange(comm, TT_FOR_SPLIT, 0, &mine, s.members, sizeof(mine));
     comm->n_splits++;
     if (res == TUTTI_OK && color >= 0) {
         s.n = pick(s.members, comm->n_ranks, color);

@@ -9,12 +9,23 @@ static const char *const coll_text[] = {
 #undef TEXT
 };
 
+static const char *const purpose_text[] = {
+#define TEXT(name, text) text,
+    TT_PURPOSE_MAP(TEXT)
+#undef TEXT
+};
+
 void tt_what_text(uint64_t what, char *text, size_t bytes)
 {
     const unsigned coll = what & 31, dtype = what >> 5 & 31, op = what >> 10 & 15;
+    const unsigned purpose = (unsigned)(what >> TT_PURPOSE_SHIFT);
     const unsigned root = (unsigned)(what >> 25);
     const char *name = coll < TT_LEN(coll_text) ? coll_text[coll] : "?";
 
+    if (purpose != TT_FOR_CALLER) {
+        snprintf(text, bytes, "%s", purpose < TT_N_PURPOSES ? purpose_text[purpose] : "?");
+        return;
+    }
     switch (coll) {
     case TT_COLL_BARRIER:
     case TT_COLL_SEND_RECV: snprintf(text, bytes, "%s", name); return;

@@ -117,13 +117,16 @@ static inline int tt_after(const struct tt_engine *e, int d)
 
 /* ---- what a call is (call.c) ---- */
 
+#define TT_PURPOSE_SHIFT 57
+
 /* A call in 64 bits, for the arrival line: ranks whose words differ made calls that do not match. */
 static inline uint64_t tt_what(const struct tt_call *call)
 {
-    /* coll:5 dtype:5 op:4 algo:5 window_algo:5 team:1 root:32, from the lowest bit up */
+    /* coll:5 dtype:5 op:4 algo:5 window_algo:5 team:1 root:32 purpose:7, from the lowest bit up */
     return (uint64_t)call->coll | (uint64_t)call->dtype << 5 | (uint64_t)call->op << 10 |
            (uint64_t)call->algo << 14 | (uint64_t)call->window_algo << 19 |
-           (uint64_t)(call->n_threads != TT_TEAM_NONE) << 24 | (uint64_t)(uint32_t)call->root << 25;
+           (uint64_t)(call->n_threads != TT_TEAM_NONE) << 24 |
+           (uint64_t)(uint32_t)call->root << 25 | (uint64_t)call->purpose << TT_PURPOSE_SHIFT;
 }
 void tt_stats_read(const struct tt_stats_area *area, tutti_stats *stats); /* live.c */
 void tt_what_text(uint64_t what, char *text, size_t bytes);               /* "all_reduce f32 sum" */
@@ -456,7 +459,8 @@ tutti_result tt_notes_check(struct tt_lane *ln);
 uint64_t tt_note_address(const struct tt_lane *ln, int from);
 
 /* An all-gather of small records, for the engine's own use. */
-tutti_result tt_cpu_exchange(struct tt_engine *e, const void *send, void *recv, size_t bytes);
+tutti_result tt_cpu_exchange(struct tt_engine *e, enum tt_purpose purpose, const void *send,
+                             void *recv, size_t bytes);
 
 /* Fill ln->blocks for this rank's share of a call. 1 if all peers get the same outgoing block. */
 int tt_blocks_fill(struct tt_lane *ln, const struct tt_call *call, struct tt_share share);

@@ -138,7 +138,8 @@ tutti_result tt_cpu_run(struct tt_engine *e, const struct tt_call *call)
     return res;
 }
 
-tutti_result tt_cpu_exchange(struct tt_engine *e, const void *send, void *recv, size_t bytes)
+tutti_result tt_cpu_exchange(struct tt_engine *e, enum tt_purpose purpose, const void *send,
+                             void *recv, size_t bytes)
 {
     const struct tt_call call = {.coll = TT_COLL_ALL_GATHER,
                                  .algo = TT_ALGO_ONE_SHOT,
@@ -147,7 +148,8 @@ tutti_result tt_cpu_exchange(struct tt_engine *e, const void *send, void *recv, 
                                  .send = send,
                                  .recv = recv,
                                  .count = bytes,
-                                 .thread = TT_CALL_UNCOUNTED};
+                                 .thread = TT_CALL_UNCOUNTED,
+                                 .purpose = purpose};
 
     return tt_cpu_run(e, &call);
 }

@@ -207,7 +207,7 @@ static tutti_result agree(struct tt_engine *e, tutti_result mine)
 
     if (!all)
         return TT_FAIL(TUTTI_E_MEMORY, "no memory to agree on a window");
-    if (tt_cpu_exchange(e, &one, all, sizeof(one)) != TUTTI_OK)
+    if (tt_cpu_exchange(e, TT_FOR_REGISTER, &one, all, sizeof(one)) != TUTTI_OK)
         res = mine != TUTTI_OK ? mine : tt_engine_failed(e);
     for (int r = 0; res == TUTTI_OK && r < e->n_ranks; r++)
         if (all[r] != TUTTI_OK)
@@ -230,7 +230,7 @@ static tutti_result exchange_offers(tutti_window *w, struct offer *offers)
         mine.part[p].file_offset = w->parts.part[p].file_offset;
         mine.part[p].bytes = w->parts.part[p].bytes;
     }
-    TT_TRY(tt_cpu_exchange(e, &mine, offers, sizeof(mine)));
+    TT_TRY(tt_cpu_exchange(e, TT_FOR_REGISTER, &mine, offers, sizeof(mine)));
     for (int r = 0; r < e->n_ranks; r++)
         if (offers[r].bytes != w->bytes)
             return TT_FAIL(TUTTI_E_MISMATCH,
@@ -308,10 +308,12 @@ tutti_result tt_cpu_window_deregister(struct tt_engine *e, tutti_window *window)
     all = calloc((size_t)e->n_ranks, sizeof(*all));
     if (!all)
         return TT_FAIL(TUTTI_E_MEMORY, "no memory to deregister a window");
-    res = tt_cpu_exchange(e, &index, all, sizeof(index)); /* nobody uses it from here on */
+    res = tt_cpu_exchange(e, TT_FOR_DEREGISTER, &index, all,
+                          sizeof(index)); /* nobody uses it from here on */
     for (int r = 0; res == TUTTI_OK && r < e->n_ranks; r++)
         if (all[r] != index)
-            res = tt_engine_fail(e, TT_MISMATCH, r, TT_COLL_BARRIER, all[r]);
+            res = tt_engine_fail(e, TT_MISMATCH, r, (uint64_t)TT_FOR_DEREGISTER << TT_PURPOSE_SHIFT,
+                                 all[r]);
     free(all);
     if (res == TUTTI_OK && window) {
         forget(e, window);

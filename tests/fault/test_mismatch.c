@@ -55,6 +55,17 @@ CALL(rows_of_8, rows(c, 8, 2))
 CALL(rows_of_12, rows(c, 12, 2))
 CALL(one_part, rows(c, 8, 1))
 
+/* What the library tells in these looks like an all_gather of bytes. */
+static tutti_result split(tutti_comm *c)
+{
+    tutti_comm *part;
+
+    return tutti_comm_split(c, -1, 0, &part);
+}
+CALL(deregister, tutti_window_deregister(c, NULL))
+CALL(gather_bytes_4, tutti_all_gather(c, send_buf, recv_buf, 4, TUTTI_DTYPE_U8, NULL))
+CALL(gather_bytes_12, tutti_all_gather(c, send_buf, recv_buf, 12, TUTTI_DTYPE_U8, NULL))
+
 static const struct {
     const char *text;
     call_fn rank_1, others;
@@ -78,6 +89,8 @@ static const struct {
     {"reduce's root", reduce_to_0, reduce_to_1},
     {"gather's root", gather_to_0, gather_to_1},
     {"scatter's count", scatter_from_0, scatter_of_17},
+    {"order: comm_split and all_gather", split, gather_bytes_12},
+    {"order: window_deregister and all_gather", deregister, gather_bytes_4},
     {"gather and scatter", gather_to_0, scatter_from_0},
     {"row bytes", rows_of_8, rows_of_12},
     {"parts", rows_of_8, one_part},
