@@ -8,14 +8,15 @@
 
 #include "base/error.h"
 #include "coll/comm.h"
+#include "cpu/cpu_engine.h"
 
 struct counted {
     tutti_comm *comm;
     const struct tt_call *given;
     const tutti_device_counts *counts;
     size_t n;               /* ranks */
-    size_t n_words;         /* that each rank tells */
-    uint64_t *mine, *all;   /* [n_words], [n][n_words] */
+    size_t n_words;         /* counts that each rank tells */
+    uint64_t *mine, *all;   /* [n_words + 1], [n][n_words + 1]: and whether it wants gaps */
     size_t *sent, *sent_at; /* [n], in elements, as an ordinary call wants them */
     size_t *received, *received_at;
     void **blocks;
@@ -30,6 +31,24 @@ static void tell(struct counted *k)
         k->mine[i] = given[i];
     for (size_t r = 1; k->given->coll == TT_COLL_REDUCE_SCATTER && r < k->n; r++)
         k->mine[0] = given[r] > k->mine[0] ? given[r] : k->mine[0];
+    k->mine[k->n_words] = k->counts->recv_stride > 0;
+}
+
+static uint64_t told(const struct counted *k, size_t r, size_t word)
+{
+    return k->all[r * (k->n_words + 1) + word];
+}
+
+/* What all ranks have to give alike: by the counts that one of them refuses the others would wait for it. */
+static uint32_t alike(const struct counted *k)
+{
+    const struct tt_call *call = k->given;
+    size_t words[6 + TUTTI_MAX_ROW_PARTS] = {call->coll,           call->dtype,     call->op,
+                                             k->counts->max_count, k->counts->unit, call->n_parts};
+
+    for (size_t p = 0; p < call->n_parts; p++)
+        words[6 + p] = call->parts[p].row_bytes;
+    return (uint32_t)tt_cpu_counts_hash(words, TT_LEN(words));
 }
 
 /* All ranks have the same words before them, and say the same. */
@@ -38,11 +57,12 @@ static tutti_result check(const struct counted *k)
     for (size_t i = 0; k->counts->received && i < k->n; i++)
         k->counts->received[i] = 0;
     for (size_t i = 0; i < k->n * k->n_words; i++)
-        if (k->all[i] > k->counts->max_count)
+        if (told(k, i / k->n_words, i % k->n_words) > k->counts->max_count)
             return TT_FAIL(TUTTI_E_ARG,
                            "rank %zu has a count of %" PRIu64
                            ", above max_count %zu; nothing was moved on any rank: raise max_count",
-                           i / k->n_words, k->all[i], k->counts->max_count);
+                           i / k->n_words, told(k, i / k->n_words, i % k->n_words),
+                           k->counts->max_count);
     return TUTTI_OK;
 }
 
@@ -62,7 +82,7 @@ static tutti_result gather(struct counted *k, struct tt_call *call)
     const size_t size = tt_dtype_bytes(call->dtype);
 
     for (size_t r = 0; r < k->n; r++)
-        k->received[r] = k->all[r] * k->counts->unit;
+        k->received[r] = told(k, r, 0) * k->counts->unit;
     call->counts = k->received;
     if (k->counts->recv_stride == 0)
         return tt_coll_run(k->comm, call);
@@ -73,16 +93,20 @@ static tutti_result gather(struct counted *k, struct tt_call *call)
     return tt_coll_run(k->comm, call);
 }
 
-/* With gaps between the blocks, one part after another. */
+/* With gaps between the blocks, on whatever rank, one part after another. */
 static tutti_result gather_rows(struct counted *k, struct tt_call *call)
 {
     const size_t stride = k->counts->recv_stride;
+    int gaps = 0;
 
-    if (stride == 0)
+    for (size_t r = 0; r < k->n; r++)
+        gaps |= told(k, r, 1) != 0;
+    if (!gaps)
         return gather(k, call);
     for (size_t p = 0; p < k->given->n_parts; p++) {
         const tutti_rows *part = &k->given->parts[p];
         struct tt_call one = *call;
+        size_t before = 0;
 
         one.parts = NULL;
         one.n_parts = 0;
@@ -90,8 +114,10 @@ static tutti_result gather_rows(struct counted *k, struct tt_call *call)
         one.counts = k->received;
         one.recv_blocks = k->blocks;
         for (size_t r = 0; r < k->n; r++) {
-            k->received[r] = k->all[r] * part->row_bytes;
-            k->blocks[r] = (unsigned char *)part->recv + r * stride * part->row_bytes;
+            k->received[r] = told(k, r, 0) * part->row_bytes;
+            k->blocks[r] =
+                (unsigned char *)part->recv + (stride > 0 ? r * stride * part->row_bytes : before);
+            before += k->received[r];
         }
         TT_TRY(tt_coll_run(k->comm, &one));
     }
@@ -142,7 +168,7 @@ static tutti_result exchange(struct counted *k, struct tt_call *call)
 
     for (size_t r = 0; r < k->n; r++) {
         k->sent[r] = k->mine[r] * k->counts->unit;
-        k->received[r] = k->all[r * k->n + me] * k->counts->unit;
+        k->received[r] = told(k, r, me) * k->counts->unit;
     }
     place(k, k->counts->send_stride, k->sent, k->sent_at);
     place(k, k->counts->recv_stride, k->received, k->received_at);
@@ -160,10 +186,11 @@ static tutti_result run(struct counted *k)
 
     call.device_counts = NULL;
     tell(k);
-    TT_TRY(tt_comm_all_gather(k->comm, k->mine, k->all, k->n_words * sizeof(*k->mine)));
+    TT_TRY(tt_comm_exchange(k->comm, TT_FOR_COUNTS, alike(k), k->mine, k->all,
+                            (k->n_words + 1) * sizeof(*k->mine)));
     TT_TRY(check(k));
     for (size_t r = 0; k->counts->received && r < k->n; r++)
-        k->counts->received[r] = k->all[r * k->n_words + (k->n_words > 1 ? me : 0)];
+        k->counts->received[r] = told(k, r, k->n_words > 1 ? me : 0);
     switch (call.coll) {
     case TT_COLL_REDUCE_SCATTER: return reduce(k, &call);
     case TT_COLL_ALL_TO_ALL: return exchange(k, &call);
@@ -180,10 +207,10 @@ tutti_result tt_coll_run_counted(tutti_comm *comm, const struct tt_call *call)
     size_t *sizes = malloc(4 * n * sizeof(*sizes));
     tutti_result res;
 
-    k.mine = malloc((1 + n) * n_words * sizeof(*k.mine));
+    k.mine = malloc((1 + n) * (n_words + 1) * sizeof(*k.mine));
     k.blocks = malloc(n * sizeof(*k.blocks));
     if (sizes && k.mine && k.blocks) {
-        k.all = k.mine + n_words;
+        k.all = k.mine + n_words + 1;
         k.sent = sizes;
         k.sent_at = sizes + n;
         k.received = sizes + 2 * n;

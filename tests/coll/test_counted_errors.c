@@ -65,6 +65,20 @@ T_RANKS(counts_of_a_reduction_that_differ_are_a_mismatch, N)
                                                         TUTTI_OP_SUM, NULL));
 }
 
+/* What decides how a call is carried out is the same on all ranks: none waits for another's refusal. */
+T_RANKS(bounds_that_differ_are_a_mismatch, N)
+{
+    static int32_t send[N * BOUND], recv[2 * N * BOUND];
+    const uint64_t mine = t->rank == 0 ? 2 * BOUND : 1;
+    uint64_t received[N];
+    tutti_device_counts c = counts_at(&mine, received);
+
+    c.max_count = t->rank == 0 ? 2 * BOUND : BOUND;
+    T_IS(TUTTI_E_MISMATCH,
+         tutti_all_gatherv_device(t->comm, send, recv, &c, TUTTI_DTYPE_I32, NULL));
+    T_CONTAINS(tutti_last_error(), "counts in memory");
+}
+
 /* Where a rank wants the blocks is its own affair: rank 1 one after another, the others apart. */
 T_RANKS(a_stride_is_of_one_rank_alone, N)
 {
@@ -96,6 +110,28 @@ T_RANKS(a_stride_is_of_one_rank_alone, N)
     }
     free(send);
     free(recv);
+}
+
+T_RANKS(a_stride_of_rows_is_of_one_rank_alone, N)
+{
+    const size_t stride = t->rank == 1 ? 0 : BOUND;
+    const uint64_t mine = (uint64_t)t->rank + 1;
+    const unsigned char one[N] = {1, 2, 3};
+    const int32_t two[N] = {t->rank, t->rank, t->rank};
+    unsigned char all_one[N * BOUND] = {0};
+    int32_t all_two[N * BOUND];
+    const tutti_rows parts[] = {{one, all_one, 1}, {two, all_two, 4}};
+    tutti_device_counts c = counts_at(&mine, NULL);
+
+    c.recv_stride = stride;
+    T_OK(tutti_all_gatherv_rows_device(t->comm, parts, T_LEN(parts), &c, NULL));
+    for (size_t r = 0, at = 0; r < N; r++)
+        for (size_t i = 0; i <= r; i++, at++) {
+            const size_t row = stride > 0 ? r * stride + i : at;
+
+            T_CHECK(all_one[row] == i + 1, "row %zu is %d", row, all_one[row]);
+            T_CHECK(all_two[row] == (int32_t)r, "row %zu is %d", row, all_two[row]);
+        }
 }
 
 /* The counts themselves are read at the end, as buffers are. */
@@ -173,7 +209,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_count_above_its_bound_is_refused_on_every_rank),
         cmocka_unit_test(counts_of_a_reduction_that_differ_are_a_mismatch),
+        cmocka_unit_test(bounds_that_differ_are_a_mismatch),
         cmocka_unit_test(a_stride_is_of_one_rank_alone),
+        cmocka_unit_test(a_stride_of_rows_is_of_one_rank_alone),
         cmocka_unit_test(a_group_copies_what_describes_the_counts),
         cmocka_unit_test(wrong_arguments_are_refused),
     };
