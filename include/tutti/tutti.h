@@ -445,9 +445,9 @@ TUTTI_API tutti_result tutti_recv(tutti_comm *comm, void *buf, size_t count, tut
 
 /**
  * Begin a group: calls on `comm` up to tutti_group_end() only check their arguments and are queued.
- * The end runs them: all sends and receives at once (so an exchange cannot deadlock), and
- * collectives in their order; broadcasts that stand together, one from each root, travel as one
- * all_gatherv. Does not nest. Buffers are borrowed until the end; counts arrays are copied. All sends
+ * The end runs them: all sends and receives at once (so an exchange cannot deadlock), then
+ * collectives in their order; broadcasts that stand together, one from each root, in buffers that do not
+ * overlap (on all ranks or on none), travel as one all_gatherv. Does not nest. Buffers are borrowed until the end; counts arrays are copied. All sends
  * and receives of a group are on one stream.
  */
 TUTTI_API tutti_result tutti_group_begin(tutti_comm *comm);

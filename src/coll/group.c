@@ -134,6 +134,15 @@ tutti_result tt_group_add_p2p(struct tt_group *group, const struct tt_p2p *op)
     return res;
 }
 
+/* Then the one after the other means something else than both at once. */
+static int overlap(const struct tt_call *a, const struct tt_call *b)
+{
+    const uintptr_t x = (uintptr_t)a->recv, y = (uintptr_t)b->recv;
+
+    return x < y + b->count * tt_dtype_bytes(b->dtype) &&
+           y < x + a->count * tt_dtype_bytes(a->dtype) && a->count > 0 && b->count > 0;
+}
+
 /* Do n items from here on broadcast from each rank once? Then they are one all_gatherv. */
 static int is_gather(const struct item *items, size_t left, size_t n)
 {
@@ -144,7 +153,7 @@ static int is_gather(const struct item *items, size_t left, size_t n)
             items[i].call.stream != items[0].call.stream)
             return 0;
         for (size_t j = 0; j < i; j++)
-            if (items[j].call.root == items[i].call.root)
+            if (items[j].call.root == items[i].call.root || overlap(&items[j].call, &items[i].call))
                 return 0;
     }
     return 1;

@@ -72,6 +72,19 @@ T_RANKS(collectives_and_messages_in_one_group, N)
     }
 }
 
+/* Each depends on the one before, so they cannot travel together. */
+T_RANKS(broadcasts_of_one_buffer_keep_their_order, N)
+{
+    int x[2] = {10 + t->rank, 20 + t->rank};
+
+    T_OK(tutti_group_begin(t->comm));
+    for (int r = 0; r < N; r++)
+        T_OK(tutti_broadcast(t->comm, r == N - 1 ? x + 1 : x, r == 0 ? 2 : 1, TUTTI_DTYPE_I32, r,
+                             NULL));
+    T_OK(tutti_group_end(t->comm));
+    T_CHECK(x[0] == 10 && x[1] == 20, "%d and %d are not what rank 0 had", x[0], x[1]);
+}
+
 T_RANKS(counts_arrays_are_copied, N)
 {
     size_t counts[N] = {1, 0, 2, 1};
@@ -136,6 +149,7 @@ int main(void)
         cmocka_unit_test(broadcasts_from_every_root_in_one_group),
         cmocka_unit_test(broadcasts_in_any_order_of_roots),
         cmocka_unit_test(collectives_and_messages_in_one_group),
+        cmocka_unit_test(broadcasts_of_one_buffer_keep_their_order),
         cmocka_unit_test(counts_arrays_are_copied),
         cmocka_unit_test(an_empty_group_is_nothing),
         cmocka_unit_test(a_bad_call_in_a_group_is_refused_and_the_rest_runs),
