@@ -164,6 +164,8 @@ tutti_result tutti_comm_stats(const tutti_comm *comm, int rank, tutti_stats *sta
 tutti_result tutti_live_visit(int pid, tutti_live_fn visit, void *context)
 {
     NEED(visit);
+    if (pid < 0)
+        return TT_FAIL(TUTTI_E_ARG, "live_visit of process %d", pid);
     return tt_cpu_live_visit(pid, visit, context);
 }
 

@@ -55,12 +55,18 @@ static tutti_result read_counts(const char *function, const tutti_comm *comm,
     tutti_device_counts c = TUTTI_DEVICE_COUNTS_INIT;
     size_t stride, bytes;
 
-    if (!given || given->size == 0)
+    if (!given || given->size < sizeof(given->size) || given->size > 65536)
         return TT_FAIL(TUTTI_E_ARG,
                        "%s: counts is NULL or its size is not set: begin with "
                        "TUTTI_DEVICE_COUNTS_INIT",
                        function);
     memcpy(&c, given, given->size < sizeof(c) ? given->size : sizeof(c));
+    for (uint32_t i = sizeof(c); i < given->size; i++)
+        if (((const unsigned char *)given)[i])
+            return TT_FAIL(TUTTI_E_VERSION,
+                           "%s: counts sets a field that this version of tutti does not know (byte "
+                           "%u)",
+                           function, i);
     c.size = sizeof(c);
     TT_TRY(check_fields(function, &c, uses, n_given, n));
     if (c.unit == 0)

@@ -87,6 +87,16 @@ static tutti_result device_check(const tutti_comm_config *c)
 #endif
 }
 
+/* It stands in lines of text and in the name of the shared memory. */
+static int is_name(const char *name)
+{
+    const char *at = name;
+
+    while ((unsigned char)*at >= 0x20 && *at != 0x7f && *at != '/')
+        at++;
+    return *at == 0 && at - name <= 31;
+}
+
 static tutti_result config_check(const tutti_comm_config *c)
 {
     if (c->n_ranks < 1 || c->n_ranks > TT_CPU_MAX_RANKS)
@@ -102,10 +112,10 @@ static tutti_result config_check(const tutti_comm_config *c)
     if (c->scratch_bytes < 65536 || c->scratch_bytes > MAX_SCRATCH)
         return TT_FAIL(TUTTI_E_ARG, "scratch_bytes is %llu; it must be 64 KiB to 4 GiB",
                        (unsigned long long)c->scratch_bytes);
-    if (strlen(c->name) > 31 || strpbrk(c->name, "/\n"))
+    if (!is_name(c->name))
         return TT_FAIL(TUTTI_E_ARG,
-                       "name \"%.40s\" is longer than 31 bytes or holds a slash or a "
-                       "newline",
+                       "name \"%.40s\" is longer than 31 bytes or holds a slash or a control "
+                       "character",
                        c->name);
     if (c->n_ranks > 1 && !c->id && !c->exchange)
         return TT_FAIL(TUTTI_E_ARG,

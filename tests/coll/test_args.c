@@ -1,5 +1,7 @@
 /* Bad arguments: refused with a text that names the value, on the rank that made the call alone, and
  * the communicator stays usable. */
+#include <limits.h>
+
 #include "support/job.h"
 
 enum { N = 2 };
@@ -189,6 +191,24 @@ T_RANKS(sizes_of_output_structs_are_checked, 1)
     T_IS(TUTTI_E_ARG, tutti_comm_split(t->comm, 0, 0, NULL));
 }
 
+static int count_visits(void *context, const tutti_live_comm *comm, const tutti_stats stats[])
+{
+    (void)comm;
+    (void)stats;
+    ++*(int *)context;
+    return 0;
+}
+
+T_RANKS(processes_that_do_not_exist_are_not_visited, 1)
+{
+    int n_visits = 0;
+
+    T_IS(TUTTI_E_ARG, tutti_live_visit(-1, count_visits, &n_visits));
+    T_IS(TUTTI_E_ARG, tutti_live_visit(0, NULL, NULL));
+    T_OK(tutti_live_visit(INT_MAX, count_visits, &n_visits));
+    T_CHECK(n_visits == 0 && t->comm, "%d communicators", n_visits);
+}
+
 static void names_of_what_does_not_exist(void **state)
 {
     (void)state;
@@ -213,6 +233,7 @@ int main(void)
         cmocka_unit_test(a_stream_for_host_memory),
         cmocka_unit_test(no_communicator),
         cmocka_unit_test(sizes_of_output_structs_are_checked),
+        cmocka_unit_test(processes_that_do_not_exist_are_not_visited),
         cmocka_unit_test(names_of_what_does_not_exist),
     };
 

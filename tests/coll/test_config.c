@@ -116,6 +116,8 @@ static void bad_fields(void **state)
     refused(c, TUTTI_E_UNSUPPORTED, "device 9");
     c = init, c.tune_file = "/nonexistent/tune";
     refused(c, TUTTI_E_SYSTEM, "/nonexistent/tune");
+    c = init, c.name = "two\rlines";
+    refused(c, TUTTI_E_ARG, "name");
     c = init, c.name = "a name that is longer than the thirty-one bytes it may have";
     const tutti_result r = tutti_comm_create(&c, &comm); /* refused, or cut */
     T_CHECK(r == TUTTI_OK || r == TUTTI_E_ARG, "%s", tutti_result_name(r));

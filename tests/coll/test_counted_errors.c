@@ -180,7 +180,13 @@ T_RANKS(wrong_arguments_are_refused, N)
     const uint64_t words[N] = {1, 1, 1};
     uint64_t received[N + 1];
     tutti_device_counts c = counts_at(words, NULL);
+    struct {
+        tutti_device_counts c;
+        uint64_t field; /* that only a later version has */
+    } later = {c, 1};
     tutti_comm *comm = t->comm;
+
+    later.c.size = sizeof(later);
 
     for (int i = 0; i < N_WRONG; i++) {
         const tutti_device_counts wrong = wrong_counts(i, words, received);
@@ -190,6 +196,8 @@ T_RANKS(wrong_arguments_are_refused, N)
                 "wrong counts %d are accepted", i);
         T_CHECK(strstr(tutti_last_error(), "all_gatherv_device") != NULL, "%s", tutti_last_error());
     }
+    T_IS(TUTTI_E_VERSION,
+         tutti_all_gatherv_device(comm, send, recv, &later.c, TUTTI_DTYPE_I32, NULL));
     T_IS(TUTTI_E_ARG, tutti_all_gatherv_device(comm, send, recv, NULL, TUTTI_DTYPE_I32, NULL));
     T_IS(TUTTI_E_ARG, tutti_all_gatherv_device(comm, NULL, recv, &c, TUTTI_DTYPE_I32, NULL));
     T_IS(TUTTI_E_ARG, tutti_all_to_allv_device(comm, recv, recv, &c, TUTTI_DTYPE_I32, NULL));
