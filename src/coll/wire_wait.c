@@ -16,7 +16,9 @@
 #define YIELD_NS   UINT64_C(2000000)    /* before going to sleep */
 #define NAP_NS     UINT64_C(1000000)    /* what local failures may have to wait */
 #define STOPPED_NS UINT64_C(1000000000) /* a gap that long: this process was stopped */
-#define TELL_NS    UINT64_C(100000000)  /* for telling others that this rank ends */
+#define TELL_NS                                                                                    \
+    UINT64_C(100000000) /* for telling others that this rank ends, since anything moved */
+#define TELL_ALL UINT64_C(1000000000) /* and in all */
 
 /* ---- notices: one for each rank, in its place in the arena; then its number in the bell ---- */
 
@@ -44,19 +46,16 @@ static tutti_result read_notices(struct tt_wire *w)
     return TUTTI_OK;
 }
 
-void tt_wire_tell(struct tt_wire *w, tutti_result result, int peer, const char *text)
+/* To those who are there, and for a while only: one may be stopped. */
+static void tell(struct tt_wire *w, tutti_result result, int peer, const char *text)
 {
     const size_t bytes = strnlen(text, TT_WIRE_NOTICE_TEXT);
     const uint32_t header[] = {(uint32_t)result, (uint32_t)(peer + 1), (uint32_t)bytes, 0, 0, 0};
-    const uint64_t deadline = tt_now_ns() + TELL_NS;
+    const uint64_t end = tt_now_ns() + TELL_ALL;
+    uint64_t deadline = end - TELL_ALL + TELL_NS, moves = tt_net_moves(w->net);
     size_t n_words;
     int under_way = 1;
 
-    if (w->told)
-        return;
-    w->told = 1;
-    w->n_messages = w->n_open =
-        0; /* after a failure nothing comes to the caller's memory any more */
     n_words = tt_packet_write(w->notice, 0, header, text, bytes);
     for (int r = 0; r < w->n_ranks; r++) {
         const int is_dead = result == TUTTI_E_PEER && r == peer;
@@ -67,10 +66,14 @@ void tt_wire_tell(struct tt_wire *w, tutti_result result, int peer, const char *
                          tt_wire_theirs(w) + w->notice_at);
         (void)tt_net_signal(w->net, r, w->region, TT_WIRE_BELL, (uint64_t)w->rank + 1);
     }
-    while (under_way && tt_now_ns() < deadline) {
+    while (under_way && tt_now_ns() < (deadline < end ? deadline : end)) {
         under_way = 0;
         if (tt_net_progress(w->net) == TUTTI_E_ABORTED)
             return; /* which everybody hears of without us */
+        if (tt_net_moves(w->net) != moves) {
+            moves = tt_net_moves(w->net);
+            deadline = tt_now_ns() + TELL_NS;
+        }
         for (int r = 0; r < w->n_ranks; r++)
             under_way |= tt_net_posted(w->net, r) > 0 && tt_net_check_peer(w->net, r) == TUTTI_OK &&
                          !tt_net_has_left(w->net, r, tt_net_posted(w->net, r));
@@ -79,6 +82,18 @@ void tt_wire_tell(struct tt_wire *w, tutti_result result, int peer, const char *
     }
     if (result == TUTTI_E_PEER && peer >= 0)
         tt_net_tell_lost(w->net, peer);
+}
+
+/* After a failure nothing comes to the caller's memory any more, and nothing is read from it. */
+void tt_wire_tell(struct tt_wire *w, tutti_result result, int peer, const char *text)
+{
+    if (w->told)
+        return;
+    w->told = 1;
+    w->n_messages = w->n_open = 0;
+    tell(w, result, peer, text);
+    for (int r = 0; r < w->n_ranks; r++)
+        tt_net_drop(w->net, r);
 }
 
 void tt_wire_tell_waits(struct tt_wire *w)

@@ -211,14 +211,30 @@ static void take_news(struct tt_net *net)
                     net->ranks[lost].host, by, net->ranks[by].host);
 }
 
+/* Nobody misses what is not sent. */
+static void end_way(struct tt_net_endpoint *e)
+{
+    tt_net_unwire(e);
+    e->n_flushed = e->n_started = e->n_sent = e->n_posted;
+}
+
+void tt_net_drop(struct tt_net *net, int peer)
+{
+    struct tt_net_endpoint *e = net->ranks[peer].endpoint;
+
+    if (!e || e->n_sent == e->n_posted)
+        return;
+    set_life(net, peer, TT_NET_LEFT);
+    end_way(e);
+}
+
 /* One that needs no way any more, or that is to be called lost. */
 static void settle_one(struct tt_net *net, struct tt_net_endpoint *e, uint64_t now)
 {
     const char *host = net->ranks[e->rank].host;
 
     if (e->life == TT_NET_LEFT && e->to) {
-        tt_net_unwire(e);
-        e->n_flushed = e->n_started = e->n_sent = e->n_posted; /* nobody is there to miss them */
+        end_way(e);
     } else if (e->life == TT_NET_GONE && e->n_sent != e->n_posted) {
         tt_net_fail(
             net, e->rank, TUTTI_E_PEER,

@@ -93,6 +93,10 @@ void tt_net_push(struct tt_net *net, int peer);
 tutti_result tt_net_signal(struct tt_net *net, int peer, struct tt_net_region *region, uint64_t at,
                            uint64_t value);
 
+/* What is not sent to `peer` by now never will be: nothing reads the sources of puts to it any more, and the
+ * way to it is closed. For after a failure, when the sources are their owners' again. */
+void tt_net_drop(struct tt_net *net, int peer);
+
 /* How many bytes a put may have to travel together with the signal that is posted right after it: then it
  * costs no more than either alone. 0: on this network they are two. */
 uint64_t tt_net_bundle_bytes(const struct tt_net *net);

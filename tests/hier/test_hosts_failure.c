@@ -2,6 +2,7 @@
 /* What ends a communicator on several hosts: every rank fails alike, and names who is at fault. */
 #include <pthread.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "support/hosts.h"
@@ -361,6 +362,38 @@ static void leaving_is_no_failure_unless_one_is_needed(void **state)
     t_hosts(NULL);
 }
 
+/* The buffers of a call that has failed are the caller's, also what a rank on another host has not taken of them
+ * yet: it takes on while rank 0 leaves. */
+static void give_back(struct t_rank *t)
+{
+    enum { LONG = 32 << 20 };
+    unsigned char *buf =
+        mmap(NULL, LONG, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+
+    T_CHECK(buf != MAP_FAILED, "no memory");
+    T_OK(tutti_barrier(t->comm, NULL));
+    if (t->rank == 0) {
+        T_IS(TUTTI_E_TIMEOUT, tutti_send(t->comm, buf, LONG, TUTTI_DTYPE_U8, 1, NULL));
+        munmap(buf, LONG);
+    }
+    t_meet(t);
+    if (t->rank == 1)
+        T_CHECK(tutti_recv(t->comm, buf, LONG, TUTTI_DTYPE_U8, 0, NULL) < 0,
+                "received what was not sent");
+}
+
+static void what_a_failed_call_sends_is_the_callers_again(void **state)
+{
+    struct t_job job = {.n_ranks = 2, .body = give_back};
+
+    (void)state;
+    job.config.size = sizeof(job.config);
+    job.config.timeout_ms = 2000; /* creation, too, on few cores */
+    t_hosts("01");
+    t_run(&job);
+    t_hosts(NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -371,6 +404,7 @@ int main(void)
         cmocka_unit_test(abort_ends_calls_on_all_hosts),
         cmocka_unit_test(calls_that_do_not_match_are_an_error),
         cmocka_unit_test(leaving_is_no_failure_unless_one_is_needed),
+        cmocka_unit_test(what_a_failed_call_sends_is_the_callers_again),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
