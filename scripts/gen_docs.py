@@ -64,7 +64,7 @@ name and meaning; `tutti_last_error()` gives the line that was written where the
 
 *Good afterwards* says what is unharmed. "The communicator" means that nothing happened on this rank and
 the communicator can still be used. Otherwise the communicator has failed for good on all ranks:
-`tutti_comm_status()` says why, every further call returns the same code, and the one thing left is
+`tutti_comm_status()` says why, every further call that needs the others returns the same code, and what is left is
 `tutti_comm_destroy()`. While a communicator is being created, any failure means that there is none.
 
 """ + table(("Result", "Value", "Meaning", "Good afterwards", "What to do"), rows) + """

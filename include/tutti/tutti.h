@@ -31,7 +31,8 @@
  * Unless its comment says otherwise, every collective obeys these rules:
  *   Order       All ranks call the same collectives in the same order with matching arguments; a
  *               call that does not match ends with TUTTI_E_MISMATCH on every rank, not with a hang
- *               (on a rank that needs nothing more from another host perhaps one call later).
+ *               (perhaps one call later on a rank that needs nothing more from another host, and at the
+ *               deadline where it meets a send, a receive or a team's call).
  *   Memory      Any alignment (64 bytes is fastest). Buffers are borrowed until the call returns.
  *               send == recv is in place; any other overlap is TUTTI_E_ARG where it can be seen.
  *   Completion  Host buffers: when the call returns, recv is complete and send may be reused.
@@ -43,7 +44,8 @@
  *               0..n-1 and are rounded once, to nearest even; a NaN result is the canonical quiet
  *               NaN. So all ranks, algorithms, runs and instruction sets give the same bits.
  *               Integers wrap, those of 8 to 32 bits after being summed in 64. AVG divides the sum
- *               by the number of ranks before it is rounded or wraps (integers: towards 0).
+ *               by the number of ranks before it is rounded or wraps (integers: towards 0; a sum of
+ *               64-bit integers has wrapped by then).
  *               The caller's flush-to-zero and rounding modes are ignored and left as they were.
  *               Across hosts floating sums, products and averages are formed within each host, rounded,
  *               then over the hosts in the order of their first ranks, and rounded once more: the same
@@ -262,7 +264,8 @@ typedef struct tutti_comm_config {
  *             After fork() a child must not use its parent's communicators.
  * Errors      TUTTI_E_ARG, TUTTI_E_TIMEOUT (who is missing), TUTTI_E_AUTH (an id that is not rank
  *             0's), TUTTI_E_VERSION, TUTTI_E_UNSUPPORTED (ranks on several hosts, which are named, without
- *             a network; a device without an engine), TUTTI_E_MEMORY, TUTTI_E_SYSTEM.
+ *             a network; a device without an engine), TUTTI_E_MEMORY, TUTTI_E_SYSTEM, TUTTI_E_PEER (a rank
+ *             has died or given up), TUTTI_E_MISMATCH (ranks of unlike settings).
  *             Nothing is left behind.
  */
 TUTTI_API tutti_result tutti_comm_create(const tutti_comm_config *config, tutti_comm **comm_out);
@@ -285,8 +288,9 @@ TUTTI_API tutti_result tutti_comm_create_from_env(const tutti_comm_config *overr
 /**
  * Divide a communicator: ranks that give the same `color` form a new one, ranked by `key`, then by
  * their rank in `comm`. A negative color takes part but gets none: *comm_out is NULL.
- * Collective over `comm`, which stays as it is; timeout, scratch, name and forced algorithm are inherited,
- * and the table is made anew, from the tune_file that the new rank 0 was told of for `comm`.
+ * Collective over `comm`, which stays as it is; timeout, scratch and forced algorithm are inherited, the
+ * name with the numbers of the split and the color behind it, and the table is made anew, from the
+ * tune_file that the new rank 0 was told of for `comm`.
  * Errors      As tutti_comm_create(), on all ranks of the color or on none; the text names the rank. `comm`
  *             is good, but for TUTTI_E_PEER, _TIMEOUT, _MISMATCH and _ABORTED (tutti_comm_status).
  */
@@ -446,9 +450,9 @@ TUTTI_API tutti_result tutti_recv(tutti_comm *comm, void *buf, size_t count, tut
 /**
  * Begin a group: calls on `comm` up to tutti_group_end() only check their arguments and are queued.
  * The end runs them: all sends and receives at once (so an exchange cannot deadlock), then
- * collectives in their order; broadcasts that stand together, one from each root, in buffers that do not
- * overlap (on all ranks or on none), travel as one all_gatherv. Does not nest. Buffers are borrowed until the end; counts arrays are copied. All sends
- * and receives of a group are on one stream.
+ * collectives in their order; broadcasts that stand together, one from each root, in buffers that do
+ * not overlap (on all ranks or on none), travel as one all_gatherv. Does not nest. Buffers are borrowed
+ * until the end; counts arrays are copied. All sends and receives of a group are on one stream.
  */
 TUTTI_API tutti_result tutti_group_begin(tutti_comm *comm);
 
@@ -500,9 +504,9 @@ TUTTI_API tutti_result tutti_all_gatherv_device(tutti_comm *comm, const void *se
                                                 const tutti_device_counts *counts,
                                                 tutti_dtype dtype, tutti_stream stream);
 
-/** tutti_all_gatherv_rows() of counts->counts[1] rows from this rank, in one exchange. Strides and
- *  max_count are in rows, and recv_stride is that of all parts; unit is not used: 0. Where a part's
- *  recv is in place, all are. */
+/** tutti_all_gatherv_rows() of counts->counts[1] rows from this rank, in one exchange (host memory:
+ *  behind one of counts, and with gaps one for each part). Strides and max_count are in rows, and
+ *  recv_stride is that of all parts; unit is not used: 0. Where a part's recv is in place, all are. */
 TUTTI_API tutti_result tutti_all_gatherv_rows_device(tutti_comm *comm, const tutti_rows parts[],
                                                      size_t n_parts,
                                                      const tutti_device_counts *counts,
@@ -556,8 +560,8 @@ TUTTI_API tutti_result tutti_broadcast_team(tutti_comm *comm, void *buf, size_t 
 /* ------------------------------------------------------------------ symmetric memory --------- */
 
 /**
- * Allocate memory that is made to be registered: page-aligned, zeroed, on huge pages where the
- * system offers them. Local: other ranks need not call it. Until it is registered it behaves like
+ * Allocate memory (1 byte at least) that is made to be registered: page-aligned, zeroed, on huge pages
+ * where the system offers them. Local: other ranks need not call it. Until it is registered it behaves like
  * any other memory, but a fork() shares it. TUTTI_E_MEMORY when there is none (never a signal later).
  * On a communicator of GPUs it is memory of this rank's GPU.
  */
@@ -585,9 +589,10 @@ TUTTI_API tutti_result tutti_mem_free(tutti_comm *comm, void *ptr);
  *          with TUTTI_E_TIMEOUT. Which buffers matter: both of all_reduce, send of reduce_scatter,
  *          recv of all_gather, all_to_all and broadcast.
  * Twice    The same pages may be registered again, with this or another communicator.
- * Errors   TUTTI_E_ARG (not mapped, read-only, a shared mapping, a stack: nothing changed),
- *          TUTTI_E_MEMORY, TUTTI_E_MISMATCH (unequal bytes), TUTTI_E_UNSUPPORTED (GPU memory that
- *          cannot be mapped by a peer: named).
+ * Errors   On all ranks, and nothing has changed: TUTTI_E_ARG (not mapped, read-only, a shared mapping, a
+ *          stack, no bytes, in more than 8 pieces that were registered apart), TUTTI_E_MEMORY, _SYSTEM,
+ *          TUTTI_E_UNSUPPORTED (GPU memory that cannot be mapped by a peer: named), and TUTTI_E_MISMATCH
+ *          (unequal bytes), after which, other than elsewhere, the communicator is good.
  */
 TUTTI_API tutti_result tutti_window_register(tutti_comm *comm, void *ptr, size_t bytes,
                                              tutti_window **window_out);

@@ -42,7 +42,7 @@ T_RANKS(memory_that_is_not_mapped, 2)
     refused(t, p + 4 * 4096, 100, "mapped");
     refused(t, (void *)4096, 100, "mapped");
     refused(t, (void *)(UINTPTR_MAX - 100), 1000, ""); /* wraps */
-    refused(t, p + 100, SIZE_MAX, ""); /* and comes back to where it began */
+    refused(t, p + 100, SIZE_MAX, "");                 /* and comes back to where it began */
     refused(t, NULL, 4096, "");
     refused(t, p, 0, "");
 }
@@ -117,6 +117,9 @@ T_RANKS(unequal_bytes_are_a_mismatch, 2)
 
     T_IS(TUTTI_E_MISMATCH, tutti_window_register(t->comm, m.base, 10000 + (size_t)t->rank, &w));
     T_CONTAINS(tutti_last_error(), "1000");
+    good(t);
+    T_OK(tutti_window_register(t->comm, m.base, 10000, &w));
+    T_OK(tutti_window_deregister(t->comm, w));
 }
 
 T_RANKS(a_window_that_is_none, 2)
