@@ -152,6 +152,23 @@ tutti_result tutti_all_to_all(tutti_comm *comm, const void *send, void *recv, si
     return tt_coll_run(comm, &call);
 }
 
+/* No block ends where no memory can be. */
+static tutti_result check_displs(const size_t counts[], const size_t displs[], int n,
+                                 tutti_dtype dtype)
+{
+    size_t end, bytes;
+
+    if (!displs)
+        return TT_FAIL(TUTTI_E_ARG, "all_to_allv: displacements are NULL");
+    for (int r = 0; r < n; r++) {
+        if (__builtin_add_overflow(displs[r], counts[r], &end))
+            end = SIZE_MAX;
+        if (counts[r] > 0)
+            TT_TRY(tt_check_bytes("all_to_allv", end, 1, dtype, &bytes));
+    }
+    return TUTTI_OK;
+}
+
 tutti_result tutti_all_to_allv(tutti_comm *comm, const void *send, const size_t send_counts[],
                                const size_t send_displs[], void *recv, const size_t recv_counts[],
                                const size_t recv_displs[], tutti_dtype dtype, tutti_stream stream)
@@ -170,8 +187,8 @@ tutti_result tutti_all_to_allv(tutti_comm *comm, const void *send, const size_t 
     TT_TRY(tt_check_call("all_to_allv", comm, dtype, stream));
     TT_TRY(tt_check_counts("all_to_allv", send_counts, comm->n_ranks, dtype, &sent));
     TT_TRY(tt_check_counts("all_to_allv", recv_counts, comm->n_ranks, dtype, &received));
-    if (!send_displs || !recv_displs)
-        return TT_FAIL(TUTTI_E_ARG, "all_to_allv: displacements are NULL");
+    TT_TRY(check_displs(send_counts, send_displs, comm->n_ranks, dtype));
+    TT_TRY(check_displs(recv_counts, recv_displs, comm->n_ranks, dtype));
     TT_TRY(tt_check_buffer("all_to_allv", "send", send, sent));
     TT_TRY(tt_check_buffer("all_to_allv", "recv", recv, received));
     if (send == recv && sent > 0 && received > 0)

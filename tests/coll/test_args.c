@@ -134,7 +134,8 @@ T_RANKS(overlapping_buffers, N)
 
 T_RANKS(counts_too_large_to_be_true, N)
 {
-    const size_t most[N] = {SIZE_MAX, SIZE_MAX};
+    const size_t most[N] = {SIZE_MAX, SIZE_MAX}, ones[N] = {1, 1};
+    const size_t near[N] = {0, 1}, far[N] = {0, SIZE_MAX / 4 + 2}; /* which wraps to 4 bytes */
     tutti_comm *c = t->comm;
     void *s = send_buf, *r = recv_buf;
 
@@ -144,6 +145,8 @@ T_RANKS(counts_too_large_to_be_true, N)
     T_IS(TUTTI_E_ARG, tutti_reduce_scatter(c, s, r, SIZE_MAX / 8 + 1, F32, SUM, NULL));
     T_IS(TUTTI_E_ARG, tutti_all_gatherv(c, s, r, most, F32, NULL));
     T_IS(TUTTI_E_ARG, tutti_reduce_scatterv(c, s, r, most, F32, SUM, NULL));
+    T_IS(TUTTI_E_ARG, tutti_all_to_allv(c, s, ones, far, r, ones, near, F32, NULL));
+    T_IS(TUTTI_E_ARG, tutti_all_to_allv(c, s, ones, near, r, ones, far, F32, NULL));
     still_good(t);
 }
 
