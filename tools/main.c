@@ -28,7 +28,7 @@ const struct cli_command command_version = {"version", "", "print the version of
 int command_version_run(int argc, char **argv)
 {
     const uint32_t version = tutti_version();
-    char *words[64];
+    char *words[64] = {NULL};
     const int status =
         argc < 63 ? cli_parse(&command_version, argc, argv, 0, words) : cli_error("what?");
 
