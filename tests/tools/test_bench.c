@@ -56,12 +56,12 @@ static void a_group_is_for_its_own_ranks(void **state)
     (void)state;
     if (t_program("tutti", program, sizeof(program)) != 0)
         t_skip("there is no program %s in this build", program);
-    if (t_cgroup_create(256 << 20, groups[0]) != 0)
+    if (t_cgroup_create(512 << 20, groups[0]) != 0)
         t_skip("cgroups with a limit of memory are not permitted here");
-    permitted = t_cgroup_create(256 << 20, groups[1]) == 0;
+    permitted = t_cgroup_create(512 << 20, groups[1]) == 0;
     snprintf(line, sizeof(line),
              "run -n 2 sh -c '[ $TUTTI_RANK = 0 ] && group=%s || group=%s; "
-             "echo $$ > $group/cgroup.procs && exec \"%s\" bench all_gather -b 20M -e 20M "
+             "echo $$ > $group/cgroup.procs && exec \"%s\" bench all_gather -b 40M -e 40M "
              "--time 0.1'",
              groups[0], groups[1], program);
     status = permitted ? t_tutti(line, text, sizeof(text)) : -1;
