@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/env.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "net/net.h"
 #include "net/ucx_parts.h"
 
@@ -137,7 +138,8 @@ static void read_routes(struct tt_provider *p)
 }
 
 /* Where no device is a card that writes to memory by itself (they are named with a port, "mlx5_0:1"), puts
- * are messages that tutti carries out at the target: UCX's own emulation takes three times as long. */
+ * are messages that tutti carries out at the target: UCX's own emulation takes three times as long, and ends the
+ * process ("unexpected error: Endpoint timeout") when a put comes from a peer whose way has failed meanwhile. */
 static tutti_result choose_puts(struct tt_provider *p)
 {
     enum { AUTO, RMA, MESSAGE };
@@ -146,6 +148,10 @@ static tutti_result choose_puts(struct tt_provider *p)
     TT_TRY(tt_env_choice(TT_ENV_TUTTI_NET_PUTS, &choice));
     p->has_card = strchr(p->config.devices, ':') != NULL;
     p->by_message = choice == AUTO ? !p->has_card : choice == MESSAGE;
+    if (!p->has_card && !p->by_message)
+        TT_LOG(TUTTI_LOG_WARN, p->config.rank, 0,
+               "TUTTI_NET_PUTS=rma without a card that has it: UCX emulates puts, and may end the "
+               "process after a failure; unset it, but for comparisons");
     return TUTTI_OK;
 }
 
