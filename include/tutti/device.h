@@ -90,8 +90,7 @@ TUTTI_API tutti_result tutti_channel_set_create(tutti_comm *comm, void *memory, 
  * communicator is destroyed (tutti_comm_destroy() ends what is left without waiting for anybody). No kernel
  * or thread may use its channels any more. NULL on all ranks is fine. TUTTI_E_TIMEOUT, _PEER, _ABORTED: not
  * everything was delivered; the set is gone in any case. A set that has failed gives what it has failed with.
- * GPUs: not while a stream of theirs is captured. That is TUTTI_E_SYSTEM where peers share the host, and its memory
- * stays registered until the communicator is destroyed.
+ * GPUs: where peers share the host it waits for the GPU, which breaks a capture (tutti_window_deregister()).
  */
 TUTTI_API tutti_result tutti_channel_set_destroy(tutti_channel_set *set);
 

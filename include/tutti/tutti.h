@@ -606,8 +606,6 @@ TUTTI_API tutti_result tutti_window_register(tutti_comm *comm, void *ptr, size_t
  *  under way on it is broken by that (CUDA_ERROR_STREAM_CAPTURE_INVALIDATED), as by any wait for the device.
  *  A graph with calls that were captured in a window of GPU memory must not be replayed after it, even if the
  *  memory is registered again: capture it anew.
- *  It waits for the work on the GPU, so while a stream of it is captured it is TUTTI_E_SYSTEM on all ranks of that
- *  host, and nothing happened there.
  *  TUTTI_E_ARG if `window` is not a window of `comm`. NULL on all ranks is fine. */
 TUTTI_API tutti_result tutti_window_deregister(tutti_comm *comm, tutti_window *window);
 
