@@ -602,8 +602,8 @@ TUTTI_API tutti_result tutti_window_register(tutti_comm *comm, void *ptr, size_t
  *  (tutti_mem_alloc()'s are not): so here, and in tutti_comm_destroy() for windows that are left, nothing
  *  else may write to them during the call either. A child that was forked meanwhile keeps the old ones.
  *  Where there is no memory for the copy they stay shared, and a line of the log says so.
- *  On GPUs this, tutti_mem_free() and tutti_comm_destroy() wait for the GPU. A capture that another thread has
- *  under way on it is broken by that (CUDA_ERROR_STREAM_CAPTURE_INVALIDATED), as by any wait for the device.
+ *  On GPUs this, tutti_mem_free() and tutti_comm_destroy() wait for the GPU. A capture that is under way on
+ *  it, in whatever thread, is broken by that (CUDA_ERROR_STREAM_CAPTURE_INVALIDATED), as by any wait for the device.
  *  A graph with calls that were captured in a window of GPU memory must not be replayed after it, even if the
  *  memory is registered again: capture it anew.
  *  TUTTI_E_ARG if `window` is not a window of `comm`. NULL on all ranks is fine. */
