@@ -22,17 +22,19 @@
 
 /* ---- agreeing with all ranks ---- */
 
-/* All ranks have managed, or all fail. */
+/* All ranks have managed, or all fail; who has failed by its own reason, even if the others have gone. */
 static tutti_result agree(struct tt_engine *e, tutti_result mine, const char *what)
 {
     const int32_t word = mine;
     int32_t all[TT_HIER_GPU_MAX_RANKS];
+    tutti_result told;
     char text[256];
 
     snprintf(text, sizeof(text), "%s", mine == TUTTI_OK ? "" : tt_error_text());
-    TT_TRY(e->exchange.all_gather(e->exchange.context, &word, all, sizeof(word)));
+    told = e->exchange.all_gather(e->exchange.context, &word, all, sizeof(word));
     if (mine != TUTTI_OK)
         return TT_FAIL(mine, "%s", text);
+    TT_TRY(told);
     for (int r = 0; r < e->n_ranks; r++)
         if (all[r] != TUTTI_OK)
             return TT_FAIL((tutti_result)all[r], "rank %d could not %s: %s", r, what,

@@ -31,6 +31,8 @@ tutti_result tt_net_gather(const struct tt_net *net, const struct tt_exchange *e
     memcpy(own, &head, sizeof(head));
     memcpy(own + sizeof(head), record, bytes);
     result = exchange->all_gather(exchange->context, own, all, each);
+    if (result != TUTTI_OK && mine != TUTTI_OK) /* the others have gone; the own reason says more */
+        result = TT_FAIL(mine, "%s", head.text);
     for (size_t i = 0; i < n && result == TUTTI_OK; i++) {
         memcpy(&head, all + i * each, sizeof(head));
         head.text[sizeof(head.text) - 1] = 0;
