@@ -265,11 +265,13 @@ if(support_sources)
                        tests/support/sim/sim_stores.c tests/support/sim/sim_switch.c)
         target_compile_options(${name} PRIVATE -fno-strict-aliasing)
     endforeach()
-    # Runs kernels of its own, over the network that delivers in disorder.
-    target_sources(cuda_device_channels PRIVATE tests/support/sim/sim_fibres.c
-                   tests/support/sim/sim_stores.c tests/support/sim/sim_switch.c ${net_sources})
-    target_compile_options(cuda_device_channels PRIVATE -fno-strict-aliasing)
-    target_link_options(cuda_device_channels PRIVATE LINKER:--allow-multiple-definition)
+    # Run kernels of their own, over the network that delivers in disorder.
+    foreach(name cuda_device_channels cuda_device_channel_failure)
+        target_sources(${name} PRIVATE tests/cuda/channel_scene.c tests/support/sim/sim_fibres.c
+                       tests/support/sim/sim_stores.c tests/support/sim/sim_switch.c ${net_sources})
+        target_compile_options(${name} PRIVATE -fno-strict-aliasing)
+        target_link_options(${name} PRIVATE LINKER:--allow-multiple-definition)
+    endforeach()
 endif()
 
 # Each fuzz target is built twice: with replay_main.c, which feeds it the corpus (any compiler, part
