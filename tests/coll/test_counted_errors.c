@@ -116,8 +116,8 @@ T_RANKS(a_stride_of_rows_is_of_one_rank_alone, N)
 {
     const size_t stride = t->rank == 1 ? 0 : BOUND;
     const uint64_t mine = (uint64_t)t->rank + 1;
-    const unsigned char one[N] = {1, 2, 3};
-    const int32_t two[N] = {t->rank, t->rank, t->rank};
+    const unsigned char one[BOUND] = {1, 2, 3};
+    const int32_t two[BOUND] = {t->rank, t->rank, t->rank};
     unsigned char all_one[N * BOUND] = {0};
     int32_t all_two[N * BOUND];
     const tutti_rows parts[] = {{one, all_one, 1}, {two, all_two, 4}};
