@@ -53,6 +53,8 @@ struct plan {
     uint64_t seeds, rounds;
 };
 
+/* Before all tests of a program: 0, with a line that says so, where it has to be skipped. */
+int t_channels_begin(void);
 /* A job of n ranks with this plan as its argument. */
 void t_channels_run(int n, void (*body)(struct t_rank *t), const struct plan *plan);
 /* For one: all seeds of messages, and packets with the first. */
