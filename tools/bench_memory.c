@@ -20,12 +20,12 @@ static int check(const struct bench_options *options, const struct bench_plan *p
 int bench_check_memory(const struct bench_options *options, const struct bench_plan *plan,
                        int n_here, int n_near)
 {
-    const struct place_memory have = place_memory();
-    int status = 0;
+    struct place_memory have;
+    int status;
 
-    if (!options->n_gpus)
-        status = check(options, plan, n_near, have.group);
-    if (!options->n_gpus && status == 0)
-        status = check(options, plan, n_here, have.system);
-    return status;
+    if (options->n_gpus)
+        return 0;
+    have = place_memory();
+    status = check(options, plan, n_near, have.group);
+    return status ? status : check(options, plan, n_here, have.system);
 }

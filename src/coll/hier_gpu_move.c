@@ -188,17 +188,6 @@ static tutti_result all_to_allv(struct tt_engine *e, const struct tt_call *call)
     return tt_gpu_plan_launch(e, &plan);
 }
 
-/* The most ranks of other hosts that any rank has. */
-static int most_elsewhere(const struct tt_hier_place *p)
-{
-    int smallest = p->first[1] - p->first[0];
-
-    for (int h = 1; h < p->n_hosts; h++)
-        if (p->first[h + 1] - p->first[h] < smallest)
-            smallest = p->first[h + 1] - p->first[h];
-    return p->first[p->n_hosts] - smallest;
-}
-
 /* In chunks of all blocks: messages would store what comes over what has not left yet, on the ranks that work
  * in place. */
 static tutti_result exchange_across(struct tt_engine *e, const struct tt_call *call)
@@ -208,7 +197,7 @@ static tutti_result exchange_across(struct tt_engine *e, const struct tt_call *c
     struct tt_gpu_plan plan;
 
     tt_gpu_plan_begin(&plan, TT_GPU_WHOLE, call)->longest = bytes;
-    plan.most = most_elsewhere(p);
+    plan.most = e->n_ranks - p->n_rails; /* those of the smallest host have the most elsewhere */
     for (int r = 0; r < e->n_ranks; r++)
         if (p->host_of[r] != p->host)
             tt_gpu_plan_out(&plan, tt_gpu_at(call->send, (uint64_t)r * bytes), bytes, r);

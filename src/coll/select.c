@@ -61,13 +61,18 @@ int tt_algo_from_name(const char *name)
     return -1;
 }
 
+static int has_two_shot(enum tt_coll coll)
+{
+    return coll == TT_COLL_ALL_REDUCE || coll == TT_COLL_REDUCE;
+}
+
 enum tt_algo tt_select_known(enum tt_coll coll, size_t index)
 {
     static const enum tt_algo reducing[] = {TT_ALGO_ONE_SHOT, TT_ALGO_TWO_SHOT, TT_ALGO_XMEM,
                                             TT_ALGO_DIRECT};
     static const enum tt_algo moving[] = {TT_ALGO_ONE_SHOT, TT_ALGO_XMEM, TT_ALGO_DIRECT};
 
-    if (coll == TT_COLL_ALL_REDUCE || coll == TT_COLL_REDUCE)
+    if (has_two_shot(coll))
         return index < TT_LEN(reducing) ? reducing[index] : TT_ALGO_AUTO;
     if (coll == TT_COLL_BARRIER || coll == TT_COLL_SEND_RECV)
         return TT_ALGO_AUTO;
@@ -88,8 +93,7 @@ static enum tt_algo without_xmem(enum tt_coll coll, enum tt_algo algo)
 {
     if (algo != TT_ALGO_XMEM)
         return algo;
-    return coll == TT_COLL_ALL_REDUCE || coll == TT_COLL_REDUCE ? TT_ALGO_TWO_SHOT
-                                                                : TT_ALGO_ONE_SHOT;
+    return has_two_shot(coll) ? TT_ALGO_TWO_SHOT : TT_ALGO_ONE_SHOT;
 }
 
 /* One row for all sizes of a collective. */

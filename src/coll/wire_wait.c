@@ -16,9 +16,8 @@
 #define YIELD_NS   UINT64_C(2000000)    /* before going to sleep */
 #define NAP_NS     UINT64_C(1000000)    /* what local failures may have to wait */
 #define STOPPED_NS UINT64_C(1000000000) /* a gap that long: this process was stopped */
-#define TELL_NS                                                                                    \
-    UINT64_C(100000000) /* for telling others that this rank ends, since anything moved */
-#define TELL_ALL UINT64_C(1000000000) /* and in all */
+#define TELL_NS    UINT64_C(100000000) /* to tell others that this rank ends, since anything moved */
+#define TELL_MOST  UINT64_C(1000000000) /* and in all */
 
 /* ---- notices: one for each rank, in its place in the arena; then its number in the bell ---- */
 
@@ -51,8 +50,8 @@ static void tell(struct tt_wire *w, tutti_result result, int peer, const char *t
 {
     const size_t bytes = strnlen(text, TT_WIRE_NOTICE_TEXT);
     const uint32_t header[] = {(uint32_t)result, (uint32_t)(peer + 1), (uint32_t)bytes, 0, 0, 0};
-    const uint64_t end = tt_now_ns() + TELL_ALL;
-    uint64_t deadline = end - TELL_ALL + TELL_NS, moves = tt_net_moves(w->net);
+    const uint64_t begin = tt_now_ns();
+    uint64_t now = begin, moved = begin, moves = tt_net_moves(w->net);
     size_t n_words;
     int under_way = 1;
 
@@ -66,13 +65,13 @@ static void tell(struct tt_wire *w, tutti_result result, int peer, const char *t
                          tt_wire_theirs(w) + w->notice_at);
         (void)tt_net_signal(w->net, r, w->region, TT_WIRE_BELL, (uint64_t)w->rank + 1);
     }
-    while (under_way && tt_now_ns() < (deadline < end ? deadline : end)) {
+    for (; under_way && now - moved < TELL_NS && now - begin < TELL_MOST; now = tt_now_ns()) {
         under_way = 0;
         if (tt_net_progress(w->net) == TUTTI_E_ABORTED)
             return; /* which everybody hears of without us */
         if (tt_net_moves(w->net) != moves) {
             moves = tt_net_moves(w->net);
-            deadline = tt_now_ns() + TELL_NS;
+            moved = tt_now_ns();
         }
         for (int r = 0; r < w->n_ranks; r++)
             under_way |= tt_net_posted(w->net, r) > 0 && tt_net_check_peer(w->net, r) == TUTTI_OK &&
